@@ -1,0 +1,253 @@
+//! Time, chance, files and tasks: the one seam between the blocks and the world.
+//!
+//! Every block takes an [`Env`] from its builder (`.env(env)`) and asks it for everything that is not a pure
+//! function of its input. In production that is [`Env::system`] (or `Env::tokio` with the feature `tokio`); under the
+//! feature `sim` it is a machine of a simulated world, where one seed decides every delay, fault and random choice.
+//!
+//! ```
+//! use outgrow::env::Env;
+//! use std::time::Duration;
+//!
+//! let env = Env::system();
+//! let start = env.now();
+//! futures::executor::block_on(env.sleep(Duration::from_millis(5)));
+//! assert!(env.now() - start >= Duration::from_millis(5));
+//! ```
+
+mod clock;
+mod disk;
+mod rng;
+mod spawn;
+mod system;
+#[cfg(feature = "tokio")]
+mod tokio;
+
+pub use clock::{Clock, Elapsed, Sleep, Tick, TimerId, WallTime};
+pub use disk::{DirLock, Disk, DiskFuture, File, OpenMode, read_exact_at, write_all_at};
+pub use rng::Rng;
+pub use spawn::{Spawn, Task, TaskGone};
+
+use crate::sync::Mutex;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A handle to the world a block lives in: clock, randomness, disk and tasks. Cheap to clone.
+///
+/// `Env::default()` is the current tokio runtime when the feature `tokio` is on and one is running, else
+/// [`Env::system`].
+#[derive(Clone)]
+pub struct Env {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: Arc<dyn Clock>,
+    rng: Mutex<Rng>,
+    disk: Arc<dyn Disk>,
+    spawn: Arc<dyn Spawn>,
+}
+
+impl Env {
+    /// The operating system: real time, real files, a small thread pool shared by the whole process.
+    ///
+    /// Threads (two for tasks, one for timers, up to sixteen for blocking work) start when first needed.
+    #[must_use]
+    pub fn system() -> Env {
+        Env::builder().build()
+    }
+
+    /// The operating system, with tasks on the tokio runtime that is current.
+    ///
+    /// # Errors
+    /// When no tokio runtime is running on this thread.
+    #[cfg(feature = "tokio")]
+    pub fn tokio() -> io::Result<Env> {
+        Ok(Env::builder().spawn(self::tokio::TokioSpawn::current()?).build())
+    }
+
+    /// Starts from [`Env::system`] and replaces parts of it.
+    #[must_use]
+    pub fn builder() -> EnvBuilder {
+        EnvBuilder {
+            clock: None,
+            seed: None,
+            disk: None,
+            spawn: None,
+        }
+    }
+
+    /// The monotonic time.
+    #[must_use]
+    pub fn now(&self) -> Tick {
+        self.inner.clock.now()
+    }
+
+    /// The monotonic time, up to a few milliseconds behind [`now`](Env::now) and cheaper to read.
+    #[must_use]
+    pub fn coarse(&self) -> Tick {
+        self.inner.clock.coarse()
+    }
+
+    /// The wall-clock time, which may jump either way.
+    #[must_use]
+    pub fn wall(&self) -> WallTime {
+        self.inner.clock.wall()
+    }
+
+    /// Waits until `at`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future forgets the timer.
+    #[must_use]
+    pub fn sleep_until(&self, at: Tick) -> Sleep {
+        Sleep::new(Arc::clone(&self.inner.clock), at)
+    }
+
+    /// Waits for `duration`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future forgets the timer.
+    #[must_use]
+    pub fn sleep(&self, duration: Duration) -> Sleep {
+        self.sleep_until(self.now() + duration)
+    }
+
+    /// Runs `future` for at most `limit`.
+    ///
+    /// # Errors
+    /// [`Elapsed`] when the limit passes first; `future` has then been dropped.
+    ///
+    /// # Cancel safety
+    /// As safe as `future` itself.
+    pub async fn timeout<F: Future + Send>(&self, limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+        clock::timeout(self.sleep(limit), future).await
+    }
+
+    /// A generator of its own for the part called `name`.
+    ///
+    /// Each call gives an independent stream, even for the same name; under simulation the streams follow from the
+    /// world's seed and the order of the calls.
+    #[must_use]
+    pub fn rng(&self, name: &str) -> Rng {
+        self.inner.rng.lock().fork(name)
+    }
+
+    /// The files of this machine.
+    #[must_use]
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.inner.disk
+    }
+
+    /// Runs `future` on a small pool that it must not block. Dropping the [`Task`] detaches it.
+    pub fn spawn<F>(&self, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let (task, run) = spawn::task(future);
+        self.inner.spawn.spawn(run);
+        task
+    }
+
+    /// Runs `future` on a thread of its own, called `name`, which it may block: the place for the futures of
+    /// [`Disk`] that go on for long. Under simulation it is a plain task.
+    ///
+    /// # Errors
+    /// When the operating system refuses another thread.
+    pub fn spawn_dedicated<F>(&self, name: &str, future: F) -> io::Result<Task<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let (task, run) = spawn::task(future);
+        self.inner.spawn.spawn_dedicated(name, run)?;
+        Ok(task)
+    }
+
+    /// Runs a short `future` that may block its thread, such as a read through [`Disk`], on a bounded pool of
+    /// threads for that purpose. Under simulation it is a plain task.
+    pub fn spawn_blocking<F>(&self, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let (task, run) = spawn::task(future);
+        self.inner.spawn.spawn_blocking(run);
+        task
+    }
+}
+
+impl Default for Env {
+    fn default() -> Env {
+        #[cfg(feature = "tokio")]
+        if let Ok(env) = Env::tokio() {
+            return env;
+        }
+        Env::system()
+    }
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Env").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+/// Builds an [`Env`] out of parts; whatever is not given is the operating system's.
+#[must_use]
+pub struct EnvBuilder {
+    clock: Option<Arc<dyn Clock>>,
+    seed: Option<u64>,
+    disk: Option<Arc<dyn Disk>>,
+    spawn: Option<Arc<dyn Spawn>>,
+}
+
+impl EnvBuilder {
+    /// Reads time from `clock`.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Seeds every random choice; by default the operating system does.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Keeps files on `disk`.
+    pub fn disk(mut self, disk: impl Disk + 'static) -> Self {
+        self.disk = Some(Arc::new(disk));
+        self
+    }
+
+    /// Runs tasks on `spawn`.
+    pub fn spawn(mut self, spawn: impl Spawn + 'static) -> Self {
+        self.spawn = Some(Arc::new(spawn));
+        self
+    }
+
+    /// Puts the parts together.
+    #[must_use]
+    pub fn build(self) -> Env {
+        Env {
+            inner: Arc::new(Inner {
+                clock: self.clock.unwrap_or_else(system::clock),
+                rng: Mutex::new(Rng::seeded(self.seed.unwrap_or_else(system::entropy))),
+                disk: self.disk.unwrap_or_else(|| Arc::new(system::SystemDisk)),
+                spawn: self.spawn.unwrap_or_else(|| Arc::new(system::SystemSpawn)),
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for EnvBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnvBuilder")
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,30 @@
+#![allow(clippy::disallowed_methods, reason = "this is where the seam meets tokio")]
+
+use super::Spawn;
+use super::system::SystemSpawn;
+use futures::future::BoxFuture;
+use std::io;
+use tokio::runtime::Handle;
+
+/// Spawns on a tokio runtime. Dedicated threads are the operating system's.
+pub(super) struct TokioSpawn(Handle);
+
+impl TokioSpawn {
+    pub(super) fn current() -> io::Result<TokioSpawn> {
+        Handle::try_current().map(TokioSpawn).map_err(io::Error::other)
+    }
+}
+
+impl Spawn for TokioSpawn {
+    fn spawn(&self, future: BoxFuture<'static, ()>) {
+        self.0.spawn(future);
+    }
+
+    fn spawn_dedicated(&self, name: &str, future: BoxFuture<'static, ()>) -> io::Result<()> {
+        SystemSpawn.spawn_dedicated(name, future)
+    }
+
+    fn spawn_blocking(&self, future: BoxFuture<'static, ()>) {
+        let _blocking_pool = self.0.spawn_blocking(move || futures::executor::block_on(future));
+    }
+}

@@ -1,0 +1,12 @@
+//! The one door to locks, atomics, published snapshots and counters.
+//!
+//! Blocks take them from here and nowhere else, so that a model checker can stand in for all of them at once.
+
+mod counter;
+mod epoch;
+
+pub(crate) use counter::Counter;
+pub(crate) use crossbeam::utils::CachePadded;
+pub(crate) use epoch::{Pin, Published, pin};
+pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};

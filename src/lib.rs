@@ -4,5 +4,6 @@
 mod codec;
 pub mod env;
 pub mod hash;
+mod mutant;
 pub mod store;
 mod sync;

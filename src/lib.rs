@@ -3,4 +3,6 @@
 
 pub mod env;
 pub mod hash;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod sync;

@@ -5,5 +5,7 @@ mod codec;
 pub mod env;
 pub mod hash;
 mod mutant;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod store;
 mod sync;

@@ -132,7 +132,7 @@ pub struct Sleep {
 }
 
 impl Sleep {
-    pub(super) fn new(clock: Arc<dyn Clock>, at: Tick) -> Sleep {
+    pub(crate) fn new(clock: Arc<dyn Clock>, at: Tick) -> Sleep {
         Sleep { clock, at, armed: None }
     }
 

@@ -1,6 +1,7 @@
 //! outgrow
 #![warn(missing_docs)]
 
+pub mod balance;
 mod codec;
 pub mod env;
 pub mod hash;

@@ -19,6 +19,7 @@ pub struct Rng {
 
 impl Rng {
     /// The generator that `seed` names.
+    #[inline]
     #[must_use]
     pub fn seeded(seed: u64) -> Rng {
         let mut x = seed;
@@ -90,6 +91,7 @@ impl Rng {
     }
 }
 
+#[inline]
 fn splitmix(x: &mut u64) -> u64 {
     *x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *x;

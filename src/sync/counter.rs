@@ -2,7 +2,7 @@ use super::{AtomicU64, AtomicUsize, CachePadded, Ordering};
 use std::fmt;
 
 /// Stripes of one counter. More threads than this share, which costs time, never counts.
-const STRIPES: usize = 16;
+pub(crate) const STRIPES: usize = 16;
 
 /// A counter that many threads add to without sharing a cache line; its sum is exact. 2 KiB each.
 pub(crate) struct Counter {
@@ -42,7 +42,7 @@ impl fmt::Debug for Counter {
 
 /// The stripe of this thread: threads take them in turn as they first count.
 #[inline]
-fn stripe() -> usize {
+pub(crate) fn stripe() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static STRIPE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
     STRIPE.with(|stripe| *stripe)

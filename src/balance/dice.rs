@@ -1,0 +1,63 @@
+use crate::env::Rng;
+use crate::sync::{AtomicU64, CachePadded, Mutex, OnceLock, Ordering, STRIPES, stripe};
+
+/// A generator for each pick, without a lock and without a cache line that threads share. 2 KiB.
+///
+/// Each stripe is a counter whose values seed the picks' generators one after the other. A stripe starts when its
+/// first thread needs it, so a simulation, which has one thread, draws the same numbers whichever stripe that has.
+pub(super) struct Dice {
+    seeds: Mutex<Rng>,
+    stripes: [CachePadded<OnceLock<AtomicU64>>; STRIPES],
+}
+
+impl Dice {
+    pub(super) fn new(seeds: Rng) -> Dice {
+        Dice {
+            seeds: Mutex::new(seeds),
+            stripes: std::array::from_fn(|_| CachePadded::new(OnceLock::new())),
+        }
+    }
+
+    #[inline]
+    pub(super) fn roll(&self) -> Rng {
+        let counter = self.stripes[stripe()].get_or_init(|| AtomicU64::new(self.seeds.lock().next_u64()));
+        Rng::seeded(counter.fetch_add(STEP, Ordering::Relaxed))
+    }
+}
+
+/// Odd, so that a counter comes by every seed; and no small multiple of the step by which `Rng::seeded` fills its
+/// state, so that the states of consecutive picks have no word in common.
+const STEP: u64 = 0xd134_2543_de82_ef95;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_draws_of_consecutive_picks_are_even_and_uncorrelated() {
+        let dice = Dice::new(Rng::seeded(1));
+        let mut pairs = [[0_u32; 8]; 8];
+        let mut last = 0;
+        for _ in 0..64_000 {
+            let next = dice.roll().index(8);
+            pairs[last][next] += 1;
+            last = next;
+        }
+        // Each of the 64 pairs is binomial with mean 1,000 and deviation 31: six deviations.
+        assert!(
+            pairs.as_flattened().iter().all(|n| (810..1_190).contains(n)),
+            "{pairs:?}"
+        );
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a thread with another stripe is the subject")]
+    fn one_thread_draws_the_same_whatever_its_stripe() {
+        let draw = || {
+            let dice = Dice::new(Rng::seeded(7));
+            [dice.roll().next_u64(), dice.roll().next_u64()]
+        };
+        let elsewhere = std::thread::spawn(draw).join();
+        assert_eq!(elsewhere.expect("the thread draws"), draw());
+    }
+}

@@ -1,0 +1,142 @@
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// One of the places a request can go: an address, a connection pool, a node.
+///
+/// ```
+/// use outgrow::balance::Endpoint;
+/// let endpoint = Endpoint::new("10.0.0.1:80").weight(3).zone("eu-1").target(8080_u16);
+/// assert_eq!(endpoint.weight, 3);
+/// assert_eq!(endpoint.target, 8080);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Endpoint<T = ()> {
+    id: EndpointId,
+    /// Its capacity relative to the others; 1 by default. One of weight 0 gets no new requests.
+    pub weight: u32,
+    /// Where it is; none by default.
+    pub zone: Option<Arc<str>>,
+    /// What the caller needs in order to reach it: an address, a client, a handle. Dropped some time after the endpoint
+    /// was removed and its last lease is gone, on any thread that uses a pool; its `Drop` must not call the pool.
+    pub target: T,
+}
+
+impl Endpoint {
+    /// The endpoint called `id`, with weight 1, no zone and nothing as its target.
+    #[must_use]
+    pub fn new(id: impl Into<EndpointId>) -> Endpoint {
+        Endpoint {
+            id: id.into(),
+            weight: 1,
+            zone: None,
+            target: (),
+        }
+    }
+}
+
+impl<T> Endpoint<T> {
+    /// Its name, which tells it from every other endpoint of the pool. In-flight counts and ejections belong to it.
+    #[inline]
+    #[must_use]
+    pub fn id(&self) -> &EndpointId {
+        &self.id
+    }
+
+    /// Sets the [`weight`](Endpoint::weight).
+    #[must_use]
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Sets the [`zone`](Endpoint::zone).
+    #[must_use]
+    pub fn zone(mut self, zone: impl Into<Arc<str>>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
+    /// Sets the [`target`](Endpoint::target).
+    #[must_use]
+    pub fn target<U>(self, target: U) -> Endpoint<U> {
+        Endpoint {
+            id: self.id,
+            weight: self.weight,
+            zone: self.zone,
+            target,
+        }
+    }
+}
+
+/// The name of an endpoint. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointId(Arc<str>);
+
+impl Deref for EndpointId {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for EndpointId {
+    fn from(id: &str) -> EndpointId {
+        EndpointId(id.into())
+    }
+}
+
+impl From<String> for EndpointId {
+    fn from(id: String) -> EndpointId {
+        EndpointId(id.into())
+    }
+}
+
+impl fmt::Display for EndpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self)
+    }
+}
+
+impl fmt::Debug for EndpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for EndpointId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
+    }
+}
+
+/// What a policy is told about an endpoint when it builds its table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Member {
+    id: EndpointId,
+    /// The endpoint's capacity relative to the others.
+    pub weight: u32,
+    /// Where the endpoint is.
+    pub zone: Option<Arc<str>>,
+}
+
+impl Member {
+    /// The endpoint's name.
+    #[must_use]
+    pub fn id(&self) -> &EndpointId {
+        &self.id
+    }
+}
+
+impl<T> From<&Endpoint<T>> for Member {
+    fn from(endpoint: &Endpoint<T>) -> Member {
+        Member {
+            id: endpoint.id.clone(),
+            weight: endpoint.weight,
+            zone: endpoint.zone.clone(),
+        }
+    }
+}

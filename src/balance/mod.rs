@@ -1,0 +1,124 @@
+//! Picks one of many endpoints for each request, and learns from how the request went.
+//!
+//! A [`Pool`] holds the endpoints. A policy, which is any [`Balancer`], chooses among those that are neither drained
+//! nor ejected. A pick gives a [`Lease`]: it derefs to the endpoint, counts as one request in flight until it is
+//! dropped, and takes the outcome. An endpoint that fails several times in a row is ejected for a while.
+//!
+//! ```
+//! use outgrow::balance::{Endpoint, OutlierEjection, Pool, PowerOfTwo, Request};
+//!
+//! let pool = Pool::builder(PowerOfTwo::default())
+//!     .endpoints([Endpoint::new("10.0.0.1:80").weight(2).zone("a"), Endpoint::new("10.0.0.2:80").zone("b")])
+//!     .outliers(OutlierEjection::default().consecutive_failures(3))
+//!     .build();
+//!
+//! let lease = pool.pick(&Request::new())?;
+//! let tried = [lease.id().clone()];
+//! lease.fail(); // it did not answer: go to another
+//!
+//! let lease = pool.pick(&Request::new().avoid(&tried))?;
+//! assert_ne!(*lease.id(), tried[0]);
+//! lease.succeed();
+//! # Ok::<(), outgrow::balance::PickError>(())
+//! ```
+//!
+//! | policy | a pick costs | use it when |
+//! |---|---|---|
+//! | [`PowerOfTwo`] | the same for any number of endpoints | in doubt |
+//! | [`LeastRequest`] | a look at every endpoint | there are at most about a hundred, and one process sends most of the traffic |
+//! | [`RoundRobin`] | the same for any number, but threads share a counter | requests are alike and endpoints too |
+//! | [`SmoothWeighted`] | as round robin | the shares must be exact |
+//!
+//! The room does not open connections, resolve names, probe or retry; it says where the next request goes. It sees
+//! the load that this process puts on an endpoint, not what others put there.
+
+mod dice;
+mod endpoint;
+mod lease;
+mod load;
+mod outlier;
+mod policy;
+mod pool;
+mod request;
+mod roster;
+mod status;
+
+pub use endpoint::{Endpoint, EndpointId, Member};
+pub use lease::{Completion, Lease, Outcome};
+pub use load::Load;
+pub use outlier::OutlierEjection;
+pub use policy::{LeastRequest, PowerOfTwo, RoundRobin, SmoothWeighted};
+pub use pool::{PickError, Pool, PoolBuilder};
+pub use request::Request;
+pub use status::{EndpointState, EndpointStatus, PoolStatus};
+
+use crate::env::Rng;
+use std::sync::Arc;
+
+/// A policy: which of the endpoints that may be picked gets the next request.
+///
+/// The [`Pool`] owns the endpoints and keeps those that are drained or ejected away from the policy, so a policy
+/// never has to test for them. What follows from the membership alone (rings, alias tables, cycles) is built by
+/// [`table`](Balancer::table) when the membership changes, not on the way of a pick.
+///
+/// A policy of one's own, which keeps a user at one endpoint for as long as it is there (rendezvous hashing: Thaler
+/// and Ravishankar, 1998):
+///
+/// ```
+/// use outgrow::balance::{Balancer, Completion, Endpoint, Load, Member, Pool, Request};
+/// use outgrow::env::Rng;
+/// use outgrow::hash::KeyedHash;
+/// use std::sync::Arc;
+///
+/// struct Sticky;
+///
+/// impl Balancer for Sticky {
+///     type Table = Vec<u64>;
+///
+///     fn table(&self, members: &[Member]) -> Vec<u64> {
+///         members.iter().map(|m| KeyedHash::default().hash(m.id().as_bytes())).collect()
+///     }
+///
+///     fn pick(&self, table: &Vec<u64>, loads: &[Arc<Load>], request: &Request<'_>, rng: &mut Rng) -> Option<usize> {
+///         let Some(key) = request.key else { return Some(rng.index(table.len())) };
+///         let score = |i: &usize| (!request.avoids(&loads[*i]), KeyedHash::new(table[*i], 0).hash(key));
+///         (0..table.len()).max_by_key(score)
+///     }
+///
+///     fn finish(&self, _: &Load, _: &Completion) {}
+///
+///     fn needs_latency(&self) -> bool {
+///         false
+///     }
+/// }
+///
+/// let pool = Pool::builder(Sticky).endpoints(["a", "b", "c"].map(Endpoint::new)).build();
+/// let home = |key| pool.pick(&Request::new().key(key)).map(|lease| lease.id().clone());
+/// let before = home(b"user-7")?;
+/// pool.add(Endpoint::new("d"));
+/// let after = home(b"user-7")?;
+/// assert!(after == before || &*after == "d"); // a key moves to a new endpoint or not at all
+/// # Ok::<(), outgrow::balance::PickError>(())
+/// ```
+pub trait Balancer: Send + Sync + 'static {
+    /// What is worked out once per change of the membership.
+    type Table: Send + Sync + 'static;
+
+    /// Builds the table for `members`, in the order that [`pick`](Balancer::pick) will see them; each weight is at
+    /// least 1. Runs under the pool's writer lock: it must not call the pool.
+    fn table(&self, members: &[Member]) -> Self::Table;
+
+    /// Chooses a position in `loads`, which has the order of the table's members and is not empty.
+    ///
+    /// Takes an endpoint that [the request avoids](Request::avoids) only when there is no other. `None`, or a position
+    /// that does not exist, refuses the request. Runs for every request on the caller's thread: it must not block, and
+    /// is expected not to allocate.
+    fn pick(&self, table: &Self::Table, loads: &[Arc<Load>], request: &Request<'_>, rng: &mut Rng) -> Option<usize>;
+
+    /// Takes note of how a request went; `load` no longer counts it as in flight.
+    fn finish(&self, load: &Load, done: &Completion);
+
+    /// Whether [`Completion::latency`] is wanted. It costs two readings of the clock per request, so say `false` when
+    /// [`finish`](Balancer::finish) does not look at it.
+    fn needs_latency(&self) -> bool;
+}

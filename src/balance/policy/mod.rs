@@ -1,0 +1,71 @@
+//! The policies, one file each, and what they share.
+
+mod alias;
+mod least_request;
+mod power_of_two;
+mod round_robin;
+mod smooth;
+
+pub use least_request::LeastRequest;
+pub use power_of_two::PowerOfTwo;
+pub use round_robin::{RoundRobin, SmoothWeighted};
+
+use super::{Load, Member, Request};
+use std::sync::Arc;
+
+/// The first endpoint from `start` on, and round, that the request does not avoid.
+fn next_untried(loads: &[Arc<Load>], request: &Request<'_>, start: usize) -> Option<usize> {
+    let mut around = (start..loads.len()).chain(0..start);
+    around.find(|&i| !request.avoids(&loads[i]))
+}
+
+/// The weights of the members, or nothing when all are alike.
+fn weights(members: &[Member]) -> Option<Box<[u32]>> {
+    let alike = members.windows(2).all(|pair| pair[0].weight == pair[1].weight);
+    (!alike).then(|| members.iter().map(|member| member.weight).collect())
+}
+
+/// Compares endpoints by the load that one more request would leave them with, in proportion to their weights.
+#[derive(Clone, Copy)]
+struct Scale<'a> {
+    loads: &'a [Arc<Load>],
+    weights: Option<&'a [u32]>,
+}
+
+impl Scale<'_> {
+    /// Whether `a` would be left with less than `b`.
+    #[inline]
+    fn lighter(&self, a: usize, b: usize) -> bool {
+        let after = |i: usize| u64::from(self.loads[i].in_flight()) + 1;
+        match self.weights {
+            None => after(a) < after(b),
+            Some(weights) => after(a) * u64::from(weights[b]) < after(b) * u64::from(weights[a]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod testing {
+    use super::*;
+    use crate::balance::Endpoint;
+
+    pub(super) fn members(weights: &[u32]) -> Vec<Member> {
+        let member = |(i, &weight): (usize, &u32)| Member::from(&Endpoint::new(format!("e{i}")).weight(weight));
+        weights.iter().enumerate().map(member).collect()
+    }
+
+    pub(super) fn loads(members: &[Member]) -> Vec<Arc<Load>> {
+        members.iter().map(|m| Arc::new(Load::new(m.id().clone()))).collect()
+    }
+
+    /// The loads of endpoints of which the `i`th has `in_flight[i]` requests.
+    pub(super) fn loaded(in_flight: &[u32]) -> Vec<Arc<Load>> {
+        let loads = loads(&members(&vec![1; in_flight.len()]));
+        for (load, &n) in loads.iter().zip(in_flight) {
+            for _ in 0..n {
+                load.begin();
+            }
+        }
+        loads
+    }
+}

@@ -1,0 +1,184 @@
+use super::alias::{Alias, scale, split};
+use super::{Scale, next_untried, weights};
+use crate::balance::{Balancer, Completion, Load, Member, Request};
+use crate::env::Rng;
+use std::sync::Arc;
+
+/// Power of two choices: of two endpoints drawn at random, the one with fewer requests in flight (Mitzenmacher, 2001).
+///
+/// A pick costs the same for any number of endpoints, and unlike a full scan it does not send every client's next
+/// request to the one that looks idle. With weights, both the draw and the comparison, `(in flight + 1) / weight`, are
+/// in proportion to them.
+///
+/// An endpoint that fails fast looks idle and gets up to twice its share until it is
+/// [ejected](crate::balance::OutlierEjection).
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct PowerOfTwo;
+
+/// Nothing when all weights are alike.
+#[derive(Debug)]
+pub struct Weighted {
+    weights: Box<[u32]>,
+    alias: Alias,
+}
+
+impl Balancer for PowerOfTwo {
+    type Table = Option<Weighted>;
+
+    fn table(&self, members: &[Member]) -> Self::Table {
+        let weights = weights(members)?;
+        let alias = Alias::new(&weights);
+        Some(Weighted { weights, alias })
+    }
+
+    #[inline]
+    fn pick(&self, table: &Self::Table, loads: &[Arc<Load>], request: &Request<'_>, rng: &mut Rng) -> Option<usize> {
+        if !request.avoid.is_empty() {
+            return pick_untried(table, loads, request, rng);
+        }
+        let (a, b) = two(table, loads.len(), rng);
+        Some(lighter(table, loads, a, b))
+    }
+
+    fn finish(&self, _: &Load, _: &Completion) {}
+
+    fn needs_latency(&self) -> bool {
+        false
+    }
+}
+
+/// Two candidates. Distinct when drawn evenly; by weight they may be one and the same, since a light endpoint that is
+/// always set against the heaviest would win more than its share.
+#[inline]
+fn two(table: &Option<Weighted>, len: usize, rng: &mut Rng) -> (usize, usize) {
+    match table {
+        Some(table) => (table.alias.draw(rng), table.alias.draw(rng)),
+        None if len < 2 => (0, 0),
+        None => {
+            let (a, bits) = split(rng.next_u64(), len);
+            let b = scale(bits, len - 1);
+            (a, b + usize::from(b >= a))
+        }
+    }
+}
+
+#[inline]
+fn lighter(table: &Option<Weighted>, loads: &[Arc<Load>], a: usize, b: usize) -> usize {
+    let weights = table.as_ref().map(|table| &*table.weights);
+    if (Scale { loads, weights }).lighter(b, a) { b } else { a }
+}
+
+/// Draws a few times, which finds two in a large pool; in a small one, takes the next that was not tried.
+#[cold]
+fn pick_untried(table: &Option<Weighted>, loads: &[Arc<Load>], request: &Request<'_>, rng: &mut Rng) -> Option<usize> {
+    for _ in 0..DRAWS {
+        let (a, b) = two(table, loads.len(), rng);
+        match (request.avoids(&loads[a]), request.avoids(&loads[b])) {
+            (false, false) => return Some(lighter(table, loads, a, b)),
+            (false, true) => return Some(a),
+            (true, false) => return Some(b),
+            (true, true) => {}
+        }
+    }
+    next_untried(loads, request, rng.index(loads.len())).or_else(|| {
+        let (a, b) = two(table, loads.len(), rng);
+        Some(lighter(table, loads, a, b))
+    })
+}
+
+const DRAWS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{loaded, loads, members};
+    use super::*;
+    use crate::balance::Outcome;
+    use std::collections::BTreeMap;
+
+    fn shares(weights: &[u32], in_flight: &[u32], request: &Request<'_>) -> Vec<f64> {
+        let policy = PowerOfTwo;
+        let (table, loads) = (policy.table(&members(weights)), loaded(in_flight));
+        let mut rng = Rng::seeded(1);
+        let mut shares = vec![0.0; weights.len()];
+        for _ in 0..100_000 {
+            shares[policy.pick(&table, &loads, request, &mut rng).unwrap()] += 1e-5;
+        }
+        shares
+    }
+
+    fn assert_near(shares: &[f64], want: &[f64]) {
+        // The deviation of a share is at most 0.0016: six of them.
+        let near = |(share, want): (&f64, &f64)| (share - want).abs() < 0.0096;
+        assert!(shares.iter().zip(want).all(near), "{shares:?} is not {want:?}");
+    }
+
+    #[test]
+    fn a_pair_goes_to_its_lighter_half() {
+        assert_near(
+            &shares(&[1, 1, 1], &[0, 1, 2], &Request::new()),
+            &[2.0 / 3.0, 1.0 / 3.0, 0.0],
+        );
+        assert_near(&shares(&[1; 4], &[3; 4], &Request::new()), &[0.25; 4]);
+        assert_near(&shares(&[1], &[9], &Request::new()), &[1.0]);
+    }
+
+    #[test]
+    fn weights_scale_the_draw_and_the_load() {
+        // In balance: 1/100 of a pair is (light, light); the heavy one has room for 9 times the load.
+        assert_near(&shares(&[9, 1], &[8, 0], &Request::new()), &[0.9, 0.1]);
+        // The light one has its one request, which leaves the heavy one every pair that it is in.
+        assert_near(&shares(&[9, 1], &[8, 1], &Request::new()), &[0.99, 0.01]);
+    }
+
+    #[test]
+    fn avoids_what_was_tried_while_it_can() {
+        let tried: Vec<_> = ["e0", "e1"].map(Into::into).to_vec();
+        assert_near(
+            &shares(&[1; 3], &[0, 0, 9], &Request::new().avoid(&tried)),
+            &[0.0, 0.0, 1.0],
+        );
+        assert_near(
+            &shares(&[900, 90, 1], &[0; 3], &Request::new().avoid(&tried)),
+            &[0.0, 0.0, 1.0],
+        );
+        assert_near(&shares(&[1; 2], &[0, 9], &Request::new().avoid(&tried)), &[1.0, 0.0]);
+    }
+
+    /// The mean time in the system of a queue joined by the shorter of two, in service times, for infinitely many
+    /// servers (Mitzenmacher, 2001): the sum of load^(2^i - 2).
+    fn supermarket(load: f64) -> f64 {
+        (1..10).map(|i| load.powi(2_i32.pow(i) - 2)).sum()
+    }
+
+    #[test]
+    fn queues_are_as_short_as_the_supermarket_model_says() {
+        const SERVERS: usize = 200;
+        const LOAD: f64 = 0.8;
+        const CUSTOMERS: u64 = 200_000;
+        let policy = PowerOfTwo;
+        let members = members(&[1; SERVERS]);
+        let (table, loads) = (policy.table(&members), loads(&members));
+        let mut rng = Rng::seeded(1);
+        let nanos = |time: f64| (time * 1e9) as u64;
+
+        // Poisson arrivals; each server serves in order, each customer for an exponential time with mean 1.
+        let (mut now, mut spent) = (0, 0);
+        let mut free_at = [0; SERVERS];
+        let mut departures: BTreeMap<(u64, u64), _> = BTreeMap::new();
+        for customer in 0..CUSTOMERS {
+            now += nanos(rng.exponential(1.0 / (LOAD * SERVERS as f64)));
+            while let Some(due) = departures.first_entry().filter(|due| due.key().0 <= now) {
+                let (server, era): (usize, _) = due.remove();
+                loads[server].end(era, Outcome::Success, 5);
+            }
+            let server = policy.pick(&table, &loads, &Request::new(), &mut rng).unwrap();
+            free_at[server] = now.max(free_at[server]) + nanos(rng.exponential(1.0));
+            spent += free_at[server] - now;
+            departures.insert((free_at[server], customer), (server, loads[server].begin()));
+        }
+
+        let mean = spent as f64 / 1e9 / CUSTOMERS as f64;
+        assert!((mean / supermarket(LOAD) - 1.0).abs() < 0.03, "{mean}");
+    }
+}

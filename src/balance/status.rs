@@ -1,0 +1,55 @@
+use super::EndpointId;
+use std::time::Duration;
+
+/// What a pool has done, and how its endpoints are; from [`Pool::status`](super::Pool::status).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct PoolStatus {
+    /// The endpoints, in the order in which they were given.
+    pub endpoints: Vec<EndpointStatus>,
+    /// Ejections since the pool was built, of endpoints that have left it too.
+    pub ejections: u64,
+    /// Picks that found no endpoint, or were refused by the policy.
+    pub refused: u64,
+}
+
+/// One endpoint of a pool. Counts begin when the endpoint joins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct EndpointStatus {
+    /// Its name.
+    pub id: EndpointId,
+    /// Its capacity relative to the others.
+    pub weight: u32,
+    /// Where it is.
+    pub zone: Option<String>,
+    /// Whether it may be picked.
+    pub state: EndpointState,
+    /// How long until an ejected one returns.
+    pub returns_in: Option<Duration>,
+    /// Leases that have not ended.
+    pub in_flight: u32,
+    /// Leases that ended in success.
+    pub succeeded: u64,
+    /// Leases that ended in failure.
+    pub failed: u64,
+    /// Leases that were dropped without an outcome.
+    pub cancelled: u64,
+    /// How often it was ejected.
+    pub ejections: u64,
+}
+
+/// Whether an endpoint may be picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub enum EndpointState {
+    /// It may.
+    Active,
+    /// It gets no new requests until it is enabled, or has weight 0; leases that it has go on.
+    Draining,
+    /// It failed too often and is out for a while.
+    Ejected,
+}

@@ -17,7 +17,6 @@ const PURGE_PER_COMMIT: usize = 8;
 ///
 /// It is as durable as its engine, so in memory it lasts as long as the process. Each page of a scan is consistent in
 /// itself; what commits between pages may be seen. Expired entries are hidden at once and freed a few per commit.
-#[derive(Clone)]
 pub struct LocalStore<E> {
     shared: Arc<Shared<E>>,
 }
@@ -38,6 +37,14 @@ pub struct LocalStoreBuilder<E> {
     engine: E,
     env: Env,
     feed: usize,
+}
+
+impl<E> Clone for LocalStore<E> {
+    fn clone(&self) -> LocalStore<E> {
+        LocalStore {
+            shared: Arc::clone(&self.shared),
+        }
+    }
 }
 
 impl LocalStore<MemoryEngine> {

@@ -8,8 +8,9 @@
 //! use outgrow::store::{LocalStore, StoreExt};
 //! # futures::executor::block_on(async {
 //! let store = LocalStore::in_memory();
+//! let same = store.clone();
 //! let receipt = store.put("user/7", "Ada").await?;
-//! let entry = store.read(b"user/7").await?.expect("it was just written");
+//! let entry = same.read(b"user/7").await?.expect("it was just written");
 //! assert_eq!((&entry.value[..], entry.version), (&b"Ada"[..], receipt.version));
 //! # Ok::<(), outgrow::store::Error>(()) }).unwrap();
 //! ```

@@ -48,7 +48,8 @@ impl<B: Balancer, T: Send + Sync + 'static> Pool<B, T> {
         }
     }
 
-    /// Picks the endpoint for a request. Never waits and, once the calling thread has picked before, never allocates.
+    /// Picks the endpoint for a request. Never waits. Allocates nothing, other than at a thread's first pick and, now
+    /// and then, for a pick that frees what a change of the membership left behind.
     ///
     /// # Errors
     /// [`NoEndpoints`](PickError::NoEndpoints) when there are none or all are drained,

@@ -1,0 +1,315 @@
+use crate::clock::ManualClock;
+use outgrow::balance::{
+    Balancer, Completion, Endpoint, EndpointState, EndpointStatus, LeastRequest, Load, Member, Outcome,
+    OutlierEjection, PickError, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted,
+};
+use outgrow::env::Rng;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const ANY: Request<'static> = Request::new();
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn endpoints(n: usize) -> Vec<Endpoint> {
+    (0..n).map(|i| Endpoint::new(format!("e{i}"))).collect()
+}
+
+fn pool<B: Balancer>(policy: B, n: usize, rules: OutlierEjection) -> (Pool<B>, ManualClock) {
+    let clock = ManualClock::default();
+    let pool = Pool::builder(policy)
+        .endpoints(endpoints(n))
+        .outliers(rules)
+        .env(clock.env(1))
+        .build();
+    (pool, clock)
+}
+
+fn find<B: Balancer, T: Send + Sync + 'static>(pool: &Pool<B, T>, id: &str) -> EndpointStatus {
+    let status = pool.status().endpoints;
+    status
+        .into_iter()
+        .find(|e| &*e.id == id)
+        .unwrap_or_else(|| panic!("{id} is in the pool"))
+}
+
+/// Picks `n` times, ends each lease at once by `good`, and counts what `id` got.
+fn share<B: Balancer>(pool: &Pool<B>, n: u32, id: &str, good: bool) -> u32 {
+    let mut share = 0;
+    for _ in 0..n {
+        let lease = pool.pick(&ANY).unwrap();
+        let mine = &**lease.id() == id;
+        share += u32::from(mine);
+        if good || !mine { lease.succeed() } else { lease.fail() }
+    }
+    share
+}
+
+/// One endpoint answers every request with an error at once.
+fn black_hole<B: Balancer>(policy: B) {
+    let (pool, clock) = pool(policy, 10, OutlierEjection::default());
+    assert_eq!(
+        share(&pool, 1_000, "e3", false),
+        5,
+        "it is out after five failures in a row"
+    );
+    assert_eq!(find(&pool, "e3").state, EndpointState::Ejected);
+    assert_eq!(find(&pool, "e3").returns_in, Some(secs(30)));
+
+    clock.advance(secs(30) - Duration::from_nanos(1));
+    assert_eq!(share(&pool, 1_000, "e3", false), 0);
+    clock.advance(Duration::from_nanos(1));
+    assert_eq!(share(&pool, 1_000, "e3", false), 5, "it is back, and goes again");
+    assert_eq!(find(&pool, "e3").returns_in, Some(secs(60)), "for longer");
+
+    clock.advance(secs(60));
+    assert!(share(&pool, 1_000, "e3", true) > 50, "it is back for good");
+    assert_eq!(find(&pool, "e3").state, EndpointState::Active);
+    assert_eq!((find(&pool, "e3").ejections, pool.status().ejections), (2, 2));
+}
+
+#[test]
+fn an_endpoint_that_fails_at_once_is_out_until_its_time_is_over() {
+    black_hole(RoundRobin::default());
+    black_hole(SmoothWeighted::default());
+    black_hole(LeastRequest::default());
+    black_hole(PowerOfTwo::default());
+}
+
+#[test]
+fn the_maximum_of_ejected_endpoints_holds() {
+    let (pool, _) = pool(
+        RoundRobin::default(),
+        5,
+        OutlierEjection::default().max_ejection_percent(40),
+    );
+    for _ in 0..1_000 {
+        pool.pick(&ANY).unwrap().fail();
+    }
+    let out = |e: &&EndpointStatus| e.state == EndpointState::Ejected;
+    assert_eq!(pool.status().endpoints.iter().filter(out).count(), 2);
+}
+
+#[test]
+fn the_only_endpoint_stays_unless_all_may_go() {
+    let (pool, _) = pool(RoundRobin::default(), 1, OutlierEjection::default());
+    for _ in 0..100 {
+        pool.pick(&ANY).unwrap().fail();
+    }
+}
+
+#[test]
+fn with_all_ejected_a_pick_says_when_to_come_back() {
+    let rules = OutlierEjection::default()
+        .consecutive_failures(1)
+        .max_ejection_percent(100);
+    let (pool, clock) = pool(RoundRobin::default(), 2, rules);
+    pool.pick(&ANY).unwrap().fail();
+    clock.advance(secs(10));
+    pool.pick(&ANY).unwrap().fail();
+    let refused = pool.pick(&ANY).unwrap_err();
+    assert_eq!(refused, PickError::AllEjected { returns_in: secs(20) });
+    clock.advance(secs(20));
+    assert!(pool.pick(&ANY).is_ok());
+    assert_eq!(pool.status().refused, 1);
+}
+
+#[test]
+fn without_rules_nobody_is_ejected() {
+    let pool = Pool::builder(RoundRobin::default())
+        .endpoints(endpoints(2))
+        .outliers(None)
+        .build();
+    for _ in 0..1_000 {
+        pool.pick(&ANY).unwrap().fail();
+    }
+    assert_eq!(pool.status().ejections, 0);
+}
+
+#[test]
+fn cancelled_requests_leave_no_trace_but_a_count() {
+    let (pool, _) = pool(RoundRobin::default(), 2, OutlierEjection::default());
+    for _ in 0..100 {
+        drop(pool.pick(&ANY).unwrap());
+    }
+    let status = pool.status();
+    assert_eq!(status.ejections, 0);
+    assert!(status.endpoints.iter().all(|e| e.in_flight == 0 && e.cancelled == 50));
+}
+
+#[test]
+fn a_failure_from_before_the_ejection_is_not_held_against_the_endpoint_after_its_return() {
+    let (pool, clock) = pool(
+        RoundRobin::default(),
+        2,
+        OutlierEjection::default().consecutive_failures(2),
+    );
+    let leases: Vec<_> = (0..20).map(|_| pool.pick(&ANY).unwrap()).collect();
+    let (bad, good): (Vec<_>, Vec<_>) = leases.into_iter().partition(|lease| &**lease.id() == "e0");
+    good.into_iter().for_each(|lease| lease.succeed());
+    let mut bad = bad.into_iter();
+    bad.by_ref().take(2).for_each(|lease| lease.fail());
+    assert_eq!(find(&pool, "e0").state, EndpointState::Ejected);
+    bad.by_ref().take(3).for_each(|lease| lease.fail());
+    clock.advance(secs(30));
+    bad.for_each(|lease| lease.fail());
+    assert_eq!(find(&pool, "e0").state, EndpointState::Active);
+    assert_eq!((find(&pool, "e0").failed, find(&pool, "e0").ejections), (10, 1));
+}
+
+#[test]
+fn an_empty_or_drained_pool_says_so() {
+    let pool = Pool::builder(PowerOfTwo::default()).build();
+    assert_eq!(pool.pick(&ANY).unwrap_err(), PickError::NoEndpoints);
+    pool.update([Endpoint::new("a"), Endpoint::new("b").weight(0)]);
+    assert_eq!(&**pool.pick(&ANY).unwrap().id(), "a");
+    assert!(pool.drain("a"));
+    assert_eq!(pool.pick(&ANY).unwrap_err(), PickError::NoEndpoints);
+    assert!(pool.enable("a"));
+    assert!(pool.pick(&ANY).is_ok());
+    assert!(pool.remove("a"));
+    assert!(!pool.remove("a") && !pool.drain("a") && !pool.enable("a"));
+    assert_eq!(pool.pick(&ANY).unwrap_err(), PickError::NoEndpoints);
+}
+
+#[test]
+fn what_belongs_to_an_id_survives_every_change_that_keeps_it() {
+    let rules = OutlierEjection::default().consecutive_failures(1);
+    let clock = ManualClock::default();
+    let pool = Pool::builder(RoundRobin::default())
+        .endpoints(["a", "b", "c", "d"].map(|id| Endpoint::new(id).target(1)))
+        .outliers(rules)
+        .env(clock.env(1))
+        .build();
+    let mut leases: Vec<_> = (0..4).map(|_| pool.pick(&ANY).unwrap()).collect();
+    leases.sort_by(|x, y| x.id().cmp(y.id()));
+    let [a, b, c, d] = leases
+        .try_into()
+        .unwrap_or_else(|_| panic!("round robin picks each once"));
+    a.fail();
+    pool.drain("b");
+
+    pool.update(["c", "b", "a"].map(|id| Endpoint::new(id).weight(7).target(2)));
+    let status = pool.status().endpoints;
+    let seen: Vec<_> = status
+        .iter()
+        .map(|e| (&*e.id, e.weight, e.state, e.in_flight))
+        .collect();
+    use EndpointState::{Active, Draining, Ejected};
+    assert_eq!(seen, [("c", 7, Active, 1), ("b", 7, Draining, 1), ("a", 7, Ejected, 0)]);
+    assert_eq!(
+        (c.target, pool.pick(&ANY).unwrap().target),
+        (1, 2),
+        "a lease keeps the target that it was given"
+    );
+
+    pool.add(Endpoint::new("d").target(3));
+    assert_eq!(find(&pool, "d").in_flight, 0, "one that left and came back is another");
+    b.succeed();
+    d.succeed();
+    drop(pool);
+    c.fail(); // A lease may outlive its pool.
+}
+
+#[test]
+fn an_enabled_endpoint_starts_afresh() {
+    let (pool, _) = pool(RoundRobin::default(), 3, OutlierEjection::default());
+    share(&pool, 100, "e1", false);
+    assert_eq!(find(&pool, "e1").state, EndpointState::Ejected);
+    pool.enable("e1");
+    assert_eq!(
+        share(&pool, 12, "e1", false),
+        4,
+        "four failures more are not five in a row"
+    );
+    assert_eq!(find(&pool, "e1").state, EndpointState::Active);
+}
+
+#[test]
+fn the_same_seed_makes_the_same_picks() {
+    let picks = |seed| -> Vec<_> {
+        let env = ManualClock::default().env(seed);
+        let pool = Pool::builder(PowerOfTwo::default())
+            .endpoints(endpoints(50))
+            .env(env)
+            .build();
+        (0..100).map(|_| pool.pick(&ANY).unwrap().id().clone()).collect()
+    };
+    assert_eq!(picks(1), picks(1));
+    assert_ne!(picks(1), picks(2));
+}
+
+#[test]
+fn a_policy_without_need_of_latency_reads_no_clock() {
+    let (pool, clock) = pool(PowerOfTwo::default(), 10, OutlierEjection::default());
+    let before = clock.readings();
+    for _ in 0..100 {
+        pool.pick(&ANY).unwrap().succeed();
+        drop(pool.pick(&ANY).unwrap());
+    }
+    assert_eq!(clock.readings(), before);
+}
+
+/// Answers with whatever it is told to, and writes down what it hears.
+#[derive(Clone, Default)]
+struct Scripted(Arc<Script>);
+
+#[derive(Default)]
+struct Script {
+    answer: AtomicU64,
+    heard: Mutex<Vec<Completion>>,
+}
+
+impl Balancer for Scripted {
+    type Table = ();
+
+    fn table(&self, members: &[Member]) {
+        assert!(members.iter().all(|member| member.weight > 0));
+    }
+
+    fn pick(&self, (): &(), _: &[Arc<Load>], _: &Request<'_>, _: &mut Rng) -> Option<usize> {
+        usize::try_from(self.0.answer.load(Relaxed)).ok().filter(|&i| i < 100)
+    }
+
+    fn finish(&self, load: &Load, done: &Completion) {
+        assert_eq!(load.in_flight(), 0);
+        load.cell().fetch_add(1, Relaxed);
+        self.0.heard.lock().unwrap().push(*done);
+    }
+
+    fn needs_latency(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_policy_of_ones_own_hears_of_outcome_and_latency_and_may_refuse() {
+    let policy = Scripted::default();
+    let (pool, clock) = pool(policy.clone(), 2, OutlierEjection::default());
+    let lease = pool.pick(&ANY).unwrap();
+    clock.advance(secs(3));
+    lease.fail();
+    drop(pool.pick(&ANY).unwrap());
+    let heard = [
+        Completion::new(Outcome::Failure, Some(secs(3))),
+        Completion::new(Outcome::Cancelled, Some(secs(0))),
+    ];
+    assert_eq!(*policy.0.heard.lock().unwrap(), heard);
+
+    for nowhere in [2, 99, 100] {
+        policy.0.answer.store(nowhere, Relaxed);
+        assert_eq!(pool.pick(&ANY).unwrap_err(), PickError::Refused);
+    }
+    assert_eq!(pool.status().refused, 3);
+}
+
+#[test]
+fn the_status_can_be_printed() {
+    let (pool, _) = pool(RoundRobin::default(), 1, OutlierEjection::default());
+    let json = serde_json::to_value(pool.status()).unwrap();
+    assert_eq!(json["endpoints"][0]["id"], "e0");
+    assert_eq!(json["endpoints"][0]["state"], "Active");
+}

@@ -1,0 +1,53 @@
+use outgrow::env::{Clock, Env, Tick, TimerId, WallTime};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::Waker;
+use std::time::Duration;
+
+/// Time that stands still until it is moved, and counts who looks at it. It has no timers: a pool uses none.
+#[derive(Clone, Default)]
+pub struct ManualClock {
+    nanos: Arc<AtomicU64>,
+    readings: Arc<AtomicU64>,
+}
+
+impl ManualClock {
+    pub fn advance(&self, by: Duration) {
+        self.nanos.fetch_add(by.as_nanos() as u64, Relaxed);
+    }
+
+    pub fn readings(&self) -> u64 {
+        self.readings.load(Relaxed)
+    }
+
+    /// An environment with this time and the randomness that `seed` names.
+    pub fn env(&self, seed: u64) -> Env {
+        Env::builder().clock(self.clone()).seed(seed).build()
+    }
+
+    /// The time, without being counted.
+    pub fn peek(&self) -> Tick {
+        Tick::from_nanos(self.nanos.load(Relaxed))
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Tick {
+        self.readings.fetch_add(1, Relaxed);
+        self.peek()
+    }
+
+    fn coarse(&self) -> Tick {
+        self.now()
+    }
+
+    fn wall(&self) -> WallTime {
+        WallTime::default()
+    }
+
+    fn arm(&self, _: Tick, _: &Waker) -> TimerId {
+        panic!("a pool arms no timer")
+    }
+
+    fn disarm(&self, _: TimerId) {}
+}

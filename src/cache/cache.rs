@@ -113,14 +113,9 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
         let shard = inner.shard(hash);
         let value = if inner.settings.policy.locks_on_hit() {
             let mut shard = shard.write();
-            shard
-                .get_mut(hash, key, |deadline| inner.is_past(deadline))
-                .cloned()
+            shard.get_mut(hash, key, |deadline| inner.is_past(deadline)).cloned()
         } else {
-            shard
-                .read()
-                .get(hash, key, |deadline| inner.is_past(deadline))
-                .cloned()
+            shard.read().get(hash, key, |deadline| inner.is_past(deadline)).cloned()
         };
         let counters = &inner.counters;
         let counter = if value.is_some() {
@@ -206,6 +201,11 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
             let all = shard.write().take_all();
             drop(all);
         }
+    }
+
+    /// The hash of a key in this cache.
+    pub(super) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        self.inner.hash(key)
     }
 
     /// Puts `value` under `key` if nothing is there. Loads for `key` go on.

@@ -10,6 +10,7 @@ mod order;
 mod s3fifo;
 mod shard;
 mod stats;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -18,3 +19,4 @@ pub use cache::{Cache, InsertOptions};
 pub use error::{Error, LoadError};
 pub use order::Policy;
 pub use stats::CacheStats;
+pub use stored::{CachedSession, CachedStore, CachedStoreBuilder, CachedStoreStats};

@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod balance;
+pub mod cache;
 mod codec;
 pub mod env;
 pub mod hash;

@@ -5,6 +5,7 @@ pub mod balance;
 mod codec;
 pub mod env;
 pub mod hash;
+mod log;
 mod mutant;
 #[cfg(feature = "sim")]
 pub mod sim;

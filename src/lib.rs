@@ -6,6 +6,7 @@ pub mod cache;
 mod codec;
 pub mod env;
 pub mod hash;
+mod log;
 mod mutant;
 #[cfg(feature = "sim")]
 pub mod sim;

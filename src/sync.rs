@@ -4,6 +4,7 @@
 
 mod counter;
 mod epoch;
+mod waiters;
 
 pub(crate) use counter::{Counter, STRIPES, stripe};
 pub(crate) use crossbeam::utils::CachePadded;
@@ -11,3 +12,4 @@ pub(crate) use epoch::{Pin, Published, pin};
 pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
 pub(crate) use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use waiters::Waiters;

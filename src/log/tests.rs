@@ -1,0 +1,157 @@
+//! The log on the real disk: what each call promises, one at a time.
+
+use super::{Item, Log, LogError, LogOptions, OpenReport};
+use crate::env::Env;
+use bytes::Bytes;
+use futures::executor::block_on;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// A directory that goes when the test ends.
+struct TempDir(PathBuf);
+
+impl TempDir {
+    fn new(name: &str) -> TempDir {
+        let unique = Env::system().rng(name).next_u64();
+        TempDir(std::env::temp_dir().join(format!("outgrow-log-{name}-{unique:x}")))
+    }
+}
+
+impl Drop for TempDir {
+    #[allow(clippy::disallowed_methods, reason = "the test cleans up in the real world")]
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+const SMALL: LogOptions = LogOptions {
+    segment_bytes: 8 << 10,
+    buffer_bytes: 64 << 10,
+};
+
+fn open(dir: &Path) -> (Log, OpenReport) {
+    block_on(Log::open(&Env::system(), dir, SMALL)).unwrap()
+}
+
+fn append(log: &Log, entries: &[&str]) -> Range<u64> {
+    let append = log.append(
+        entries
+            .iter()
+            .map(|entry| Bytes::copy_from_slice(entry.as_bytes()))
+            .collect(),
+    );
+    let append = append.unwrap();
+    let seqs = append.seqs();
+    block_on(append).unwrap();
+    seqs
+}
+
+fn contents(log: &Log) -> Vec<(u64, String)> {
+    let mut reader = log.reader(log.range().start);
+    let next = || block_on(reader.next()).unwrap();
+    std::iter::from_fn(next)
+        .map(|item| match item {
+            Item::Record { seq, bytes } => (seq, String::from_utf8(bytes.to_vec()).unwrap()),
+            Item::Gap(gap) => panic!("{gap:?}"),
+        })
+        .collect()
+}
+
+fn list(from: u64, entries: &[&str]) -> Vec<(u64, String)> {
+    (from..).zip(entries.iter().map(ToString::to_string)).collect()
+}
+
+#[test]
+fn what_was_appended_is_there_after_reopening() {
+    let dir = TempDir::new("reopen");
+    let (log, report) = open(&dir.0);
+    assert_eq!((report.range, report.segments), (1..1, 0));
+    assert_eq!(append(&log, &["a", "b"]), 1..3);
+    assert_eq!(append(&log, &["c"]), 3..4);
+    assert_eq!(log.range(), 1..4);
+    assert_eq!(log.durable(), 4);
+    assert_eq!(contents(&log), list(1, &["a", "b", "c"]));
+    block_on(log.close());
+    assert_eq!(log.append(vec![Bytes::new()]).unwrap_err(), LogError::Closed);
+
+    let (log, report) = open(&dir.0);
+    assert_eq!((report.range.clone(), report.torn), (1..4, 0));
+    assert!(report.gaps.is_empty() && report.damage.is_empty(), "{report:?}");
+    assert_eq!(append(&log, &["d"]), 4..5);
+    assert_eq!(contents(&log), list(1, &["a", "b", "c", "d"]));
+}
+
+#[test]
+fn the_directory_is_taken_once() {
+    let dir = TempDir::new("lock");
+    let (log, _) = open(&dir.0);
+    let again = block_on(Log::open(&Env::system(), &dir.0, SMALL));
+    assert_eq!(again.unwrap_err(), LogError::Locked);
+    block_on(log.close());
+    open(&dir.0);
+}
+
+#[test]
+fn segments_follow_each_other_and_are_released_whole() {
+    let dir = TempDir::new("segments");
+    let (log, _) = open(&dir.0);
+    let entry = "x".repeat(1000);
+    for _ in 0..50 {
+        append(&log, &[&entry]);
+    }
+    let before = log.stats();
+    assert!(before.segments > 5, "{before:?}");
+    block_on(log.release_before(30)).unwrap();
+    let first = log.range().start;
+    assert!((20..=30).contains(&first), "{first}");
+    assert!(log.stats().segments < before.segments && log.stats().bytes < before.bytes);
+    assert_eq!(
+        block_on(log.read(1..5, 10)).unwrap_err(),
+        LogError::Gone { oldest: first }
+    );
+    assert_eq!(contents(&log).len() as u64, 51 - first);
+    block_on(log.close());
+    let (log, report) = open(&dir.0);
+    assert_eq!(report.range, first..51);
+    assert!(report.gaps.is_empty());
+    block_on(log.release_before(u64::MAX)).unwrap();
+    assert_eq!(log.stats().segments, 1);
+}
+
+#[test]
+fn a_truncated_tail_stays_away() {
+    let dir = TempDir::new("truncate");
+    let (log, _) = open(&dir.0);
+    append(&log, &["a", "b", "c"]);
+    append(&log, &["d"]);
+    block_on(log.truncate_after(2)).unwrap();
+    assert_eq!(log.range(), 1..3);
+    assert_eq!(contents(&log), list(1, &["a", "b"]));
+    block_on(log.close());
+    let (log, _) = open(&dir.0);
+    assert_eq!(contents(&log), list(1, &["a", "b"]));
+    assert_eq!(append(&log, &["C"]), 3..4);
+    block_on(log.truncate_after(9)).unwrap();
+    block_on(log.close());
+    let (log, report) = open(&dir.0);
+    assert_eq!(contents(&log), list(1, &["a", "b", "C"]));
+    assert!(report.gaps.is_empty() && report.damage.is_empty(), "{report:?}");
+}
+
+#[test]
+fn a_reset_log_goes_on_where_it_is_told() {
+    let dir = TempDir::new("reset");
+    let (log, _) = open(&dir.0);
+    append(&log, &["a", "b", "c"]);
+    for next in [100, 7] {
+        block_on(log.reset(next)).unwrap();
+        assert_eq!(log.range(), next..next);
+        assert_eq!(append(&log, &["z"]), next..next + 1);
+        assert_eq!(contents(&log), list(next, &["z"]));
+        assert_eq!(log.stats().segments, 1);
+    }
+    block_on(log.close());
+    let (log, report) = open(&dir.0);
+    assert_eq!((report.range, report.gaps), (7..8, vec![]));
+    assert_eq!(contents(&log), list(7, &["z"]));
+}

@@ -1,0 +1,106 @@
+//! What the test programs share: how many seeds to run, what this machine lacks, and counts for the report that
+//! `zz_skipped` prints last.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::disallowed_methods, reason = "tests act as the outside world")]
+
+pub(crate) mod record;
+
+use self::record::{Record, Run};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Seeds of a simulation in plain `cargo test`; `./test.sh` runs 1,000 and `./test.sh --long` 10,000.
+pub(crate) const SEEDS: u64 = 200;
+
+/// The seeds that a simulation has to run: `0..default`, unless `OUTGROW_SEEDS` says how many (`1000`) or which
+/// (`17..18`, which is how a failing one is run again).
+pub(crate) fn seeds(default: u64) -> Range<u64> {
+    match variable("OUTGROW_SEEDS") {
+        None => 0..default,
+        Some(text) => parse_seeds(&text).unwrap_or_else(|| {
+            panic!("OUTGROW_SEEDS is neither a number of seeds (1000) nor a range of them (17..18): {text:?}")
+        }),
+    }
+}
+
+/// The line that runs one seed of a test program again, for the message of its failure.
+pub(crate) fn replay(program: &str, test: &str, seed: u64) -> String {
+    format!(
+        "OUTGROW_SEEDS={seed}..{} cargo test --all-features --test {program} {test}",
+        seed + 1
+    )
+}
+
+/// Whether the proofs that take long were asked for (`./test.sh --long`).
+pub(crate) fn long() -> bool {
+    variable("OUTGROW_LONG").is_some()
+}
+
+/// Where `what` is, or `None` when this machine lacks it, which is recorded and printed last: a test then returns.
+///
+/// `what` is a folder of the shared data (`traces`, `vectors`, `geo`) or a program on the search path
+/// (`redis-server`).
+///
+/// # Panics
+/// When it is absent and `OUTGROW_REQUIRE=1`.
+#[track_caller]
+pub(crate) fn need(what: &str) -> Option<PathBuf> {
+    let found = find(what);
+    if found.is_none() {
+        let caller = std::panic::Location::caller();
+        let test = std::thread::current().name().unwrap_or("main").to_owned();
+        skip(what, &format!("{test} ({}:{})", caller.file(), caller.line()));
+    }
+    found
+}
+
+/// Adds `value` to the count `key` of the report `name`; for example the faults that a simulation injected, by kind.
+pub(crate) fn report(name: &str, key: &str, value: u64) {
+    Run::current().add(&Record::Count {
+        name: name.to_owned(),
+        key: key.to_owned(),
+        value,
+    });
+}
+
+/// The folder of shared data: `OUTGROW_SHARED`, else `shared` beside the package.
+pub(crate) fn shared() -> PathBuf {
+    variable("OUTGROW_SHARED").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
+        PathBuf::from,
+    )
+}
+
+fn find(what: &str) -> Option<PathBuf> {
+    match what {
+        "traces" | "vectors" | "geo" => Some(shared().join(what)).filter(|path| path.is_dir()),
+        program => std::env::split_paths(&std::env::var_os("PATH")?)
+            .map(|folder| folder.join(program))
+            .find(|path| path.is_file()),
+    }
+}
+
+fn skip(what: &str, test: &str) {
+    assert!(
+        variable("OUTGROW_REQUIRE").as_deref() != Some("1"),
+        "`{what}` is not on this machine, and OUTGROW_REQUIRE=1 asks for everything"
+    );
+    Run::current().add(&Record::Skip {
+        what: what.to_owned(),
+        test: test.to_owned(),
+    });
+}
+
+/// An environment variable that is set and not empty.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+pub(crate) fn parse_seeds(text: &str) -> Option<Range<u64>> {
+    let number = |digits: &str| digits.trim().replace('_', "").parse::<u64>().ok();
+    let range = match text.split_once("..") {
+        Some((from, to)) => number(from)?..number(to)?,
+        None => 0..number(text)?,
+    };
+    (!range.is_empty()).then_some(range)
+}

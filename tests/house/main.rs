@@ -203,6 +203,7 @@ fn the_seam_rule_catches() {
         "fn f() { std::thread::Builder::new(); }",
         "use std::{io, fs::File};",
         "fn f() -> u8 { rand::random() }",
+        "use rustix::{io::Errno, fs::open};",
         "use tokio::sync::mpsc;",
         "use std::hash::RandomState;",
         "use std::collections::{BTreeMap, HashMap};",

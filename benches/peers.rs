@@ -21,7 +21,7 @@ mod peers {
     use std::hint::black_box;
     use std::path::{Path, PathBuf};
 
-    pub fn remember(criterion: &mut Criterion) {
+    pub(crate) fn remember(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group("peers/get");
         let moka = moka::sync::Cache::new(16);
         moka.insert(1_u64, 1_u64);
@@ -34,7 +34,7 @@ mod peers {
         group.bench_function("foyer", |b| b.iter(|| foyer.get(black_box(&1)).map(|e| *e.value())));
     }
 
-    pub fn route(criterion: &mut Criterion) {
+    pub(crate) fn route(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group("peers/pick");
         let mut ring = hashring::HashRing::new();
         ring.add("10.0.0.1:80");
@@ -65,7 +65,7 @@ mod peers {
         group.bench_function("pingora", |b| b.iter(|| pool.select(black_box(b""), 2)));
     }
 
-    pub fn keep(criterion: &mut Criterion) {
+    pub(crate) fn keep(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group("peers/append");
         group.sample_size(10);
         let payload = vec![7_u8; 100];

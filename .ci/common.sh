@@ -1,0 +1,57 @@
+# What test.sh and bench.sh share: installing what is missing, and naming each phase with the time it took.
+# Sourced, from the package's folder.
+
+# install PACKAGE... : installs these Debian packages, as root or through sudo; otherwise names them and stops.
+install() {
+    local as_root=()
+    if ! command -v apt-get >/dev/null; then
+        echo "Missing on this machine, and it is no Debian or Ubuntu: please install what these packages hold: $*" >&2
+        exit 1
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        if ! command -v sudo >/dev/null || ! sudo -n true 2>/dev/null; then
+            echo "Missing on this machine; please install as root: apt-get install $*" >&2
+            exit 1
+        fi
+        as_root=(sudo -n)
+    fi
+    # The list of packages may be old, or absent on a fresh machine; where it serves, no network is asked for it.
+    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends)
+    if ! "${as_root[@]}" "${apt[@]}" "$@" </dev/null >/dev/null 2>&1; then
+        "${as_root[@]}" apt-get update -q </dev/null
+        "${as_root[@]}" "${apt[@]}" "$@" </dev/null
+    fi
+}
+
+# need_rust : stops unless cargo is there; adds the named components of the toolchain where they are missing.
+need_rust() {
+    if ! command -v cargo >/dev/null && [ -f "${CARGO_HOME:-$HOME/.cargo}/env" ]; then
+        # shellcheck disable=SC1091
+        . "${CARGO_HOME:-$HOME/.cargo}/env"
+    fi
+    if ! command -v cargo >/dev/null; then
+        echo "cargo is missing; please install Rust 1.95 or newer first (https://rustup.rs)" >&2
+        exit 1
+    fi
+    local component
+    for component in "$@"; do
+        if ! cargo "$component" --version >/dev/null 2>&1; then
+            if ! command -v rustup >/dev/null; then
+                echo "cargo $component is missing; please install it with the Rust toolchain" >&2
+                exit 1
+            fi
+            rustup component add "${component/#fmt/rustfmt}"
+        fi
+    done
+}
+
+# phase NAME COMMAND... : runs a command under a heading, and prints how long it took. A failure ends the script.
+phase() {
+    local name=$1 start=$SECONDS
+    shift
+    printf '\n== %s\n' "$name"
+    "$@"
+    printf '== %s: %d s\n' "$name" $((SECONDS - start))
+    TIMES+=("$(printf '%6d s  %s' $((SECONDS - start)) "$name")")
+}
+TIMES=()

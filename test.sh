@@ -1,0 +1,175 @@
+#!/usr/bin/env bash
+# Checks everything, as continuous integration does: ./test.sh [--long]
+#
+# On Debian or Ubuntu with Rust it installs what else is missing (as root or through sudo; otherwise it names the
+# packages and stops). It runs 1,000 seeds of every simulation; --long runs 10,000 and the proofs that take long;
+# OUTGROW_SEEDS=N runs any number. The shared data is in OUTGROW_SHARED, else in ../shared.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. .ci/common.sh
+
+long=
+for argument in "$@"; do
+    case $argument in
+        --long) long=1 ;;
+        -h | --help)
+            sed -n '2,6s/^# \{0,1\}//p' "$0"
+            exit 0
+            ;;
+        *)
+            echo "usage: ./test.sh [--long]" >&2
+            exit 2
+            ;;
+    esac
+done
+export OUTGROW_REQUIRE=1
+if [ -n "$long" ]; then
+    export OUTGROW_LONG=1
+    export OUTGROW_SEEDS=${OUTGROW_SEEDS:-10000}
+fi
+export OUTGROW_SEEDS=${OUTGROW_SEEDS:-1000}
+# What each phase sets for itself must not leak in from outside, nor between phases.
+unset RUSTFLAGS RUSTDOCFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR OUTGROW_MUTANT
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never} CARGO_TERM_PROGRESS_WHEN=never
+export RUST_BACKTRACE=${RUST_BACKTRACE:-1}
+
+missing() {
+    local packages=()
+    command -v cc >/dev/null || packages+=(gcc libc6-dev)
+    # It says whether the work tree is clean.
+    [ ! -e .git ] || command -v git >/dev/null || packages+=(git)
+    if [ ${#packages[@]} -gt 0 ]; then
+        echo "installing ${packages[*]}"
+        install "${packages[@]}"
+    fi
+    need_rust fmt clippy
+    cargo --version
+}
+
+documentation() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features
+}
+
+tests() {
+    rm -f target/tmp/summary.txt
+    cargo test --locked --all-features
+}
+
+# The examples that `cargo test` has built, each as briefly as it can do its whole job.
+examples() {
+    local source name arguments
+    for source in examples/*.rs examples/*/main.rs; do
+        [ -e "$source" ] || continue
+        name=${source#examples/}
+        name=${name%/main.rs}
+        name=${name%.rs}
+        arguments=()
+        case $name in
+            zero_to_millions) arguments=(--quick --html target/zero_to_millions.html) ;;
+        esac
+        echo "-- $name ${arguments[*]}"
+        timeout 300 "target/debug/examples/$name" "${arguments[@]}" </dev/null
+    done
+}
+
+# The ladder in full on the real logs, which also proves that a seed repeats byte for byte.
+ladder() {
+    local log shared=${OUTGROW_SHARED:-../shared}
+    cargo build --locked --release --example zero_to_millions
+    for log in epa-http elastic-apache-2015; do
+        for run in 1 2; do
+            timeout 600 target/release/examples/zero_to_millions --log "$shared/traces/$log.log.gz" --seed 1 \
+                --json "target/ladder-$log-$run.json" --html "target/ladder-$log.html" \
+                </dev/null >"target/ladder-$log-$run.txt"
+        done
+        cmp "target/ladder-$log-1.txt" "target/ladder-$log-2.txt"
+        cmp "target/ladder-$log-1.json" "target/ladder-$log-2.json"
+        cat "target/ladder-$log-1.txt"
+    done
+}
+
+features() {
+    local feature
+    echo "-- none"
+    cargo clippy --locked --lib --no-default-features -- -D warnings
+    for feature in $(sed -n '/^\[features\]/,/^\[[^f]/s/^\([a-z][a-z0-9_-]*\) *=.*/\1/p' Cargo.toml); do
+        echo "-- $feature"
+        cargo clippy --locked --lib --no-default-features --features "$feature" -- -D warnings
+    done
+}
+
+package() {
+    local dirty=()
+    if [ -e .git ] && [ -n "$(git status --porcelain)" ]; then
+        echo "the work tree has changes that are not committed: packaging them too"
+        dirty=(--allow-dirty)
+    fi
+    cargo package --locked "${dirty[@]}"
+    # What a user downloads is the crate, its tests and its licences, and none of our tooling.
+    local listed expected unexpected
+    listed=$(cargo package --locked --list "${dirty[@]}")
+    for expected in Cargo.lock Cargo.toml README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT src/lib.rs tests/support/mod.rs; do
+        if ! grep -qxF "$expected" <<<"$listed"; then
+            echo "the package lacks $expected" >&2
+            return 1
+        fi
+    done
+    for unexpected in '^\.ci/' '^shared/' '\.sh$' '^target'; do
+        if grep -E "$unexpected" <<<"$listed"; then
+            echo "the package holds what it should not" >&2
+            return 1
+        fi
+    done
+}
+
+# Each planted bug must make its simulation fail within 200 seeds, where the same build without it passes.
+mutants() {
+    local build=(env RUSTFLAGS="--cfg outgrow_mutants" cargo test --locked --all-features --target-dir target-mutants)
+    local mutant simulation planted=() output=target-mutants/output.txt
+    for mutant in AckBeforeSync:sim_queue SkipEpochCheck:sim_replica ForgetTornTail:sim_queue; do
+        if grep -rqE "Mutant::${mutant%:*}\b" src --include='*.rs' --exclude=mutant.rs; then
+            planted+=("$mutant")
+        else
+            echo "${mutant%:*}: its room has not landed"
+        fi
+    done
+    [ ${#planted[@]} -gt 0 ] || return 0
+    mkdir -p target-mutants
+    rm -rf target-mutants/tmp # their counts are no part of the report
+    for simulation in $(printf '%s\n' "${planted[@]#*:}" | sort -u); do
+        echo "-- $simulation without a bug"
+        OUTGROW_SEEDS=20 "${build[@]}" --test "$simulation"
+    done
+    for mutant in "${planted[@]}"; do
+        simulation=${mutant#*:}
+        mutant=${mutant%:*}
+        local status=0
+        OUTGROW_MUTANT=$mutant OUTGROW_SEEDS=200 RUST_BACKTRACE=0 \
+            timeout 600 "${build[@]}" --test "$simulation" >"$output" 2>&1 || status=$?
+        # 101 is a failed test; anything else (a build that broke, a hang) is no proof.
+        if [ "$status" -ne 101 ] || ! grep -q '^test result: FAILED' "$output"; then
+            tail -n 40 "$output"
+            echo "$mutant was NOT caught by $simulation within 200 seeds (status $status)" >&2
+            return 1
+        fi
+        echo "$mutant: caught by $simulation: $(grep -m 1 -oE 'OUTGROW_SEEDS=[0-9.]+' "$output" || grep -m 1 panicked "$output")"
+    done
+}
+
+phase "what is missing" missing
+phase "format" cargo fmt --all -- --check
+phase "lints" cargo clippy --locked --all-targets --all-features -- -D warnings
+phase "documentation" documentation
+phase "tests ($OUTGROW_SEEDS seeds)" tests
+phase "examples" examples
+[ -z "$long" ] || phase "the ladder on real logs" ladder
+phase "each feature alone" features
+phase "package" package
+phase "planted bugs" mutants
+
+printf '\n== seeds, crashes and faults by kind\n'
+cat target/tmp/summary.txt
+printf '\n== times\n'
+printf '%s\n' "${TIMES[@]}"
+printf '%6d s  in all\n' "$SECONDS"
+echo "all checks passed"

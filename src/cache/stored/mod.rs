@@ -111,6 +111,11 @@ impl<S: Store + Feed + 'static> CachedStore<S> {
         self.shared.keeper.stats(self.shared.store.position())
     }
 
+    /// Forgets everything; reads fill it again. What was being read meanwhile is not kept.
+    pub fn clear(&self) {
+        self.shared.keeper.empty();
+    }
+
     /// Stops following the feed and forgets everything; reads go to the store below from then on.
     ///
     /// # Cancel safety

@@ -68,7 +68,7 @@ impl Keeper {
         self.counters.breaks.add(1);
     }
 
-    pub(super) fn empty(&self) {
+    fn empty(&self) {
         self.stripes.forget();
         self.cache.clear();
     }

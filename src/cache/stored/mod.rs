@@ -111,9 +111,10 @@ impl<S: Store + Feed + 'static> CachedStore<S> {
         self.shared.keeper.stats(self.shared.store.position())
     }
 
-    /// Forgets everything; reads fill it again. What was being read meanwhile is not kept.
+    /// Drops every entry; reads fill it again.
     pub fn clear(&self) {
-        self.shared.keeper.empty();
+        // The versions that are known stay: they keep a lagging copy from bringing back what was replaced.
+        self.shared.keeper.cache().clear();
     }
 
     /// Stops following the feed and forgets everything; reads go to the store below from then on.

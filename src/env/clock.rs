@@ -20,7 +20,7 @@ pub trait Clock: Send + Sync {
     /// The wall-clock time.
     fn wall(&self) -> WallTime;
 
-    /// Wakes `waker` once when the time reaches `at`.
+    /// Wakes `waker` once when the time reaches `at`, and holds it until then or until the timer is disarmed.
     fn arm(&self, at: Tick, waker: &Waker) -> TimerId;
 
     /// Forgets a timer; one that has fired already is ignored.
@@ -128,7 +128,16 @@ impl Sub for WallTime {
 pub struct Sleep {
     clock: Arc<dyn Clock>,
     at: Tick,
-    armed: Option<(TimerId, Waker)>,
+    armed: Option<(TimerId, WakerId)>,
+}
+
+/// Tells a waker from every other that is alive, without holding it: a clone for each sleep would write to the waker's
+/// count twice. The clock holds the waker of a timer until the timer has fired, so for that long no other waker can
+/// look the same.
+type WakerId = (usize, usize);
+
+pub(crate) fn waker_id(waker: &Waker) -> WakerId {
+    (waker.data().addr(), std::ptr::from_ref(waker.vtable()).addr())
 }
 
 impl Sleep {
@@ -151,14 +160,10 @@ impl Future for Sleep {
             self.disarm();
             return Poll::Ready(());
         }
-        if self
-            .armed
-            .as_ref()
-            .is_none_or(|(_, waker)| !waker.will_wake(cx.waker()))
-        {
+        let waker = waker_id(cx.waker());
+        if self.armed.is_none_or(|(_, armed)| armed != waker) {
             self.disarm();
-            let timer = self.clock.arm(self.at, cx.waker());
-            self.armed = Some((timer, cx.waker().clone()));
+            self.armed = Some((self.clock.arm(self.at, cx.waker()), waker));
         }
         Poll::Pending
     }

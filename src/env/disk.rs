@@ -15,12 +15,13 @@ pub type DiskFuture<'a, T> = BoxFuture<'a, io::Result<T>>;
 /// [`Env::spawn_blocking`](super::Env::spawn_blocking), or a caller that blocks anyway. The simulated disk takes
 /// virtual time instead.
 ///
-/// A created, renamed or removed name is durable only after [`sync_dir`](Disk::sync_dir) of its directory.
+/// A file's created, renamed or removed name is durable only after [`sync_dir`](Disk::sync_dir) of its directory.
 pub trait Disk: Send + Sync {
     /// Opens a file for reading and writing.
     fn open<'a>(&'a self, path: &'a Path, mode: OpenMode) -> DiskFuture<'a, Arc<dyn File>>;
 
-    /// Makes a directory and those above it; one that exists is fine.
+    /// Makes a directory and those above it; one that exists is fine. New ones are durable when this returns, so that
+    /// callers need not know which of them were there before.
     fn create_dir<'a>(&'a self, path: &'a Path) -> DiskFuture<'a, ()>;
 
     /// The names in a directory, sorted.

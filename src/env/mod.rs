@@ -22,6 +22,8 @@ mod system;
 #[cfg(feature = "tokio")]
 mod tokio;
 
+#[cfg(feature = "sim")]
+pub(crate) use clock::waker_id;
 pub use clock::{Clock, Elapsed, Sleep, Tick, TimerId, WallTime};
 pub use disk::{DirLock, Disk, DiskFuture, File, OpenMode, read_exact_at, write_all_at};
 pub use rng::Rng;

@@ -68,11 +68,12 @@ where
     F::Output: Send + 'static,
 {
     let (send, done) = oneshot::channel();
-    let run = async move {
-        if let Ok(output) = AssertUnwindSafe(future).catch_unwind().await {
+    // Not an async block, which would keep `future` twice: where it was captured, and where it is awaited.
+    let run = AssertUnwindSafe(future).catch_unwind().map(|output| {
+        if let Ok(output) = output {
             // Nobody may be waiting any more; that is what detaching means.
             drop(send.send(output));
         }
-    };
+    });
     (Task { done }, run.boxed())
 }

@@ -232,7 +232,7 @@ impl Disk for SystemDisk {
     }
 
     fn create_dir<'a>(&'a self, path: &'a Path) -> DiskFuture<'a, ()> {
-        call(move || std::fs::create_dir_all(path))
+        call(move || create_dir_durably(path))
     }
 
     fn list<'a>(&'a self, dir: &'a Path) -> DiskFuture<'a, Vec<String>> {
@@ -295,6 +295,23 @@ impl File for SystemFile {
         #[cfg(not(target_os = "linux"))]
         return call(|| Ok(()));
     }
+}
+
+fn create_dir_durably(path: &Path) -> io::Result<()> {
+    // The parent of the last one is synced in any case: a process that died may have made it and got no further.
+    let parent = match path.parent() {
+        None => return Ok(()),
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+    };
+    if !parent.is_dir() {
+        create_dir_durably(parent)?;
+    }
+    match std::fs::create_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        result => result?,
+    }
+    std::fs::File::open(parent)?.sync_all()
 }
 
 /// A future that does `work` when first polled.

@@ -2,7 +2,7 @@ use super::faults::{FaultCounts, FaultKind};
 use super::machine::Incarnation;
 use super::timers::{Timers, Wake};
 use super::trace::{Event, Trace, Tracer};
-use crate::env::{Rng, Tick, TimerId};
+use crate::env::{Rng, Tick, TimerId, waker_id};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use futures::future::BoxFuture;
 use futures::task::{ArcWake, waker_ref};
@@ -56,9 +56,13 @@ pub(super) struct TaskId {
     pub(super) generation: u32,
 }
 
+/// One cache line each: a timer of one among very many tasks finds all of it cold.
+#[repr(align(64))]
 struct Slot {
     generation: u32,
     queued: bool,
+    /// Woken through its waker, whose flag is to be cleared.
+    listed: bool,
     /// Its machine died while it was being polled.
     doomed: bool,
     /// Absent while being polled, and in a free slot.
@@ -114,7 +118,7 @@ impl Executor {
             slots: vec![root],
             free: Vec::new(),
             ready: Vec::new(),
-            timers: Timers::default(),
+            timers: Timers::new(),
             current: None,
             rng,
             tracer: Tracer::default(),
@@ -185,12 +189,12 @@ impl Executor {
             if let Some(slot) = state.pick() {
                 return state.start(slot, self.now());
             }
-            let Some(at) = state.timers.first() else {
+            let Some(at) = state.advance(self.now()) else {
                 return Next::Nothing;
             };
             self.now.store(at.as_nanos(), Ordering::Relaxed);
             state.still = 0;
-            let mut firing = state.fire(at);
+            let mut firing = state.fire();
             if !firing.is_empty() {
                 drop(state);
                 firing.drain(..).for_each(Waker::wake);
@@ -204,7 +208,7 @@ impl Executor {
         let mut state = self.state.lock();
         // A task that waits for time itself, which most do, is named by its slot: nothing to count or to allocate.
         let wake = match &state.current {
-            Some(current) if current.waker == look(waker) => Wake::Task(current.id),
+            Some(current) if current.waker == waker_id(waker) => Wake::Task(current.id),
             _ => Wake::Waker(waker.clone()),
         };
         state.timers.arm(at, wake)
@@ -316,9 +320,18 @@ impl State {
         }
     }
 
-    fn queue_id(&mut self, id: TaskId) {
-        if self.slots[id.slot as usize].generation == id.generation {
+    fn queue_listed(&mut self, id: TaskId) {
+        if self.id(id.slot) == id {
+            self.slots[id.slot as usize].listed = true;
             self.queue(id.slot);
+        }
+    }
+
+    fn queue_all(&mut self) {
+        for slot in 0..self.slots.len() as u32 {
+            if slot == ROOT || self.slots[slot as usize].owner.is_some() {
+                self.queue(slot);
+            }
         }
     }
 
@@ -326,7 +339,7 @@ impl State {
         if woken.any.swap(false, Ordering::Acquire) {
             let mut list = woken.list.lock();
             for id in list.drain(..) {
-                self.queue_id(id);
+                self.queue_listed(id);
             }
         }
     }
@@ -361,10 +374,12 @@ impl State {
             .waker
             .as_ref()
             .expect("a task that is not being polled has its waker");
-        waker.listed.swap(false, Ordering::AcqRel);
+        if std::mem::take(&mut task.listed) {
+            waker.listed.swap(false, Ordering::AcqRel);
+        }
         self.current = Some(Current {
             id,
-            waker: look(&waker_ref(waker)),
+            waker: waker_id(&waker_ref(waker)),
         });
         if slot == ROOT {
             return Next::Root;
@@ -399,14 +414,22 @@ impl State {
         self.free.push(slot);
     }
 
+    /// Moves time to the next timer.
+    fn advance(&mut self, now: Tick) -> Option<Tick> {
+        let slots = &self.slots;
+        self.timers.advance(now, |id| slots[id.slot as usize].generation)
+    }
+
     /// Queues the tasks whose timers are due, and returns the wakers that must be woken outside the lock.
-    fn fire(&mut self, now: Tick) -> Vec<Waker> {
+    fn fire(&mut self) -> Vec<Waker> {
         let mut firing = std::mem::take(&mut self.firing);
-        while let Some((timer, wake)) = self.timers.pop(now) {
+        while let Some((timer, wake)) = self.timers.take() {
             self.tracer.event(Event::Timer, timer.at.as_nanos(), timer.seq);
-            self.tracer.line(now, || "timer".to_owned());
+            self.tracer.line(timer.at, || "timer".to_owned());
             match wake {
-                Wake::Task(id) => self.queue_id(id),
+                Wake::Task(id) if self.id(id.slot) == id => self.queue(id.slot),
+                // Its sleep outlived the task that armed it, and another task may be waiting for it now.
+                Wake::Task(_) => self.queue_all(),
                 Wake::Waker(waker) => firing.push(waker),
             }
         }
@@ -419,6 +442,7 @@ impl Slot {
         Slot {
             generation,
             queued: false,
+            listed: false,
             doomed: false,
             job: None,
             waker: None,
@@ -469,9 +493,4 @@ impl ArcWake for TaskWaker {
             this.woken.any.store(true, Ordering::Release);
         }
     }
-}
-
-/// What tells a waker from others (as `Waker::will_wake` does).
-fn look(waker: &Waker) -> (usize, usize) {
-    (waker.data().addr(), std::ptr::from_ref(waker.vtable()).addr())
 }

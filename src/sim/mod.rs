@@ -29,19 +29,24 @@
 //! What it does not do: it runs on one thread, so it finds wrong orders of tasks but no data races; it has no network
 //! (blocks in one process have none); and code that asks the operating system directly escapes it.
 
+mod cut;
 mod disk;
 mod executor;
 mod faults;
 mod machine;
 mod model;
+mod seeds;
 #[cfg(test)]
 mod tests;
 mod timers;
 mod trace;
+mod wheel;
 mod world;
 
+pub use cut::{Cut, drop_at_every_poll};
 pub use faults::{DiskOp, FaultCounts, FaultKind, Faults, Inject};
 pub use machine::Machine;
 pub use model::{DiskModel, Latency};
+pub use seeds::each_seed;
 pub use trace::Trace;
 pub use world::World;

@@ -16,9 +16,11 @@ pub(super) struct Stripes {
 struct Stripe {
     /// How many there were.
     count: u64,
-    /// The newest version among them.
+    /// How many there had been when all was forgotten last.
+    forgotten: u64,
+    /// The newest version among those since.
     newest: Version,
-    /// The last one, by the hash of its key.
+    /// The last one that told a version, by the hash of its key.
     last: Option<(u64, Fate)>,
 }
 
@@ -89,8 +91,10 @@ impl Stripes {
     pub(super) fn forget(&self) {
         for stripe in &self.stripes {
             let mut stripe = stripe.lock();
+            let count = stripe.count + 1;
             *stripe = Stripe {
-                count: stripe.count + 1,
+                count,
+                forgotten: count,
                 ..Stripe::default()
             };
         }
@@ -101,7 +105,9 @@ impl Stripe {
     fn invalidate(&mut self, key: u64, fate: Fate) {
         self.count += 1;
         self.newest = self.newest.max(fate.version().unwrap_or_default());
-        self.last = Some((key, fate));
+        if fate != Fate::Unknown {
+            self.last = Some((key, fate));
+        }
     }
 
     /// A read is current if nothing was invalidated since it began, or if what it found is no older than anything that
@@ -109,11 +115,11 @@ impl Stripe {
     /// that reads from a copy that lags may answer so.
     fn admits(&self, key: u64, lease: Lease, found: Option<Version>) -> bool {
         let undisturbed = self.count == lease.count;
-        let newer = found.is_some_and(|found| self.newest > Version::default() && found >= self.newest);
+        let remembered = self.forgotten <= lease.count && self.newest > Version::default();
+        let newer = remembered && found.is_some_and(|found| found >= self.newest);
         let known = match (self.last, found) {
             (Some((last, Fate::Set(set))), found) if last == key => found.is_some_and(|found| found >= set),
             (Some((last, Fate::Removed(removed))), Some(found)) if last == key => found > removed,
-            (Some((last, Fate::Unknown)), _) if last == key => undisturbed,
             _ => true,
         };
         (undisturbed || newer) && known
@@ -186,7 +192,7 @@ mod tests {
         assert!(!admits(&stripes, stripes.lease(KEY), Some(8)));
         assert!(admits(&stripes, stripes.lease(KEY), Some(9)));
         stripes.wrote(KEY, Fate::Unknown);
-        assert!(admits(&stripes, stripes.lease(KEY), Some(8)));
+        assert!(!admits(&stripes, stripes.lease(KEY), Some(8)));
     }
 
     #[test]
@@ -197,5 +203,8 @@ mod tests {
         stripes.forget();
         assert!(!admits(&stripes, lease, Some(9)));
         assert!(admits(&stripes, stripes.lease(KEY), Some(3)));
+        // What is noted afterwards says nothing about what was forgotten.
+        stripes.wrote(NEIGHBOUR, Fate::Set(Version(2)));
+        assert!(!admits(&stripes, lease, Some(9)));
     }
 }

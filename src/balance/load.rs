@@ -6,13 +6,17 @@ use std::fmt;
 /// membership that keeps the id. 128 bytes each, of which one cache line is written per request.
 #[repr(align(64))]
 pub struct Load {
-    in_flight: AtomicU32,
+    /// Leases that began. What is in flight is the difference to those that ended: two counters that only grow give
+    /// the number of successes as well, so that a success costs no third.
+    begun: AtomicU64,
+    ended: AtomicU64,
+    failed: AtomicU64,
+    cancelled: AtomicU64,
     /// Failures since the last success, of leases of the present era.
     failures: AtomicU32,
     /// Grows at each ejection, so that what was sent before it is not held against the endpoint after its return.
     era: AtomicU32,
     cell: AtomicU64,
-    outcomes: [AtomicU64; 3],
     id: EndpointId,
 }
 
@@ -21,11 +25,13 @@ impl Load {
     #[must_use]
     pub fn new(id: EndpointId) -> Load {
         Load {
-            in_flight: AtomicU32::new(0),
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            cancelled: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             era: AtomicU32::new(0),
             cell: AtomicU64::new(0),
-            outcomes: Default::default(),
             id,
         }
     }
@@ -40,8 +46,10 @@ impl Load {
     #[inline]
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        // Acquire: who sees the last request gone also sees what it did.
-        self.in_flight.load(Ordering::Acquire)
+        // In this order, or a request that begins and ends in between would be counted as ended only. Acquire: who sees
+        // the last request gone also sees what it did.
+        let ended = self.ended.load(Ordering::Acquire);
+        self.begun.load(Ordering::Relaxed).wrapping_sub(ended) as u32
     }
 
     /// 64 bits for the policy's own use, 0 at first: an average, say.
@@ -54,15 +62,19 @@ impl Load {
     /// Counts a request in, and returns the era that it belongs to.
     #[inline]
     pub(super) fn begin(&self) -> Era {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
         Era(self.era.load(Ordering::Relaxed))
     }
 
     /// Counts a request out. True when it was the `limit`th failure in a row, which starts a new row.
     #[inline]
     pub(super) fn end(&self, era: Era, outcome: Outcome, limit: u32) -> bool {
-        self.in_flight.fetch_sub(1, Ordering::Release);
-        self.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        match outcome {
+            Outcome::Success => {}
+            Outcome::Failure => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
+            Outcome::Cancelled => drop(self.cancelled.fetch_add(1, Ordering::Relaxed)),
+        }
+        self.ended.fetch_add(1, Ordering::Release);
         if outcome == Outcome::Cancelled || era.0 != self.era.load(Ordering::Relaxed) {
             return false;
         }
@@ -90,8 +102,16 @@ impl Load {
     }
 
     /// Requests that ended with `outcome`.
-    pub(super) fn ended(&self, outcome: Outcome) -> u64 {
-        self.outcomes[outcome as usize].load(Ordering::Relaxed)
+    pub(super) fn count(&self, outcome: Outcome) -> u64 {
+        let ended = self.ended.load(Ordering::Acquire);
+        let failed = self.failed.load(Ordering::Relaxed);
+        let cancelled = self.cancelled.load(Ordering::Relaxed);
+        match outcome {
+            // One that is ending now may be counted as a failure already and not yet as ended.
+            Outcome::Success => ended.saturating_sub(failed + cancelled),
+            Outcome::Failure => failed,
+            Outcome::Cancelled => cancelled,
+        }
     }
 }
 
@@ -123,7 +143,7 @@ mod tests {
             let era = load.begin();
             assert_eq!(load.in_flight(), 1);
             load.end(era, outcome, 5);
-            assert_eq!((load.in_flight(), load.ended(outcome)), (0, 1));
+            assert_eq!((load.in_flight(), load.count(outcome)), (0, 1));
         }
     }
 

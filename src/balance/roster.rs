@@ -190,9 +190,9 @@ impl<N> Seat<N> {
                 .map(returns_in)
                 .filter(|_| state == EndpointState::Ejected),
             in_flight: self.load.in_flight(),
-            succeeded: self.load.ended(Outcome::Success),
-            failed: self.load.ended(Outcome::Failure),
-            cancelled: self.load.ended(Outcome::Cancelled),
+            succeeded: self.load.count(Outcome::Success),
+            failed: self.load.count(Outcome::Failure),
+            cancelled: self.load.count(Outcome::Cancelled),
             ejections: self.record.ejections,
         }
     }

@@ -25,7 +25,7 @@ fn weights(members: &[Member]) -> Option<Box<[u32]>> {
     (!alike).then(|| members.iter().map(|member| member.weight).collect())
 }
 
-/// Compares endpoints by the load that one more request would leave them with, in proportion to their weights.
+/// Weighs endpoints.
 #[derive(Clone, Copy)]
 struct Scale<'a> {
     loads: &'a [Arc<Load>],
@@ -33,14 +33,32 @@ struct Scale<'a> {
 }
 
 impl Scale<'_> {
-    /// Whether `a` would be left with less than `b`.
     #[inline]
-    fn lighter(&self, a: usize, b: usize) -> bool {
-        let after = |i: usize| u64::from(self.loads[i].in_flight()) + 1;
-        match self.weights {
-            None => after(a) < after(b),
-            Some(weights) => after(a) * u64::from(weights[b]) < after(b) * u64::from(weights[a]),
+    fn weigh(&self, i: usize) -> Burden {
+        Burden {
+            after: u64::from(self.loads[i].in_flight()) + 1,
+            weight: self.weights.map_or(1, |weights| weights[i].into()),
         }
+    }
+}
+
+/// The load that one more request would leave an endpoint with, and what it is in proportion to.
+#[derive(Clone, Copy)]
+struct Burden {
+    after: u64,
+    weight: u64,
+}
+
+impl Burden {
+    /// Above that of any endpoint.
+    const MOST: Burden = Burden {
+        after: u32::MAX as u64 + 2,
+        weight: 0,
+    };
+
+    #[inline]
+    fn is_below(self, other: Burden) -> bool {
+        self.after * other.weight < other.after * self.weight
     }
 }
 

@@ -66,7 +66,8 @@ fn two(table: &Option<Weighted>, len: usize, rng: &mut Rng) -> (usize, usize) {
 #[inline]
 fn lighter(table: &Option<Weighted>, loads: &[Arc<Load>], a: usize, b: usize) -> usize {
     let weights = table.as_ref().map(|table| &*table.weights);
-    if (Scale { loads, weights }).lighter(b, a) { b } else { a }
+    let scale = Scale { loads, weights };
+    if scale.weigh(b).is_below(scale.weigh(a)) { b } else { a }
 }
 
 /// Draws a few times, which finds two in a large pool; in a small one, takes the next that was not tried.

@@ -1,0 +1,110 @@
+//! What does a pick cost, with its lease and completion, and does it grow with the endpoints? Peer: tower's p2c.
+#![allow(missing_docs, reason = "a program, not a library")]
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use outgrow::balance::{Balancer, Endpoint, LeastRequest, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted};
+use std::hint::black_box;
+
+const SIZES: [usize; 3] = [10, 100, 1_000];
+
+fn pool<B: Balancer>(policy: B, endpoints: usize, weight: fn(usize) -> u32) -> Pool<B> {
+    let endpoint = |i| Endpoint::new(format!("10.0.{}.{}:80", i / 256, i % 256)).weight(weight(i));
+    Pool::builder(policy).endpoints((0..endpoints).map(endpoint)).build()
+}
+
+/// A pick, a lease and a success, with nothing else in flight.
+fn picks<B: Balancer>(criterion: &mut Criterion, name: &str, policy: fn() -> B, weight: fn(usize) -> u32) {
+    for size in SIZES {
+        let mut group = criterion.benchmark_group(format!("balance/{name}/{size}"));
+        let pool = pool(policy(), size, weight);
+        group.bench_function("ours", |b| {
+            b.iter(|| match pool.pick(black_box(&Request::new())) {
+                Ok(lease) => lease.succeed(),
+                Err(error) => panic!("{error}"),
+            });
+        });
+        #[cfg(peers)]
+        if name == "power_of_two" {
+            peers::tower(&mut group, size);
+        }
+    }
+}
+
+fn policies(criterion: &mut Criterion) {
+    picks(criterion, "power_of_two", PowerOfTwo::default, |_| 1);
+    picks(criterion, "power_of_two_weighted", PowerOfTwo::default, |i| {
+        1 + i as u32 % 3
+    });
+    picks(criterion, "round_robin", RoundRobin::default, |_| 1);
+    picks(criterion, "smooth_weighted", SmoothWeighted::default, |i| {
+        1 + i as u32 % 3
+    });
+    picks(criterion, "least_request", LeastRequest::default, |_| 1);
+}
+
+/// An endpoint leaves and another joins: two snapshots, with the table of the policy.
+fn changes(criterion: &mut Criterion) {
+    fn change<B: Balancer>(criterion: &mut Criterion, name: &str, policy: fn() -> B) {
+        for size in SIZES {
+            let mut group = criterion.benchmark_group(format!("balance/change_{name}/{size}"));
+            let pool = pool(policy(), size, |i| 1 + i as u32 % 3);
+            group.bench_function("ours", |b| {
+                b.iter(|| {
+                    pool.add(Endpoint::new("joins"));
+                    assert!(pool.remove("joins"));
+                });
+            });
+        }
+    }
+    change(criterion, "power_of_two", PowerOfTwo::default);
+    change(criterion, "smooth_weighted", SmoothWeighted::default);
+}
+
+criterion_group!(benches, policies, changes);
+criterion_main!(benches);
+
+#[cfg(peers)]
+mod peers {
+    use criterion::BenchmarkGroup;
+    use criterion::measurement::WallTime;
+    use futures::future::{Ready, ready};
+    use futures::task::noop_waker_ref;
+    use std::hint::black_box;
+    use std::task::{Context, Poll};
+    use tower::balance::p2c::Balance;
+    use tower::discover::ServiceList;
+    use tower::load::{CompleteOnResponse, PendingRequestsDiscover};
+    use tower::{BoxError, Service};
+
+    /// Answers at once.
+    struct Nothing;
+
+    impl Service<()> for Nothing {
+        type Response = ();
+        type Error = BoxError;
+        type Future = Ready<Result<(), BoxError>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, (): ()) -> Self::Future {
+            ready(Ok(()))
+        }
+    }
+
+    /// The same with tower: the pick is part of `poll_ready`, the completion of the call's future, which includes the
+    /// call of an endpoint that answers at once.
+    pub fn tower(group: &mut BenchmarkGroup<'_, WallTime>, size: usize) {
+        let list = ServiceList::new((0..size).map(|_| Nothing));
+        let mut balance = Balance::new(PendingRequestsDiscover::new(list, CompleteOnResponse::default()));
+        let mut cx = Context::from_waker(noop_waker_ref());
+        group.bench_function("tower", |b| {
+            b.iter(|| {
+                assert!(matches!(balance.poll_ready(&mut cx), Poll::Ready(Ok(()))));
+                let mut answer = std::pin::pin!(balance.call(black_box(())));
+                assert!(answer.as_mut().poll(&mut cx).is_ready());
+            });
+        });
+    }
+}

@@ -1,4 +1,4 @@
-use super::{Batch, BoxStore, Entry, Error, Expect, Position, Receipt, Result, Store, cursor_key};
+use super::{Batch, BoxStore, Entry, Error, Expect, Feature, Position, Receipt, Result, Store, cursor_key};
 use bytes::Bytes;
 use std::future::Future;
 use std::time::Duration;
@@ -55,10 +55,12 @@ pub trait StoreExt: Store + Sized {
         self.commit(Batch::new().add(key, delta))
     }
 
-    /// Where the follower `name` stands, as kept by [`Batch::cursor`].
+    /// Where the follower `name` stands, as kept by [`Batch::cursor`]; [`Error::Unsupported`] from a store that keeps
+    /// no cursors.
     fn cursor(&self, name: &str) -> impl Future<Output = Result<Option<Position>>> + Send {
         let key = cursor_key(name.as_bytes());
         async move {
+            self.capability().require(Feature::Cursors)?;
             self.get(&key)
                 .await?
                 .map(|entry| parse_cursor(&entry.value))

@@ -24,6 +24,10 @@ pub trait Feed: Send + Sync {
     fn watch(&self, from: Position) -> BoxStream<'_, Result<(Position, Record)>>;
 
     /// Everything live as of one moment, with the position to watch from.
+    #[allow(
+        clippy::type_complexity,
+        reason = "each of its parts is the name of a thing that the caller gets"
+    )]
     fn snapshot(&self) -> impl Future<Output = Result<(Position, BoxStream<'_, Result<(Bytes, Entry)>>)>> + Send;
 
     /// Calls `follower` with each record, in order, before the commit that made it returns. It must be quick and must

@@ -91,8 +91,11 @@ impl<E: Engine> LocalStore<E> {
         let applied = engine.applied();
         let at = Position::new(applied.epoch.max(1), applied.seq + 1);
         engine.apply(at, &record)?;
-        engine.purge(now, PURGE_PER_COMMIT)?;
+        let version = record.version();
+        // The write has happened: whatever fails from here on may neither hide it from the feed nor fail the commit.
         feed.push(at, record);
+        // What cannot be freed now is freed by a later commit; a medium that is broken fails the next apply too.
+        let _freed = engine.purge(now, PURGE_PER_COMMIT);
         Ok(Receipt::new(version, Token::of(*log, at)))
     }
 }
@@ -147,8 +150,8 @@ impl<E: Engine> Store for LocalStore<E> {
         scan_engine(&self.shared.engine, &self.shared.env, scan)
     }
 
-    fn commit(&self, batch: Batch) -> impl Future<Output = Result<Receipt>> + Send {
-        async move { self.accept(&batch) }
+    async fn commit(&self, batch: Batch) -> Result<Receipt> {
+        self.accept(&batch)
     }
 
     fn capability(&self) -> Capability {
@@ -170,7 +173,12 @@ impl<E: Engine> Feed for LocalStore<E> {
     }
 
     async fn snapshot(&self) -> Result<(Position, BoxStream<'_, Result<(Bytes, Entry)>>)> {
-        let snapshot = self.shared.engine.snapshot()?;
+        let snapshot = {
+            // Between a commit's apply and its announcement the engine is ahead of the feed, and a snapshot taken
+            // there would name a position that nobody can watch from yet.
+            let _no_commit_under_way = self.shared.accept.lock();
+            self.shared.engine.snapshot()?
+        };
         let now = self.shared.env.wall();
         let live = snapshot.entries.filter(move |(_, entry)| entry.is_live(now));
         Ok((snapshot.at, stream::iter(live.map(Ok)).boxed()))
@@ -197,7 +205,9 @@ pub(crate) fn scan_engine<'a>(
     scan: Scan,
 ) -> BoxStream<'a, Result<(Bytes, Entry)>> {
     let limit = scan.limit;
-    let pages = stream::try_unfold(Some(scan.limit(usize::MAX)), move |scan| async move {
+    // What is hidden does not count, so a page may bring less than the limit and the next one is asked for.
+    let page = scan.page.min(limit);
+    let pages = stream::try_unfold(Some(scan.page(page).limit(usize::MAX)), move |scan| async move {
         let Some(scan) = scan else { return Ok(None) };
         let page = engine.scan(&scan)?;
         let rest = match page.last() {

@@ -107,7 +107,7 @@ impl Engine for MemoryEngine {
                 current: applied.epoch,
             });
         }
-        if at.seq <= applied.seq {
+        if at.epoch == applied.epoch && at.seq <= applied.seq {
             return Ok(());
         }
         if at.seq != applied.seq + 1 {

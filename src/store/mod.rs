@@ -33,6 +33,10 @@ mod position;
 mod record;
 mod resolve;
 mod scan;
+#[cfg(feature = "suite")]
+pub mod suite;
+#[cfg(test)]
+mod tests;
 mod token;
 
 pub use batch::{Batch, Expect, Op};
@@ -105,7 +109,8 @@ impl Entry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
-    /// The version of everything it wrote; for a batch over several stores, the newest.
+    /// The newest version among what it wrote: one for the whole batch, but for imported entries, which keep theirs;
+    /// zero when it wrote nothing.
     pub version: Version,
     /// Where it stands in the log: a session that reads under this token sees the write.
     pub at: Token,

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 /// What the crate keeps for itself among the keys.
 const RESERVED: &[u8] = b"\0outgrow/";
+/// The newest version that an import may bring. Later writes go on from there, and never reach the end of the numbers.
+const MAX_IMPORTED: Version = Version(1 << 63);
 
 /// Whether `key` is the crate's own.
 pub(crate) fn is_reserved(key: &[u8]) -> bool {
@@ -60,10 +62,13 @@ pub(crate) fn resolve(
                 expires: ttl.map(|ttl| now + ttl),
             }),
             Op::Delete { .. } => Changed::Removed(version),
+            Op::Import { entry, .. } if entry.version > MAX_IMPORTED => {
+                return Err(Error::invalid(format!("no store issued the version {}", entry.version)));
+            }
             Op::Import { entry, .. } => Changed::Set(entry.clone()),
             Op::Add { key, delta } => {
                 let current = match pending.get(key) {
-                    Some(written) => written.clone(),
+                    Some(written) => written.clone().filter(|entry| entry.is_live(now)),
                     None => live(key)?,
                 };
                 Changed::Set(sum(key, current.as_ref(), *delta, version)?)
@@ -210,6 +215,20 @@ mod tests {
         ));
         let over = Batch::new().add("big", i64::MAX).add("big", 1);
         assert!(matches!(resolve_over(&state, &over), Err(Error::Invalid { .. })));
+    }
+
+    #[test]
+    fn what_a_batch_wrote_and_let_expire_counts_from_nothing() {
+        let batch = Batch::new().put_for("n", "5", Duration::ZERO).add("n", 1);
+        let record = resolve_over(&[], &batch).unwrap();
+        assert_eq!(record.changes[1].to, Changed::Set(entry("1", 9, None)));
+    }
+
+    #[test]
+    fn a_version_that_leaves_no_room_is_refused() {
+        let import = |version| resolve_over(&[], &Batch::new().import("a", entry("1", version, None)));
+        assert!(import(1 << 63).is_ok());
+        assert!(matches!(import((1 << 63) + 1), Err(Error::Invalid { .. })));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub struct Scan {
     pub descending: bool,
     /// The most entries to return.
     pub limit: usize,
-    /// How many entries are fetched at a time; what a page returns was there at one moment.
+    /// How many entries are fetched at a time at most; what a page returns was there at one moment.
     pub page: usize,
 }
 

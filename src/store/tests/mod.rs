@@ -1,0 +1,6 @@
+//! Tests of the room as a whole, and those too long to stand beside their subject.
+
+mod conformance;
+mod lies;
+mod local;
+mod memory;

@@ -29,7 +29,7 @@ if [ -n "$long" ]; then
 fi
 export OUTGROW_SEEDS=${OUTGROW_SEEDS:-1000}
 # What each phase sets for itself must not leak in from outside, nor between phases.
-unset RUSTFLAGS RUSTDOCFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR OUTGROW_MUTANT
+unset RUSTFLAGS RUSTDOCFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR OUTGROW_MUTANT OUTGROW_SEED
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never} CARGO_TERM_PROGRESS_WHEN=never
 export RUST_BACKTRACE=${RUST_BACKTRACE:-1}
 
@@ -152,7 +152,7 @@ mutants() {
             echo "$mutant was NOT caught by $simulation within 200 seeds (status $status)" >&2
             return 1
         fi
-        echo "$mutant: caught by $simulation: $(grep -m 1 -oE 'OUTGROW_SEEDS=[0-9.]+' "$output" || grep -m 1 panicked "$output")"
+        echo "$mutant: caught by $simulation: $(grep -m 1 -oE 'OUTGROW_SEED=[0-9]+' "$output" || grep -m 1 panicked "$output")"
     done
 }
 

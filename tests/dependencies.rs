@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// The default build's own dependencies. A new one is a decision: it goes into the README's list too.
-const DIRECT: [&str; 10] = [
+const DIRECT: [&str; 11] = [
     "bytes",
     "crc32c",
     "crossbeam",
     "dashmap",
     "futures",
+    "hashbrown",
     "lru",
     "parking_lot",
     "rustix",

@@ -6,17 +6,23 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::record::{Record, Run, summary};
-use support::{need, parse_seeds, replay};
+use support::{choose_seeds, need, replay};
 
 #[test]
-fn seeds_are_a_count_or_a_range() {
-    assert_eq!(parse_seeds("1000"), Some(0..1000));
-    assert_eq!(parse_seeds("10_000"), Some(0..10_000));
-    assert_eq!(parse_seeds("17..18"), Some(17..18));
-    for refused in ["", "many", "-1", "0", "18..17", "17..", "5..5"] {
-        assert_eq!(parse_seeds(refused), None, "{refused:?}");
-    }
-    assert!(replay("sim_queue", "nothing_is_lost", 17).starts_with("OUTGROW_SEEDS=17..18 cargo test "));
+fn seeds_are_a_count_or_one_of_them() {
+    assert_eq!(choose_seeds(200, None, None), 0..200);
+    assert_eq!(choose_seeds(200, None, Some("1000")), 0..1000);
+    assert_eq!(choose_seeds(200, Some("17"), Some("1000")), 17..18);
+    assert_eq!(
+        replay("sim_queue", "f", 17),
+        "OUTGROW_SEED=17 cargo test --all-features --test sim_queue f"
+    );
+}
+
+#[test]
+#[should_panic(expected = "OUTGROW_SEEDS is \"many\", which is not a number")]
+fn seeds_that_are_no_number_are_refused() {
+    choose_seeds(200, None, Some("many"));
 }
 
 #[test]

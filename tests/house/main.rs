@@ -75,7 +75,7 @@ fn no_unwrap_outside_tests() {
 }
 
 #[test]
-fn unsafe_has_one_home() {
+fn unsafe_has_its_homes() {
     check(rules::safety, &["src", "examples", "benches", "tests"], false);
 }
 

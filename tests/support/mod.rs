@@ -6,29 +6,26 @@
 pub(crate) mod record;
 
 use self::record::{Record, Run};
+use outgrow::sim::FaultCounts;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Seeds of a simulation in plain `cargo test`; `./test.sh` runs 1,000 and `./test.sh --long` 10,000.
 pub(crate) const SEEDS: u64 = 200;
 
-/// The seeds that a simulation has to run: `0..default`, unless `OUTGROW_SEEDS` says how many (`1000`) or which
-/// (`17..18`, which is how a failing one is run again).
+/// The seeds that a simulation has to run: `0..default`, unless `OUTGROW_SEEDS` says how many (`1000`), or
+/// `OUTGROW_SEED` which one (`17`), which is how a failing one is run again. `outgrow::sim::each_seed` does the same.
 pub(crate) fn seeds(default: u64) -> Range<u64> {
-    match variable("OUTGROW_SEEDS") {
-        None => 0..default,
-        Some(text) => parse_seeds(&text).unwrap_or_else(|| {
-            panic!("OUTGROW_SEEDS is neither a number of seeds (1000) nor a range of them (17..18): {text:?}")
-        }),
-    }
+    choose_seeds(
+        default,
+        variable("OUTGROW_SEED").as_deref(),
+        variable("OUTGROW_SEEDS").as_deref(),
+    )
 }
 
 /// The line that runs one seed of a test program again, for the message of its failure.
 pub(crate) fn replay(program: &str, test: &str, seed: u64) -> String {
-    format!(
-        "OUTGROW_SEEDS={seed}..{} cargo test --all-features --test {program} {test}",
-        seed + 1
-    )
+    format!("OUTGROW_SEED={seed} cargo test --all-features --test {program} {test}")
 }
 
 /// Whether the proofs that take long were asked for (`./test.sh --long`).
@@ -61,6 +58,14 @@ pub(crate) fn report(name: &str, key: &str, value: u64) {
         key: key.to_owned(),
         value,
     });
+}
+
+/// Adds the `seeds` that a simulation ran, and the faults injected in them by kind, to the report `name`.
+pub(crate) fn report_faults(name: &str, seeds: u64, faults: &FaultCounts) {
+    report(name, "seeds", seeds);
+    for (kind, count) in faults.iter() {
+        report(name, &kind.to_string(), count);
+    }
 }
 
 /// The folder of shared data: `OUTGROW_SHARED`, else `shared` beside the package.
@@ -96,11 +101,17 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-pub(crate) fn parse_seeds(text: &str) -> Option<Range<u64>> {
-    let number = |digits: &str| digits.trim().replace('_', "").parse::<u64>().ok();
-    let range = match text.split_once("..") {
-        Some((from, to)) => number(from)?..number(to)?,
-        None => 0..number(text)?,
+pub(crate) fn choose_seeds(default: u64, one: Option<&str>, count: Option<&str>) -> Range<u64> {
+    let number = |name: &str, text: &str| match text.parse::<u64>() {
+        Ok(number) => number,
+        Err(_) => panic!("{name} is {text:?}, which is not a number"),
     };
-    (!range.is_empty()).then_some(range)
+    match (one, count) {
+        (Some(one), _) => {
+            let seed = number("OUTGROW_SEED", one);
+            seed..seed + 1
+        }
+        (None, Some(count)) => 0..number("OUTGROW_SEEDS", count),
+        (None, None) => 0..default,
+    }
 }

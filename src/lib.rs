@@ -1,5 +1,43 @@
-//! outgrow
+//! The scaling building blocks that take a service from one server to millions of users, embedded in the service's
+//! own process.
+//!
+//! A team adds the crate and starts with the embedded defaults: no server to run. When it outgrows one machine it
+//! swaps an implementation behind the same trait. There are four verbs, and each has one mechanism:
+//!
+//! | verb | mechanism | rooms |
+//! |---|---|---|
+//! | route | pick one of many from an immutable snapshot, then report the outcome | [`balance`], [`replica`], [`shard`] |
+//! | keep | one checksummed, group-committed log; state is what replaying it gives | [`queue`], the log of each replica |
+//! | copy | follow one ordered [`Feed`](store::Feed) of records, with a durable cursor | [`replica`], [`cache`] |
+//! | remember | a bounded cache in memory | [`cache`] |
+//!
+//! A room imports rooms on lower floors only:
+//!
+//! ```text
+//! floor 5   system     named blocks: one status, ordered drain and shutdown
+//! floor 4   shard      routing by key, sharded stores
+//! floor 3   cache      replica      queue
+//! floor 2   store      balance      (log)
+//! floor 1   env        hash         (sync, codec)
+//! beside    sim        a seeded world in virtual time, with faults (feature `sim`)
+//! ```
+//!
+//! Every block takes its time, chance, files and tasks from an [`Env`](env::Env), so the same code runs on the
+//! operating system, on a tokio runtime, and in a simulation where one seed decides everything.
+//!
+//! # Features
+//!
+//! None is on by default, and the default build pulls in no async runtime.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `tokio` | [`Env::tokio`](env::Env), and `Env::default()` finds the current runtime |
+//! | `serde` | `Serialize` for statistics and status |
+//! | `sim` | the module `sim`: virtual time, machines, disks and faults, to test what is built on the blocks |
+//! | `suite` | conformance suites for those who implement a trait of this crate |
+//! | `full` | all of them |
 #![warn(missing_docs)]
+#![forbid(clippy::missing_safety_doc)]
 
 pub mod balance;
 pub mod cache;
@@ -12,3 +50,4 @@ mod mutant;
 pub mod sim;
 pub mod store;
 mod sync;
+pub mod system;

@@ -213,7 +213,7 @@ impl Committer {
     fn fits(&self, len: usize) -> bool {
         self.active.as_ref().is_some_and(|active| {
             let offset = u64::from(active.tail) + self.group.bytes.len() as u64;
-            offset == HEADER_LEN.into() || offset + frame::padded(len) as u64 <= self.shared.options.segment_bytes
+            offset == u64::from(HEADER_LEN) || offset + frame::padded(len) as u64 <= self.shared.options.segment_bytes
         })
     }
 

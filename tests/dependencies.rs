@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// The default build's own dependencies. A new one is a decision: it goes into the README's list too.
-const DIRECT: [&str; 11] = [
+const DIRECT: &[&str] = &[
     "bytes",
     "crc32c",
     "crossbeam",
@@ -21,7 +21,7 @@ const DIRECT: [&str; 11] = [
 ];
 
 /// Runtimes, and what only features may bring; in the default build not even indirectly.
-const ABSENT: [&str; 26] = [
+const ABSENT: &[&str] = &[
     "actix-rt",
     "async-executor",
     "async-global-executor",
@@ -51,7 +51,7 @@ const ABSENT: [&str; 26] = [
 ];
 
 /// What the benches compare with, under `--cfg peers`.
-const PEERS: [&str; 12] = [
+const PEERS: &[&str] = &[
     "fjall",
     "foyer",
     "hashring",
@@ -70,7 +70,7 @@ const PEERS: [&str; 12] = [
 fn the_default_build_has_no_runtime() {
     let tree = tree(&["-e", "normal"]);
     assert!(tree.contains("parking_lot_core"), "the tree is whole: {tree:?}");
-    assert_eq!(common(&tree, &ABSENT), Vec::<&str>::new());
+    assert_eq!(common(&tree, ABSENT), Vec::<&str>::new());
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn each_feature_brings_what_it_says() {
         ("full", &["serde", "serde_core", "tokio"][..]),
     ] {
         let tree = tree(&["-e", "normal", "--no-default-features", "--features", feature]);
-        assert_eq!(common(&tree, &ABSENT), brings, "feature `{feature}`");
+        assert_eq!(common(&tree, ABSENT), brings, "feature `{feature}`");
     }
 }
 
@@ -101,7 +101,7 @@ fn peers_are_for_benches_alone_and_locked() {
         tests.contains("proptest"),
         "test dependencies are listed too: {tests:?}"
     );
-    assert_eq!(common(&tests, &PEERS), Vec::<&str>::new());
+    assert_eq!(common(&tests, PEERS), Vec::<&str>::new());
     let lock = include_str!("../Cargo.lock");
     for peer in PEERS {
         assert!(lock.contains(&format!("\nname = \"{peer}\"\n")), "`{peer}` is locked");

@@ -276,7 +276,7 @@ fn end_of_item(trees: &[TokenTree], mut at: usize) -> usize {
     trees.len()
 }
 
-const ITEMS: [&str; 15] = [
+const ITEMS: &[&str] = &[
     "async",
     "const",
     "enum",

@@ -16,6 +16,7 @@
 
 mod clock;
 mod disk;
+pub(crate) mod files;
 mod rng;
 mod spawn;
 mod system;

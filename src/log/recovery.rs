@@ -222,7 +222,9 @@ impl Recovered {
         match &element.kind {
             Kind::Header(header) => {
                 if self.headers.is_empty() {
-                    self.index = Index::starting_at(header.base);
+                    // Older entries have been released, unless an unreadable segment is where they may have been.
+                    let is_first = self.damage.is_empty();
+                    self.index = Index::starting_at(if is_first { header.base } else { header.floor });
                 }
                 self.index.truncate(header.base);
                 self.index.skip_to(header.base);
@@ -270,11 +272,15 @@ impl Recovered {
             let behind: u64 = behind.map(|(_, len)| u64::from(*len)).sum();
             self.torn = behind - u64::from(self.end.offset);
         }
+        // A header of which only one copy is sound was perhaps never finished; the next one says what it said.
+        let is_half = matches!(last.kind, Kind::Header(_)) && last.damaged.is_some();
+        if is_half && cut.is_none() {
+            self.end.offset = 0;
+        }
         // A frame may follow only where nothing else can have been.
         let is_newest = segments.last().is_some_and(|(id, _)| *id == self.end.segment);
         let is_aligned = self.end.offset >= HEADER_LEN && self.end.offset.is_multiple_of(ALIGN as u32);
-        let is_whole = !matches!(last.kind, Kind::Unreadable)
-            && !matches!((&last.kind, &last.damaged), (Kind::Header(_), Some(_)));
+        let is_whole = !matches!(last.kind, Kind::Unreadable);
         if cut.is_none() && is_newest && is_aligned && is_whole {
             self.tail = Some(self.end);
         }

@@ -47,6 +47,15 @@ pub(super) struct Recovered {
     pub(super) headers: Vec<Header>,
 }
 
+/// What the walk over the elements has learned so far.
+#[derive(Default)]
+struct Seen {
+    floor: u64,
+    bad_entries: Vec<u64>,
+    /// Whether a segment was unreadable.
+    hidden: bool,
+}
+
 /// Something found in a segment.
 #[derive(Debug)]
 struct Element {
@@ -175,13 +184,12 @@ impl Recovery {
             torn: 0,
             headers: Vec::new(),
         };
-        let mut floor = 0;
-        let mut bad_entries = Vec::new();
+        let mut seen = Seen::default();
         for element in &self.elements {
-            recovered.take(element, &mut floor, &mut bad_entries);
+            recovered.take(element, &mut seen);
         }
-        recovered.index.forget_before(floor);
-        recovered.find_gaps(&bad_entries);
+        recovered.index.forget_before(seen.floor);
+        recovered.find_gaps(&seen.bad_entries);
         recovered.find_end(cut, &self.elements, &self.segments);
         recovered
     }
@@ -213,7 +221,12 @@ impl Recovery {
 }
 
 impl Recovered {
-    fn take(&mut self, element: &Element, floor: &mut u64, bad_entries: &mut Vec<u64>) {
+    fn take(&mut self, element: &Element, seen: &mut Seen) {
+        let Seen {
+            floor,
+            bad_entries,
+            hidden,
+        } = seen;
         let explained = matches!(element.kind, Kind::Header(_) | Kind::Frame { .. }) && !element.witnessed;
         if let Some(bytes) = element.damaged.clone().filter(|_| !explained) {
             let segment = element.place.segment;
@@ -223,8 +236,7 @@ impl Recovered {
             Kind::Header(header) => {
                 if self.headers.is_empty() {
                     // Older entries have been released, unless an unreadable segment is where they may have been.
-                    let is_first = self.damage.is_empty();
-                    self.index = Index::starting_at(if is_first { header.base } else { header.floor });
+                    self.index = Index::starting_at(if *hidden { header.floor } else { header.base });
                 }
                 self.index.truncate(header.base);
                 self.index.skip_to(header.base);
@@ -241,7 +253,8 @@ impl Recovered {
                 bad_entries.retain(|&seq| seq < head.first_seq);
                 bad_entries.extend(bad);
             }
-            Kind::Bad | Kind::Unreadable => {}
+            Kind::Bad => {}
+            Kind::Unreadable => *hidden = true,
         }
     }
 

@@ -230,13 +230,33 @@ impl Log {
         shared.changed.wait(look).await
     }
 
+    /// Whether releasing the numbers before `seq` would free anything.
+    pub(crate) fn frees(&self, seq: u64) -> bool {
+        let state = self.handle.shared.state.lock();
+        let oldest = state.segments.first_key_value();
+        oldest.is_some_and(|(id, _)| *id < state.oldest_kept(seq))
+    }
+
+    /// Bytes on disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.handle.shared.state.lock().bytes
+    }
+
+    /// Whether the log takes more.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`] or [`LogError::Closed`].
+    pub(crate) fn check(&self) -> Result<(), LogError> {
+        self.handle.shared.state.lock().check_open()
+    }
+
     /// Counts and sizes.
     pub(crate) fn stats(&self) -> LogStats {
         let state = self.handle.shared.state.lock();
         LogStats {
             waiting: state.waiting,
             segments: state.segments.len(),
-            bytes: state.segments.values().map(|segment| segment.len).sum(),
+            bytes: state.bytes,
             ..state.stats
         }
     }

@@ -33,6 +33,8 @@ pub(super) struct State {
     /// What is durable.
     pub(super) index: Index,
     pub(super) segments: BTreeMap<u64, Segment>,
+    /// Bytes in them.
+    pub(super) bytes: u64,
     /// Wakes the task, when it sleeps.
     pub(super) task: Option<Waker>,
     pub(super) stats: LogStats,
@@ -90,6 +92,7 @@ impl Shared {
             waiting: 0,
             next: index.range().end,
             index,
+            bytes: segments.values().map(|segment| segment.len).sum(),
             segments,
             task: None,
             stats: LogStats::default(),
@@ -176,7 +179,10 @@ impl Shared {
     }
 
     pub(super) fn removed(&self, segment: u64) {
-        self.state.lock().segments.remove(&segment);
+        let mut state = self.state.lock();
+        if let Some(segment) = state.segments.remove(&segment) {
+            state.bytes -= segment.len;
+        }
     }
 
     fn wake_waiters(&self) {
@@ -211,15 +217,21 @@ impl State {
     /// The newest segment has grown.
     pub(super) fn wrote(&mut self, bytes: u64) {
         self.stats.written += bytes;
+        self.bytes += bytes;
         if let Some(mut newest) = self.segments.last_entry() {
             newest.get_mut().len += bytes;
         }
     }
 
+    /// The oldest segment to keep if numbers before `seq` are released.
+    pub(super) fn oldest_kept(&self, seq: u64) -> u64 {
+        let newest = self.segments.last_key_value().map_or(0, |(id, _)| *id);
+        self.index.segment_of(seq).unwrap_or(newest)
+    }
+
     /// Forgets the segments that hold only numbers before `seq`, and names the oldest one to keep.
     pub(super) fn release(&mut self, seq: u64) -> u64 {
-        let newest = self.segments.last_key_value().map_or(0, |(id, _)| *id);
-        let keep = self.index.segment_of(seq).unwrap_or(newest);
+        let keep = self.oldest_kept(seq);
         let base = self.segments.get(&keep).map_or(0, |segment| segment.base);
         self.index.drop_segments_before(keep, base);
         keep

@@ -46,6 +46,7 @@ pub mod env;
 pub mod hash;
 mod log;
 mod mutant;
+pub mod queue;
 pub mod shard;
 #[cfg(feature = "sim")]
 pub mod sim;

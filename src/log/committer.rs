@@ -1,10 +1,11 @@
 //! The one task that writes: it opens the log, then commits group after group until it is told to stop.
 
 use super::frame;
-use super::handle::{Done, Handle, Order, Phase, Shared, Work};
+use super::handle::Handle;
 use super::index::FrameAt;
 use super::open::{Opened, open};
 use super::segment::{HEADER_LEN, Header, Place, file_name};
+use super::shared::{Done, Order, Phase, Shared, Work};
 use super::{LogError, LogOptions, OpenReport};
 use crate::env::{DirLock, Env, File, OpenMode, Rng, Sleep, Tick, write_all_at};
 use crate::mutant::{Mutant, planted};

@@ -24,7 +24,12 @@ mod index;
 mod open;
 mod reader;
 mod recovery;
+#[cfg(test)]
+mod recovery_tests;
 mod segment;
+mod shared;
+#[cfg(all(test, feature = "sim"))]
+mod sim_tests;
 #[cfg(test)]
 mod tests;
 

@@ -1,8 +1,8 @@
 //! Opening: make the directory, take it, and read every segment from the device.
 
-use super::handle::Segment;
 use super::recovery::{Recovered, Recovery};
 use super::segment::{file_name, parse_name};
+use super::shared::Segment;
 use super::{LogError, OpenReport};
 use crate::env::{DirLock, Disk, Env, File, OpenMode, read_exact_at};
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 use super::frame::{self, MAX_FRAME};
-use super::handle::{Phase, Segment, State};
 use super::index::{FrameAt, Piece};
 use super::segment::Place;
+use super::shared::{Phase, Segment, State};
 use super::{Gap, Item, Log, LogError, Why};
 use crate::env::read_exact_at;
 use bytes::Bytes;

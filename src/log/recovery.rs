@@ -47,6 +47,15 @@ pub(super) struct Recovered {
     pub(super) headers: Vec<Header>,
 }
 
+/// What the walk over the elements has learned so far.
+#[derive(Default)]
+struct Seen {
+    floor: u64,
+    bad_entries: Vec<u64>,
+    /// Whether a segment was unreadable.
+    hidden: bool,
+}
+
 /// Something found in a segment.
 #[derive(Debug)]
 struct Element {
@@ -175,13 +184,12 @@ impl Recovery {
             torn: 0,
             headers: Vec::new(),
         };
-        let mut floor = 0;
-        let mut bad_entries = Vec::new();
+        let mut seen = Seen::default();
         for element in &self.elements {
-            recovered.take(element, &mut floor, &mut bad_entries);
+            recovered.take(element, &mut seen);
         }
-        recovered.index.forget_before(floor);
-        recovered.find_gaps(&bad_entries);
+        recovered.index.forget_before(seen.floor);
+        recovered.find_gaps(&seen.bad_entries);
         recovered.find_end(cut, &self.elements, &self.segments);
         recovered
     }
@@ -213,7 +221,12 @@ impl Recovery {
 }
 
 impl Recovered {
-    fn take(&mut self, element: &Element, floor: &mut u64, bad_entries: &mut Vec<u64>) {
+    fn take(&mut self, element: &Element, seen: &mut Seen) {
+        let Seen {
+            floor,
+            bad_entries,
+            hidden,
+        } = seen;
         let explained = matches!(element.kind, Kind::Header(_) | Kind::Frame { .. }) && !element.witnessed;
         if let Some(bytes) = element.damaged.clone().filter(|_| !explained) {
             let segment = element.place.segment;
@@ -222,7 +235,8 @@ impl Recovered {
         match &element.kind {
             Kind::Header(header) => {
                 if self.headers.is_empty() {
-                    self.index = Index::starting_at(header.base);
+                    // Older entries have been released, unless an unreadable segment is where they may have been.
+                    self.index = Index::starting_at(if *hidden { header.floor } else { header.base });
                 }
                 self.index.truncate(header.base);
                 self.index.skip_to(header.base);
@@ -239,7 +253,8 @@ impl Recovered {
                 bad_entries.retain(|&seq| seq < head.first_seq);
                 bad_entries.extend(bad);
             }
-            Kind::Bad | Kind::Unreadable => {}
+            Kind::Bad => {}
+            Kind::Unreadable => *hidden = true,
         }
     }
 
@@ -270,11 +285,15 @@ impl Recovered {
             let behind: u64 = behind.map(|(_, len)| u64::from(*len)).sum();
             self.torn = behind - u64::from(self.end.offset);
         }
+        // A header of which only one copy is sound was perhaps never finished; the next one says what it said.
+        let is_half = matches!(last.kind, Kind::Header(_)) && last.damaged.is_some();
+        if is_half && cut.is_none() {
+            self.end.offset = 0;
+        }
         // A frame may follow only where nothing else can have been.
         let is_newest = segments.last().is_some_and(|(id, _)| *id == self.end.segment);
         let is_aligned = self.end.offset >= HEADER_LEN && self.end.offset.is_multiple_of(ALIGN as u32);
-        let is_whole = !matches!(last.kind, Kind::Unreadable)
-            && !matches!((&last.kind, &last.damaged), (Kind::Header(_), Some(_)));
+        let is_whole = !matches!(last.kind, Kind::Unreadable);
         if cut.is_none() && is_newest && is_aligned && is_whole {
             self.tail = Some(self.end);
         }

@@ -1,0 +1,338 @@
+//! The judgement over byte images: every torn tail, every flipped bit, and what headers say.
+
+use super::Why;
+use super::frame;
+use super::index::Piece;
+use super::recovery::{Recovered, Recovery};
+use super::segment::{HEADER_LEN, Header, Place};
+use bytes::Bytes;
+
+/// The files of a log, written by the rules of the committer.
+#[derive(Clone, Default)]
+struct Files {
+    segments: Vec<(Header, Vec<u8>)>,
+    durable: Place,
+}
+
+impl Files {
+    /// A log with one segment that is to hold entries from 1 on.
+    fn new() -> Files {
+        let mut files = Files::default();
+        files.roll(1, 1);
+        files
+    }
+
+    fn roll(&mut self, base: u64, floor: u64) {
+        let id = self.segments.last().map_or(1, |(header, _)| header.id + 1);
+        let header = Header {
+            id,
+            salt: id * 77,
+            base,
+            floor,
+            prev: self.durable,
+        };
+        self.segments.push((header, header.encode()));
+        self.durable = Place::new(id, HEADER_LEN);
+    }
+
+    /// A frame that is written but not synced.
+    fn write(&mut self, first_seq: u64, entries: &[&str]) {
+        let (header, bytes) = self.segments.last_mut().unwrap();
+        let seed = frame::seed(header.salt, Place::new(header.id, bytes.len() as u32));
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|entry| Bytes::copy_from_slice(entry.as_bytes()))
+            .collect();
+        frame::encode(bytes, seed, first_seq, self.durable, &entries);
+    }
+
+    fn sync(&mut self) {
+        let (header, bytes) = self.segments.last().unwrap();
+        self.durable = Place::new(header.id, bytes.len() as u32);
+    }
+
+    fn append(&mut self, first_seq: u64, entries: &[&str]) {
+        self.write(first_seq, entries);
+        self.sync();
+    }
+
+    fn mark(&mut self, next: u64) {
+        self.append(next, &[]);
+    }
+
+    fn last(&mut self) -> &mut Vec<u8> {
+        &mut self.segments.last_mut().unwrap().1
+    }
+
+    fn recover(&self) -> Recovered {
+        let mut recovery = Recovery::default();
+        for (header, bytes) in &self.segments {
+            recovery.segment(header.id, bytes);
+        }
+        recovery.finish()
+    }
+
+    /// Every live entry that is sound, as a reader would find it.
+    fn contents(&self, found: &Recovered) -> Vec<(u64, String)> {
+        let mut all = Vec::new();
+        for piece in found.index.walk(found.index.range()) {
+            let Piece::Frame(at) = piece else { continue };
+            let (header, bytes) = self
+                .segments
+                .iter()
+                .find(|(header, _)| header.id == at.place.segment)
+                .unwrap();
+            let bytes = &bytes[at.place.offset as usize..];
+            let seed = frame::seed(header.salt, at.place);
+            let head = frame::decode_head(bytes, seed).unwrap();
+            for (seq, range) in (at.first_seq..at.end()).zip(frame::entries(bytes, seed, head)) {
+                all.extend(range.map(|range| (seq, String::from_utf8(bytes[range].to_vec()).unwrap())));
+            }
+        }
+        all
+    }
+}
+
+fn list(from: u64, entries: &[&str]) -> Vec<(u64, String)> {
+    (from..).zip(entries.iter().map(ToString::to_string)).collect()
+}
+
+/// Two segments, three groups, closed properly.
+fn sample() -> Files {
+    let mut files = Files::new();
+    files.append(1, &["a", "bb"]);
+    files.append(3, &["ccc"]);
+    files.roll(4, 1);
+    files.append(4, &["dddd", "", "f"]);
+    files.mark(7);
+    files
+}
+
+#[test]
+fn a_whole_log_is_found_whole() {
+    let files = sample();
+    let found = files.recover();
+    assert_eq!(files.contents(&found), list(1, &["a", "bb", "ccc", "dddd", "", "f"]));
+    assert_eq!(found.index.range(), 1..7);
+    assert_eq!((found.torn, found.gaps.len(), found.damage.len()), (0, 0, 0));
+    assert_eq!(found.tail, Some(files.durable));
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_is_cut_off_and_stays_off() {
+    let mut files = Files::new();
+    let mut ends = vec![HEADER_LEN as usize];
+    let words = ["a", "bb", "ccc", "dddd"];
+    for (seq, word) in (1..).zip(&words) {
+        files.append(seq, &[word]);
+        ends.push(files.last().len());
+    }
+    let whole = files.last().clone();
+    for len in 0..=whole.len() {
+        *files.last() = whole[..len].to_vec();
+        let found = files.recover();
+        let kept = ends
+            .iter()
+            .filter(|end| frame_end(**end, len))
+            .count()
+            .saturating_sub(1);
+        assert_eq!(files.contents(&found), list(1, &words[..kept]), "cut to {len}");
+        assert!(
+            found.gaps.is_empty() && found.damage.is_empty(),
+            "cut to {len}: {found:?}"
+        );
+
+        // What is appended next goes into a new segment, and the leftovers stay dead.
+        let mut again = files.clone();
+        again.durable = found.end;
+        let next = found.index.range().end;
+        again.roll(next, 1);
+        again.append(next, &["next"]);
+        let found = again.recover();
+        let mut expected = list(1, &words[..kept]);
+        expected.push((next, "next".into()));
+        assert_eq!(again.contents(&found), expected, "cut to {len}");
+        assert!(
+            found.gaps.is_empty() && found.damage.is_empty(),
+            "cut to {len}: {found:?}"
+        );
+    }
+}
+
+/// Whether a frame that ends at `end`, padding included, is whole in `len` bytes. The words above have one to four bytes,
+/// so the padding is never longer than seven, and a frame without it is still whole.
+fn frame_end(end: usize, len: usize) -> bool {
+    let padding = match end {
+        end if end == HEADER_LEN as usize => 0,
+        _ => 8 - (end - HEADER_LEN as usize) / 56 % 8,
+    };
+    len + padding >= end
+}
+
+#[test]
+fn any_subset_of_unsynced_sectors_is_a_torn_tail() {
+    let mut files = Files::new();
+    files.append(1, &["safe"]);
+    let synced = files.last().len();
+    let long = "x".repeat(900);
+    for seq in 2..6 {
+        files.write(seq, &[&long]);
+    }
+    let whole = files.last().clone();
+    let sectors = whole.len().div_ceil(512) - synced / 512;
+    for lost in 0..1_u32 << sectors {
+        let bytes = files.last();
+        bytes.clone_from(&whole);
+        for sector in (0..sectors).filter(|sector| lost >> sector & 1 == 1) {
+            let from = (synced / 512 + sector) * 512;
+            let end = bytes.len().min(from + 512);
+            bytes[from.max(synced)..end].fill(0);
+        }
+        let found = files.recover();
+        let kept = files.contents(&found);
+        assert_eq!(kept[0], (1, "safe".into()));
+        assert!(
+            kept.iter()
+                .skip(1)
+                .zip(2..)
+                .all(|(entry, seq)| *entry == (seq, long.clone()))
+        );
+        assert_eq!(
+            found.index.range().end,
+            kept.len() as u64 + 1,
+            "a prefix, without holes"
+        );
+        assert!(found.gaps.is_empty() && found.damage.is_empty());
+        assert_eq!(lost == 0, kept.len() == 5);
+    }
+}
+
+#[test]
+fn any_flipped_bit_costs_one_frame_at_most_and_is_reported() {
+    let files = sample();
+    let intact = files.contents(&files.recover());
+    for segment in 0..files.segments.len() {
+        for bit in 0..files.segments[segment].1.len() * 8 {
+            let mut files = files.clone();
+            files.segments[segment].1[bit / 8] ^= 1 << (bit % 8);
+            let found = files.recover();
+            let kept = files.contents(&found);
+            assert!(
+                kept.iter().all(|entry| intact.contains(entry)),
+                "wrong bytes: segment {segment} bit {bit}"
+            );
+            let lost: Vec<u64> = intact
+                .iter()
+                .filter(|entry| !kept.contains(entry))
+                .map(|(seq, _)| *seq)
+                .collect();
+            let told: Vec<u64> = found.gaps.iter().flat_map(|gap| gap.range.clone()).collect();
+            assert_eq!(lost, told, "segment {segment} bit {bit}");
+            let frames = [
+                vec![],
+                vec![1],
+                vec![2],
+                vec![1, 2],
+                vec![3],
+                vec![4],
+                vec![6],
+                vec![4, 5, 6],
+            ];
+            assert!(frames.contains(&lost), "one frame: {lost:?}");
+            assert!(
+                !found.damage.is_empty() || found.torn > 0,
+                "silent: segment {segment} bit {bit}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_bad_entry_costs_itself_and_a_bad_head_its_frame() {
+    let mut files = sample();
+    let first = HEADER_LEN as usize;
+    files.segments[0].1[first + frame::HEAD + 16] ^= 1;
+    let found = files.recover();
+    assert_eq!((found.gaps[0].range.clone(), found.gaps[0].why), (1..2, Why::Entry));
+    files.segments[0].1[first] ^= 1;
+    let found = files.recover();
+    assert_eq!((found.gaps[0].range.clone(), found.gaps[0].why), (1..3, Why::Frame));
+    assert_eq!(files.contents(&found).len(), 4);
+}
+
+#[test]
+fn the_last_frame_is_damage_only_once_something_vouches_for_it() {
+    let mut files = Files::new();
+    files.append(1, &["a"]);
+    files.append(2, &["b"]);
+    let last = files.last().len() - 8;
+    files.last()[last] ^= 1;
+    let found = files.recover();
+    assert_eq!((found.index.range(), found.gaps.len()), (1..2, 0));
+    assert!(found.torn > 0 && found.tail.is_none());
+
+    files.mark(3);
+    let found = files.recover();
+    assert_eq!((found.index.range(), found.torn), (1..3, 0));
+    assert_eq!((found.gaps[0].range.clone(), found.gaps[0].why), (2..3, Why::Entry));
+}
+
+#[test]
+fn a_lost_segment_is_a_gap_and_an_unfinished_one_is_nothing() {
+    let mut files = sample();
+    files.roll(7, 1);
+    files.append(7, &["g"]);
+    let mut lost = files.clone();
+    lost.segments.remove(1);
+    let found = lost.recover();
+    assert_eq!((found.gaps[0].range.clone(), found.gaps[0].why), (4..7, Why::Frame));
+    assert_eq!(found.gaps.len(), 1);
+
+    let mut unreadable = files.clone();
+    unreadable.segments[1].1[..HEADER_LEN as usize].fill(0xff);
+    let found = unreadable.recover();
+    assert_eq!(found.gaps[0].range.clone(), 4..7);
+    assert_eq!((found.damage[0].segment, found.damage[0].bytes.start), (2, 0));
+
+    let mut unreadable = files.clone();
+    unreadable.segments[0].1[..HEADER_LEN as usize].fill(0xff);
+    assert_eq!(unreadable.recover().gaps[0].range.clone(), 1..4);
+
+    files.roll(8, 1);
+    for len in 0..=HEADER_LEN as usize {
+        files.last().truncate(HEADER_LEN as usize - len);
+        let found = files.recover();
+        assert_eq!(found.index.range(), 1..8);
+        assert!(found.gaps.is_empty() && found.damage.is_empty() && found.torn == 0);
+        assert_eq!(found.tail.is_some(), len == 0, "cut by {len}");
+    }
+}
+
+#[test]
+fn headers_truncate_and_reset() {
+    let mut files = sample();
+    files.roll(3, 1);
+    let found = files.recover();
+    assert_eq!(files.contents(&found), list(1, &["a", "bb"]));
+    assert_eq!((found.index.range(), found.gaps.len()), (1..3, 0));
+    files.append(3, &["C"]);
+    files.roll(100, 100);
+    assert_eq!(files.recover().index.range(), 100..100);
+    files.append(100, &["z"]);
+    let found = files.recover();
+    assert_eq!(files.contents(&found), list(100, &["z"]));
+    assert_eq!(found.gaps.len(), 0);
+}
+
+#[test]
+fn damage_in_what_was_truncated_is_no_gap() {
+    let mut files = sample();
+    files.roll(2, 1);
+    files.append(2, &["B"]);
+    // The second frame, of entry 3, which is void.
+    let second = HEADER_LEN as usize + frame::padded(frame::HEAD + 16 + 3);
+    files.segments[0].1[second] ^= 1;
+    let found = files.recover();
+    assert_eq!(files.contents(&found), list(1, &["a", "B"]));
+    assert_eq!((found.gaps.len(), found.damage.len()), (0, 1));
+}

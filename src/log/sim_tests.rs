@@ -1,0 +1,263 @@
+//! The log in a simulated world: faults at every disk operation, crashes anywhere, and a ledger of what was promised.
+
+use super::{Item, Log, LogError, LogOptions, OpenReport};
+use crate::env::Rng;
+use crate::sim::{DiskOp, FaultCounts, FaultKind, Faults, Inject, Machine, World};
+use bytes::Bytes;
+use futures::future::join_all;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+const OPTIONS: LogOptions = LogOptions {
+    segment_bytes: 8 << 10,
+    buffer_bytes: 64 << 10,
+};
+/// How often one log is opened, used and ended in one world.
+const LIVES: usize = 12;
+
+/// What the log has promised, against which it is checked at each opening.
+#[derive(Default)]
+struct Ledger {
+    /// Entries that have to be there.
+    must: BTreeMap<u64, Bytes>,
+    /// Entries that may be there.
+    may: BTreeSet<(u64, Bytes)>,
+    /// Everything before this may have been released.
+    released: u64,
+    /// Everything from here on may have been truncated.
+    truncated: Option<u64>,
+    /// Whether damage is to be expected.
+    flips: bool,
+    written: u64,
+}
+
+impl Ledger {
+    fn payload(&mut self, rng: &mut Rng) -> Bytes {
+        self.written += 1;
+        let mut bytes = self.written.to_le_bytes().to_vec();
+        let most = if rng.chance(0.1) { 3_000 } else { 100 };
+        bytes.resize(8 + rng.index(most), b'.');
+        bytes.into()
+    }
+
+    /// Checks what an opening found, and takes it for the truth.
+    fn check(&mut self, report: &OpenReport, found: &BTreeMap<u64, Bytes>, lost: &BTreeSet<u64>) {
+        assert!(
+            self.flips || (lost.is_empty() && report.damage.is_empty()),
+            "nothing was flipped: {report:?}"
+        );
+        for (seq, bytes) in &self.must {
+            let void = self
+                .truncated
+                .is_some_and(|from| *seq >= from && report.range.end <= *seq);
+            let released = *seq < self.released && *seq < report.range.start;
+            // Damage to what was written last looks like a torn tail, which the report tells.
+            let damaged = self.flips && (lost.contains(seq) || (*seq >= report.range.end && report.torn > 0));
+            let kept = found.get(seq) == Some(bytes) || self.replaced(*seq, found);
+            assert!(kept || void || released || damaged, "entry {seq} is lost: {report:?}");
+        }
+        for (seq, bytes) in found {
+            let known = self.must.get(seq) == Some(bytes) || self.may.contains(&(*seq, bytes.clone()));
+            assert!(known, "entry {seq} was never written there, or was refused: {report:?}");
+        }
+        self.must.clone_from(found);
+        self.may.clear();
+        self.truncated = None;
+    }
+
+    /// Whether an entry gave way to one written after a truncation that nobody was told of.
+    fn replaced(&self, seq: u64, found: &BTreeMap<u64, Bytes>) -> bool {
+        let by = found.get(&seq).map(|bytes| (seq, bytes.clone()));
+        self.truncated.is_some_and(|from| seq >= from) && by.is_some_and(|by| self.may.contains(&by))
+    }
+
+    async fn append(&mut self, log: &Log, rng: &mut Rng) {
+        let mut waiting = Vec::new();
+        for _ in 0..=rng.index(6) {
+            let entries: Vec<_> = (0..=rng.index(3)).map(|_| self.payload(rng)).collect();
+            let Ok(append) = log.append(entries.clone()) else {
+                continue;
+            };
+            self.may.extend(append.seqs().zip(entries.iter().cloned()));
+            waiting.push(async move { (append.seqs(), entries, append.await) });
+        }
+        for (seqs, entries, result) in join_all(waiting).await {
+            let entries = seqs.zip(entries);
+            match result {
+                Ok(()) => self.must.extend(entries),
+                Err(error) if error.is_unknown() => {}
+                Err(_) => entries.for_each(|entry| assert!(self.may.remove(&entry), "it was put there")),
+            }
+        }
+    }
+
+    async fn truncate(&mut self, log: &Log, rng: &mut Rng) {
+        let range = log.range();
+        let seq = range.start + rng.below(range.end - range.start);
+        match log.truncate_after(seq).await {
+            Ok(()) => drop(self.must.split_off(&(seq + 1))),
+            Err(error) if error.is_unknown() => {
+                self.truncated = Some(self.truncated.map_or(seq + 1, |from| from.min(seq + 1)));
+            }
+            Err(_) => {}
+        }
+    }
+
+    async fn release(&mut self, log: &Log, rng: &mut Rng) {
+        let range = log.range();
+        let seq = range.start + rng.below(range.end - range.start);
+        self.released = self.released.max(seq);
+        if log.release_before(seq).await.is_ok() {
+            let first = log.range().start;
+            assert!(first <= seq);
+            self.must = self.must.split_off(&first);
+        }
+    }
+}
+
+async fn open(machine: &Machine, ledger: &mut Ledger) -> Option<Log> {
+    let (log, report) = match Log::open(&machine.env(), Path::new("a/log"), OPTIONS).await {
+        Ok(opened) => opened,
+        Err(LogError::Locked) => panic!("nobody else has it"),
+        Err(_) => return None,
+    };
+    let mut reader = log.reader(report.range.start);
+    let (mut found, mut lost) = (BTreeMap::new(), BTreeSet::new());
+    loop {
+        match reader.next().await {
+            Ok(Some(Item::Record { seq, bytes })) => drop(found.insert(seq, bytes)),
+            Ok(Some(Item::Gap(gap))) => lost.extend(gap.range),
+            Ok(None) => break,
+            Err(LogError::Io { .. }) => {}
+            // The machine is down.
+            Err(_) => return None,
+        }
+    }
+    let told: BTreeSet<u64> = report.gaps.iter().flat_map(|gap| gap.range.clone()).collect();
+    assert!(told.is_subset(&lost), "reading gives what the report calls lost");
+    let whole = report
+        .range
+        .clone()
+        .all(|seq| found.contains_key(&seq) || lost.contains(&seq));
+    assert!(whole, "every number is a record or in a gap: {report:?}");
+    ledger.check(&report, &found, &lost);
+    Some(log)
+}
+
+/// One life of the log, which ends by chance.
+async fn live(machine: &Machine, ledger: &mut Ledger, rng: &mut Rng) {
+    let Some(log) = open(machine, ledger).await else {
+        return machine.kill();
+    };
+    if rng.chance(0.5) {
+        let op = [
+            DiskOp::Write,
+            DiskOp::Sync,
+            DiskOp::SyncDir,
+            DiskOp::Create,
+            DiskOp::Remove,
+        ][rng.index(5)];
+        let end = if rng.chance(0.7) { Inject::Crash } else { Inject::Kill };
+        machine.inject(op, rng.below(20), end);
+    }
+    for _ in 0..rng.below(30) {
+        match rng.below(20) {
+            0 => ledger.truncate(&log, rng).await,
+            1 => ledger.release(&log, rng).await,
+            2 => machine.env().sleep(Duration::from_millis(rng.below(30))).await,
+            _ => ledger.append(&log, rng).await,
+        }
+    }
+    match rng.below(4) {
+        0 => machine.kill(),
+        1 => log.close().await,
+        _ => machine.crash(),
+    }
+}
+
+async fn heals(machine: &Machine, ledger: &mut Ledger) -> bool {
+    let Some(log) = open(machine, ledger).await else {
+        return false;
+    };
+    let Ok(append) = log.append(vec![Bytes::new()]) else {
+        return false;
+    };
+    let (seqs, result) = (append.seqs(), append.await);
+    ledger.may.insert((seqs.start, Bytes::new()));
+    result.is_ok() && log.durable() == log.range().end
+}
+
+/// Names the seed of a world in which a check fails.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("this was seed {}", self.0);
+        }
+    }
+}
+
+fn simulate(seed: u64, faults: Faults) -> (FaultCounts, String) {
+    let _named = Named(seed);
+    let world = World::new(seed);
+    let machine = world.machine("node");
+    let mut rng = world.rng("driver");
+    let mut ledger = Ledger {
+        flips: faults.bit_flip > 0.0,
+        ..Ledger::default()
+    };
+    world.run(async {
+        machine.set_faults(faults);
+        for _ in 0..LIVES {
+            live(&machine, &mut ledger, &mut rng).await;
+        }
+        // Faults stop, but for crashes still on order, and the log must heal.
+        machine.set_faults(Faults::default());
+        for _ in 0..LIVES {
+            machine.kill();
+            if heals(&machine, &mut ledger).await {
+                return;
+            }
+        }
+        panic!("the log does not heal");
+    });
+    (world.faults(), format!("{:?}", world.trace()))
+}
+
+const FAULTY: Faults = Faults {
+    read_error: 0.002,
+    write_error: 0.004,
+    no_space: 0.01,
+    short_write: 0.02,
+    sync_error: 0.004,
+    bit_flip: 0.0,
+    stall: 0.01,
+    stall_for: Duration::from_millis(30),
+};
+
+#[test]
+fn one_seed_gives_one_trace() {
+    assert_eq!(simulate(1, FAULTY), simulate(1, FAULTY));
+}
+
+#[test]
+fn what_was_acknowledged_is_there_whatever_happens() {
+    let mut counts = FaultCounts::default();
+    for seed in 0..200 {
+        counts += simulate(seed, FAULTY).0;
+    }
+    for kind in FaultKind::ALL {
+        let never = matches!(kind, FaultKind::BitFlip | FaultKind::ClockSkew);
+        assert!(never || counts.get(kind) >= 20, "{counts}");
+    }
+}
+
+#[test]
+fn what_rots_is_reported_and_costs_no_more() {
+    for seed in 0..100 {
+        let bit_flip = 0.02;
+        simulate(seed, Faults { bit_flip, ..FAULTY });
+    }
+}

@@ -1,0 +1,98 @@
+use super::{Error, Result};
+use std::fmt;
+
+/// Something that not every queue can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Feature {
+    /// What was sent and acknowledged survives the loss of power.
+    Durable,
+    /// The messages of one send are all there, or none is.
+    AtomicBatches,
+    /// [`Settle::Extend`](super::Settle::Extend).
+    Extend,
+    /// [`Settle::Retry`](super::Settle::Retry) waits before it delivers again.
+    DelayedRetry,
+    /// A dead letter's copy and its acknowledgement happen as one.
+    AtomicDeadLetters,
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Feature::Durable => "durability",
+            Feature::AtomicBatches => "atomic batches",
+            Feature::Extend => "extended leases",
+            Feature::DelayedRetry => "delayed retries",
+            Feature::AtomicDeadLetters => "atomic dead letters",
+        })
+    }
+}
+
+const EVERY: [Feature; 5] = [
+    Feature::Durable,
+    Feature::AtomicBatches,
+    Feature::Extend,
+    Feature::DelayedRetry,
+    Feature::AtomicDeadLetters,
+];
+
+/// What a queue can do. A block that needs more refuses when it is built.
+///
+/// ```
+/// use outgrow::queue::{Capability, Feature};
+/// let simple = Capability::none().with(Feature::Extend);
+/// assert!(simple.has(Feature::Extend));
+/// assert!(simple.require(Feature::Durable).is_err());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Capability(u32);
+
+impl Capability {
+    /// Send, receive, acknowledge.
+    pub const fn none() -> Capability {
+        Capability(0)
+    }
+
+    /// Everything there is in this release.
+    pub fn all() -> Capability {
+        EVERY.into_iter().fold(Capability::none(), Capability::with)
+    }
+
+    /// This and `feature`.
+    pub const fn with(self, feature: Feature) -> Capability {
+        Capability(self.0 | 1 << feature as u32)
+    }
+
+    /// This without `feature`.
+    pub const fn without(self, feature: Feature) -> Capability {
+        Capability(self.0 & !(1 << feature as u32))
+    }
+
+    /// Whether `feature` is there.
+    #[must_use]
+    pub const fn has(self, feature: Feature) -> bool {
+        self.0 & 1 << feature as u32 != 0
+    }
+
+    /// Asks for a feature.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when it is not there.
+    pub fn require(self, feature: Feature) -> Result<()> {
+        match self.has(feature) {
+            true => Ok(()),
+            false => Err(Error::Unsupported(feature)),
+        }
+    }
+}
+
+impl fmt::Debug for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set()
+            .entries(EVERY.iter().filter(|feature| self.has(**feature)))
+            .finish()
+    }
+}

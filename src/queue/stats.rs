@@ -1,0 +1,82 @@
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// What a queue holds, and what it has done since it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct QueueStats {
+    /// Every topic that has messages or subscriptions.
+    pub topics: BTreeMap<String, TopicStats>,
+    /// Messages sent.
+    pub sent: u64,
+    /// Deliveries.
+    pub delivered: u64,
+    /// Deliveries acknowledged.
+    pub acked: u64,
+    /// Messages that became dead letters.
+    pub dead: u64,
+    /// Messages lost to damage.
+    pub lost: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Syncs of data.
+    pub syncs: u64,
+}
+
+/// One topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct TopicStats {
+    /// Messages kept: those that some subscription has not settled, and settled ones behind them.
+    pub messages: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The subscriptions by name.
+    pub subscriptions: BTreeMap<String, SubscriptionStats>,
+}
+
+/// One subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct SubscriptionStats {
+    /// Messages not settled for good.
+    pub backlog: usize,
+    /// Those of them that can be delivered now.
+    pub ready: usize,
+    /// Those that are leased to a consumer.
+    pub in_flight: usize,
+    /// Those that wait for a retry, or to become dead letters.
+    pub waiting: usize,
+}
+
+/// What opening a queue found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct OpenReport {
+    /// Messages kept.
+    pub messages: usize,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Bytes of a write that a crash cut short; nobody was told that they are there, and they do not count.
+    pub torn_bytes: u64,
+    /// What is lost to damage.
+    pub lost: Vec<Lost>,
+    /// Places on disk, as `segment 1 bytes 0..512`, that are not as they were written.
+    pub damaged: Vec<String>,
+}
+
+/// Numbers that are lost to damage. Not all of them were messages: acknowledgements are numbered too, and a lost one
+/// delivers its message again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Lost {
+    /// Which.
+    pub seqs: Range<u64>,
+    /// How they were lost.
+    pub why: String,
+}

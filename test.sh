@@ -29,7 +29,7 @@ if [ -n "$long" ]; then
 fi
 export OUTGROW_SEEDS=${OUTGROW_SEEDS:-1000}
 # What each phase sets for itself must not leak in from outside, nor between phases.
-unset RUSTFLAGS RUSTDOCFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR OUTGROW_MUTANT OUTGROW_SEED
+unset RUSTFLAGS RUSTDOCFLAGS CARGO_ENCODED_RUSTFLAGS RUSTC_WORKSPACE_WRAPPER CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR OUTGROW_MUTANT OUTGROW_SEED
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never} CARGO_TERM_PROGRESS_WHEN=never
 export RUST_BACKTRACE=${RUST_BACKTRACE:-1}
 
@@ -122,38 +122,38 @@ package() {
     done
 }
 
-# Each planted bug must make its simulation fail within 200 seeds, where the same build without it passes.
+# Each planted bug must make the simulation that watches over it fail within 200 seeds, where the same build without
+# the bug passes. While a simulation has not landed, the room's own tests stand in for it.
 mutants() {
-    local build=(env RUSTFLAGS="--cfg outgrow_mutants" cargo test --locked --all-features --target-dir target-mutants)
-    local mutant simulation planted=() output=target-mutants/output.txt
-    for mutant in AckBeforeSync:sim_queue SkipEpochCheck:sim_replica ForgetTornTail:sim_queue; do
-        if grep -rqE "Mutant::${mutant%:*}\b" src --include='*.rs' --exclude=mutant.rs; then
-            planted+=("$mutant")
-        else
-            echo "${mutant%:*}: its room has not landed"
+    export RUSTC_WORKSPACE_WRAPPER=$PWD/.ci/rustc-with-mutants
+    local row mutant simulation room where status output=target/mutant.txt
+    for row in AckBeforeSync:sim_queue:log SkipEpochCheck:sim_replica:replica ForgetTornTail:sim_queue:log; do
+        IFS=: read -r mutant simulation room <<<"$row"
+        if ! grep -rqw "Mutant::$mutant" src --include='*.rs' --exclude=mutant.rs; then
+            echo "$mutant: its room has not landed"
+            continue
         fi
-    done
-    [ ${#planted[@]} -gt 0 ] || return 0
-    mkdir -p target-mutants
-    rm -rf target-mutants/tmp # their counts are no part of the report
-    for simulation in $(printf '%s\n' "${planted[@]#*:}" | sort -u); do
-        echo "-- $simulation without a bug"
-        OUTGROW_SEEDS=20 "${build[@]}" --test "$simulation"
-    done
-    for mutant in "${planted[@]}"; do
-        simulation=${mutant#*:}
-        mutant=${mutant%:*}
-        local status=0
-        OUTGROW_MUTANT=$mutant OUTGROW_SEEDS=200 RUST_BACKTRACE=0 \
-            timeout 600 "${build[@]}" --test "$simulation" >"$output" 2>&1 || status=$?
+        where=(--lib "$room::")
+        if [ -e "tests/$simulation.rs" ] || [ -e "tests/$simulation/main.rs" ]; then
+            where=(--test "$simulation")
+        fi
+        OUTGROW_SEEDS=20 cargo test --locked --all-features "${where[@]}" >"$output" 2>&1 || {
+            tail -n 40 "$output"
+            echo "${where[*]} fails without a planted bug too" >&2
+            return 1
+        }
+        status=0
+        OUTGROW_MUTANT=$mutant OUTGROW_SEEDS=200 RUST_BACKTRACE=0 timeout 600 \
+            cargo test --locked --all-features "${where[@]}" >"$output" 2>&1 || status=$?
         # 101 is a failed test; anything else (a build that broke, a hang) is no proof.
         if [ "$status" -ne 101 ] || ! grep -q '^test result: FAILED' "$output"; then
             tail -n 40 "$output"
-            echo "$mutant was NOT caught by $simulation within 200 seeds (status $status)" >&2
+            echo "$mutant was not caught by ${where[*]} within 200 seeds (status $status)" >&2
             return 1
         fi
-        echo "$mutant: caught by $simulation: $(grep -m 1 -oE 'OUTGROW_SEED=[0-9]+' "$output" || grep -m 1 panicked "$output")"
+        echo "$mutant: caught by ${where[*]}: $(grep -m 1 -oE 'OUTGROW_SEED=[0-9]+' "$output" || grep -m 1 FAILED "$output")"
     done
+    unset RUSTC_WORKSPACE_WRAPPER
 }
 
 phase "what is missing" missing

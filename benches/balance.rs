@@ -95,7 +95,7 @@ mod peers {
 
     /// The same with tower: the pick is part of `poll_ready`, the completion of the call's future, which includes the
     /// call of an endpoint that answers at once.
-    pub fn tower(group: &mut BenchmarkGroup<'_, WallTime>, size: usize) {
+    pub(super) fn tower(group: &mut BenchmarkGroup<'_, WallTime>, size: usize) {
         let list = ServiceList::new((0..size).map(|_| Nothing));
         let mut balance = Balance::new(PendingRequestsDiscover::new(list, CompleteOnResponse::default()));
         let mut cx = Context::from_waker(noop_waker_ref());

@@ -237,7 +237,7 @@ struct Shared<B: Balancer, T: Send + Sync + 'static> {
     dice: Dice,
     /// Written only under the lock of `roster`.
     current: Published<Snapshot<B, T>>,
-    roster: Mutex<Roster<Arc<Node<B, T>>>>,
+    roster: Mutex<Roster<SharedNode<B, T>>>,
     refused: AtomicU64,
 }
 
@@ -245,13 +245,13 @@ struct Shared<B: Balancer, T: Send + Sync + 'static> {
 struct Snapshot<B: Balancer, T: Send + Sync + 'static> {
     table: B::Table,
     loads: Box<[Arc<Load>]>,
-    nodes: Box<[Arc<Node<B, T>>]>,
+    nodes: Box<[SharedNode<B, T>]>,
     next_return: Option<Tick>,
 }
 
 impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
     /// Changes the membership and publishes what came of it.
-    fn change<R>(&self, change: impl FnOnce(&mut Roster<Arc<Node<B, T>>>, Tick) -> R) -> R {
+    fn change<R>(&self, change: impl FnOnce(&mut Roster<SharedNode<B, T>>, Tick) -> R) -> R {
         let mut roster = self.roster.lock();
         let now = self.core.env.now();
         let result = change(&mut roster, now);
@@ -261,7 +261,7 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
     }
 
     /// Lets back those whose ejection is over.
-    fn settle(&self, roster: &mut Roster<Arc<Node<B, T>>>, now: Tick) {
+    fn settle(&self, roster: &mut Roster<SharedNode<B, T>>, now: Tick) {
         if roster.settle(now) {
             self.publish(roster);
         }
@@ -285,7 +285,7 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
         }
     }
 
-    fn publish(&self, roster: &Roster<Arc<Node<B, T>>>) {
+    fn publish(&self, roster: &Roster<SharedNode<B, T>>) {
         let members: Vec<Member> = roster.range().map(|seat| seat.member.clone()).collect();
         self.current.store(Snapshot {
             table: self.core.policy.table(&members),
@@ -296,7 +296,7 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
     }
 
     /// What the roster takes: an endpoint's face to the policy, and how to make its node.
-    fn seat(&self, endpoint: Endpoint<T>) -> (Member, impl FnOnce(&Arc<Load>) -> Arc<Node<B, T>>) {
+    fn seat(&self, endpoint: Endpoint<T>) -> (Member, impl FnOnce(&Arc<Load>) -> SharedNode<B, T>) {
         let member = Member::from(&endpoint);
         let (core, pool) = (Arc::clone(&self.core), Weak::clone(&self.me));
         let node = |load: &Arc<Load>| {
@@ -335,6 +335,8 @@ pub(super) struct Node<B: Balancer, T: Send + Sync + 'static> {
     /// Weak, since the pool holds its nodes.
     pool: Weak<Shared<B, T>>,
 }
+
+type SharedNode<B, T> = Arc<Node<B, T>>;
 
 impl<B: Balancer, T: Send + Sync + 'static> Node<B, T> {
     /// Ends a lease.

@@ -1,6 +1,6 @@
 use crate::clock::ManualClock;
 use outgrow::balance::{
-    Balancer, Completion, Endpoint, EndpointState, EndpointStatus, LeastRequest, Load, Member, Outcome,
+    Balancer, Completion, Endpoint, EndpointState, EndpointStatus, Lease, LeastRequest, Load, Member, Outcome,
     OutlierEjection, PickError, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted,
 };
 use outgrow::env::Rng;
@@ -149,13 +149,13 @@ fn a_failure_from_before_the_ejection_is_not_held_against_the_endpoint_after_its
     );
     let leases: Vec<_> = (0..20).map(|_| pool.pick(&ANY).unwrap()).collect();
     let (bad, good): (Vec<_>, Vec<_>) = leases.into_iter().partition(|lease| &**lease.id() == "e0");
-    good.into_iter().for_each(|lease| lease.succeed());
+    good.into_iter().for_each(Lease::succeed);
     let mut bad = bad.into_iter();
-    bad.by_ref().take(2).for_each(|lease| lease.fail());
+    bad.by_ref().take(2).for_each(Lease::fail);
     assert_eq!(find(&pool, "e0").state, EndpointState::Ejected);
-    bad.by_ref().take(3).for_each(|lease| lease.fail());
+    bad.by_ref().take(3).for_each(Lease::fail);
     clock.advance(secs(30));
-    bad.for_each(|lease| lease.fail());
+    bad.for_each(Lease::fail);
     assert_eq!(find(&pool, "e0").state, EndpointState::Active);
     assert_eq!((find(&pool, "e0").failed, find(&pool, "e0").ejections), (10, 1));
 }

@@ -6,27 +6,27 @@ use std::time::Duration;
 
 /// Time that stands still until it is moved, and counts who looks at it. It has no timers: a pool uses none.
 #[derive(Clone, Default)]
-pub struct ManualClock {
+pub(crate) struct ManualClock {
     nanos: Arc<AtomicU64>,
     readings: Arc<AtomicU64>,
 }
 
 impl ManualClock {
-    pub fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: Duration) {
         self.nanos.fetch_add(by.as_nanos() as u64, Relaxed);
     }
 
-    pub fn readings(&self) -> u64 {
+    pub(crate) fn readings(&self) -> u64 {
         self.readings.load(Relaxed)
     }
 
     /// An environment with this time and the randomness that `seed` names.
-    pub fn env(&self, seed: u64) -> Env {
+    pub(crate) fn env(&self, seed: u64) -> Env {
         Env::builder().clock(self.clone()).seed(seed).build()
     }
 
     /// The time, without being counted.
-    pub fn peek(&self) -> Tick {
+    pub(crate) fn peek(&self) -> Tick {
         Tick::from_nanos(self.nanos.load(Relaxed))
     }
 }

@@ -1,6 +1,8 @@
-//! The pool from outside: its promises, against a naive model, and under threads.
+//! The pool from outside: its promises, against a naive model, under threads, and in a simulated world.
+#![allow(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
 
 mod behaviour;
 mod clock;
 mod model;
+mod simulated;
 mod threads;

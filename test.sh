@@ -126,7 +126,7 @@ package() {
 mutants() {
     local build=(env RUSTFLAGS="--cfg outgrow_mutants" cargo test --locked --all-features --target-dir target-mutants)
     local mutant simulation planted=() output=target-mutants/output.txt
-    for mutant in AckBeforeSync:sim_queue SkipEpochCheck:sim_replica ForgetTornTail:sim_queue; do
+    for mutant in AckBeforeSync:sim_queue SkipEpochCheck:sim_replica ForgetTornTail:sim_queue KeepOvertakenRead:sim_cache; do
         if grep -rqE "Mutant::${mutant%:*}\b" src --include='*.rs' --exclude=mutant.rs; then
             planted+=("$mutant")
         else

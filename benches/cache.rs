@@ -103,7 +103,7 @@ fn workload<C: Remember>(criterion: &mut Criterion, name: &str, who: &str, new: 
         let draws = &all[..threads];
         time(&cache, draws, 4 * DRAWS as u64, !hits);
         group.bench_function(who, |b| {
-            b.iter_custom(|operations| time(&cache, draws, operations, !hits))
+            b.iter_custom(|operations| time(&cache, draws, operations, !hits));
         });
     }
 }

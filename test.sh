@@ -127,7 +127,7 @@ package() {
 mutants() {
     export RUSTC_WORKSPACE_WRAPPER=$PWD/.ci/rustc-with-mutants
     local row mutant simulation room where status output=target/mutant.txt
-    for row in AckBeforeSync:sim_queue:log SkipEpochCheck:sim_replica:replica ForgetTornTail:sim_queue:log; do
+    for row in AckBeforeSync:sim_queue:log SkipEpochCheck:sim_replica:replica ForgetTornTail:sim_queue:log KeepOvertakenRead:sim_cache:cache; do
         IFS=: read -r mutant simulation room <<<"$row"
         if ! grep -rqw "Mutant::$mutant" src --include='*.rs' --exclude=mutant.rs; then
             echo "$mutant: its room has not landed"

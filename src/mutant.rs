@@ -14,6 +14,8 @@ pub(crate) enum Mutant {
     SkipEpochCheck,
     /// Recovery keeps what follows a torn frame instead of cutting the log there.
     ForgetTornTail,
+    /// A cached store keeps what a read found although a write has overtaken it.
+    KeepOvertakenRead,
 }
 
 /// Whether `mutant` is planted in this process.
@@ -35,6 +37,7 @@ pub(crate) fn planted(mutant: Mutant) -> bool {
         Ok("AckBeforeSync") => Some(Mutant::AckBeforeSync),
         Ok("SkipEpochCheck") => Some(Mutant::SkipEpochCheck),
         Ok("ForgetTornTail") => Some(Mutant::ForgetTornTail),
+        Ok("KeepOvertakenRead") => Some(Mutant::KeepOvertakenRead),
         Ok(other) => panic!("OUTGROW_MUTANT names no planted bug: {other:?}"),
     }) == Some(mutant)
 }

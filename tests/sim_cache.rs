@@ -1,5 +1,6 @@
 //! The promise of `CachedStore`, on recorded histories of simulated worlds: a read that begins after a commit returned
 //! sees that commit, a session sees what its token names, and when everything is quiet the cache holds no old value.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
 

@@ -72,7 +72,7 @@ impl<K: Hash + Eq, V: Clone> CacheBuilder<K, V> {
     }
 
     /// How many calls of [`get_or_load`](Cache::get_or_load) may wait for loads at once, over all keys, at least 1; more
-    /// fail with [`LoadError::Crowded`](super::LoadError::Crowded). Default: 65,536, about 20 MiB of waiting calls.
+    /// fail with [`LoadError::Crowded`](super::LoadError::Crowded). Default: 65,536.
     pub fn max_waiting(mut self, calls: usize) -> Self {
         self.settings.max_waiting = calls;
         self

@@ -26,8 +26,9 @@ const COARSE_LAG: Duration = Duration::from_millis(20);
 /// soonest first; there is no background thread. Where nothing has a time to live no clock is read.
 ///
 /// A hit hashes the key (SipHash-1-3), takes its shard's lock, for reading only with [`Policy::S3Fifo`](super::Policy::S3Fifo), and clones
-/// the value under it: make `V` cheap to clone, an `Arc` say. An entry takes about `size_of::<(K, V)>()` and 60 bytes
-/// more, 90 with [`Policy::Lru`](super::Policy::Lru) and 50 on top where it expires.
+/// the value under it: make `V` cheap to clone, an `Arc` say. By its layout an entry takes `size_of::<(K, V)>()` and
+/// about 65 bytes more, 100 with [`Policy::Lru`](super::Policy::Lru), and 25 on top where it expires; up to twice that
+/// just after its vectors have doubled.
 ///
 /// ```
 /// use outgrow::cache::Cache;

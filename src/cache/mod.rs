@@ -1,4 +1,25 @@
 //! Remembering: a bounded map in memory, and a store that answers from it.
+//!
+//! [`Cache`] is the map. It never holds more than its capacity, gives up what is least likely to be asked for again
+//! (see [`Policy`]), returns nothing past its time, and loads what is missing once however many ask.
+//! [`CachedStore`] puts it before a [`Store`](crate::store::Store) whose [`Feed`](crate::store::Feed) it follows, so
+//! that a value is forgotten when it is written, here or elsewhere.
+//!
+//! ```
+//! use outgrow::cache::Cache;
+//! use std::time::Duration;
+//! # futures::executor::block_on(async {
+//! let users: Cache<u64, String> = Cache::builder().capacity(1_000).ttl(Duration::from_secs(300)).jitter(0.1).build()?;
+//! let ada = users.get_or_load(&7, |id| async move { Ok::<_, std::io::Error>(format!("user {id}")) }).await?;
+//! assert_eq!((ada.as_str(), users.stats().loads), ("user 7", 1));
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+//! ```
+//!
+//! It counts entries, not bytes; it lives in one process and is empty after a restart; and where each answer must be
+//! the newest across processes, ask the store, or read under a [`CachedSession`].
+//!
+//! The hearts are plain data: `s3fifo` chooses who leaves, `shard` keeps entries and their deadlines, `flight` passes
+//! one loader among those who wait, `stored::stripes` judges which reads may be kept. The rest holds locks and time.
 
 mod builder;
 #[allow(clippy::module_inception, reason = "the room is named after its main type")]

@@ -50,40 +50,60 @@ impl Following {
     }
 }
 
-/// Follows the feed until told to stop. A break empties the cache and starts anew at the newest position.
+/// Follows the feed until told to stop. A break empties the cache, and following starts anew at the newest position.
 async fn follow<S: Store + Feed>(shared: Arc<Shared<S>>, mut stop: oneshot::Receiver<()>, tried: oneshot::Sender<()>) {
-    let keeper = &shared.keeper;
-    let _ended_in_any_case = EndOnDrop(keeper);
+    let _ended_in_any_case = EndOnDrop(&shared.keeper);
     let mut tried = Some(tried);
     loop {
-        let from = shared.store.position();
-        let mut watch = shared.store.watch(from);
-        let first = futures::poll!(watch.next());
-        let fails = matches!(first, Poll::Ready(None | Some(Err(_))));
-        if !fails {
-            keeper.begin(from);
-        }
-        if let Poll::Ready(Some(Ok((at, record)))) = &first {
-            keeper.hear(*at, record);
-        }
-        // Nobody waits for the second try.
-        if let Some(tried) = tried.take() {
-            let _sent = tried.send(());
-        }
-        let mut heard = first.is_ready() && !fails;
-        while !fails {
-            match select(&mut stop, watch.next()).await {
-                Either::Left(_) => return,
-                Either::Right((Some(Ok((at, record))), _)) => keeper.hear(at, &record),
-                Either::Right((Some(Err(_)) | None, _)) => break,
-            }
-            heard = true;
-        }
-        keeper.end();
-        keeper.count_break();
+        let heard = match watch(&shared, &mut stop, &mut tried).await {
+            End::Stopped => return,
+            End::Broke { heard } => heard,
+        };
+        shared.keeper.end();
+        shared.keeper.count_break();
         if !heard && let Either::Left(_) = select(&mut stop, shared.env.sleep(RETRY)).await {
             return;
         }
+    }
+}
+
+/// How one watch of the feed ended.
+enum End {
+    Stopped,
+    Broke { heard: bool },
+}
+
+/// Watches the feed from its newest position until it breaks.
+async fn watch<S: Store + Feed>(
+    shared: &Shared<S>,
+    stop: &mut oneshot::Receiver<()>,
+    tried: &mut Option<oneshot::Sender<()>>,
+) -> End {
+    let from = shared.store.position();
+    let mut feed = shared.store.watch(from);
+    // A feed that fails at once was never followed, not even for a moment.
+    let mut next = futures::poll!(feed.next());
+    if !matches!(next, Poll::Ready(None | Some(Err(_)))) {
+        shared.keeper.begin(from);
+    }
+    if let Some(tried) = tried.take() {
+        // Whoever built the store may have lost patience.
+        let _sent = tried.send(());
+    }
+    let mut heard = false;
+    loop {
+        match next {
+            Poll::Pending => {}
+            Poll::Ready(Some(Ok((at, record)))) => {
+                shared.keeper.hear(at, &record);
+                heard = true;
+            }
+            Poll::Ready(Some(Err(_)) | None) => return End::Broke { heard },
+        }
+        next = match select(&mut *stop, feed.next()).await {
+            Either::Left(_) => return End::Stopped,
+            Either::Right((item, _)) => Poll::Ready(item),
+        };
     }
 }
 

@@ -135,9 +135,11 @@ impl<S: Store + Feed + 'static> CachedStore<S> {
     fn remembered(&self, key: &[u8]) -> Option<Option<Entry>> {
         let found = self.shared.keeper.cache().get(key)?;
         // An entry's own expiry is wall-clock time, which may have jumped since.
-        let expired =
-            matches!(&found, Some(entry) if entry.expires.is_some() && !entry.is_live(self.shared.env.wall()));
-        (!expired).then_some(found)
+        if matches!(&found, Some(entry) if entry.expires.is_some() && !entry.is_live(self.shared.env.wall())) {
+            self.shared.keeper.cache().remove(key);
+            return None;
+        }
+        Some(found)
     }
 
     async fn load(&self, key: &[u8]) -> Result<Option<Entry>> {

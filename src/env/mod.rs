@@ -19,6 +19,8 @@ mod disk;
 mod rng;
 mod spawn;
 mod system;
+#[cfg(test)]
+pub(crate) mod tests;
 #[cfg(feature = "tokio")]
 mod tokio;
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 /// Polls in a row without time moving after which the world is said to run in circles.
-const STANDSTILL: u64 = 100_000_000;
+const STANDSTILL: u64 = if cfg!(test) { 1_000_000 } else { 100_000_000 };
 /// The slot of the future that [`World::run`](super::World::run) was given.
 const ROOT: u32 = 0;
 
@@ -219,6 +219,12 @@ impl Executor {
         drop(wake);
     }
 
+    /// Slots made so far: the most tasks that there were at once, and the root.
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> usize {
+        self.state.lock().slots.len()
+    }
+
     /// Runs `work` between two polls.
     pub(super) fn defer(&self, work: Deferred) {
         self.state.lock().deferred.push_back(work);
@@ -231,7 +237,12 @@ impl Executor {
 
     /// Ends the world: takes away all tasks, and refuses new ones from now on.
     pub(super) fn close(&self) -> Vec<Job> {
-        self.state.lock().closed = true;
+        let mut state = self.state.lock();
+        state.closed = true;
+        // What was put off would hold the world from within.
+        let deferred = std::mem::take(&mut state.deferred);
+        drop(state);
+        drop(deferred);
         self.take(|_| true)
     }
 

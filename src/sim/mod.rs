@@ -35,7 +35,6 @@ mod executor;
 mod faults;
 mod machine;
 mod model;
-mod seeds;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -47,6 +46,5 @@ pub use cut::{Cut, drop_at_every_poll};
 pub use faults::{DiskOp, FaultCounts, FaultKind, Faults, Inject};
 pub use machine::Machine;
 pub use model::{DiskModel, Latency};
-pub use seeds::each_seed;
 pub use trace::Trace;
 pub use world::World;

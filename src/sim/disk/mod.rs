@@ -3,6 +3,8 @@
 mod image;
 mod names;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub(super) use state::DiskState;
 

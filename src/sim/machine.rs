@@ -74,7 +74,8 @@ impl Machine {
     }
 
     /// Cuts the power: drops the machine's tasks, and of what the disk was not made to sync keeps what chance says,
-    /// sector by sector and name by name. What was synced is never lost.
+    /// sector by sector and name by name. What was synced is never lost. A disk operation that somebody else still holds
+    /// in flight has not happened, and fails when polled.
     pub fn crash(&self) {
         self.end(FaultKind::Crash);
     }

@@ -35,10 +35,13 @@ mod executor;
 mod faults;
 mod machine;
 mod model;
+mod seeds;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod timers;
 mod trace;
+mod waker;
 mod wheel;
 mod world;
 
@@ -46,5 +49,6 @@ pub use cut::{Cut, drop_at_every_poll};
 pub use faults::{DiskOp, FaultCounts, FaultKind, Faults, Inject};
 pub use machine::Machine;
 pub use model::{DiskModel, Latency};
+pub use seeds::each_seed;
 pub use trace::Trace;
 pub use world::World;

@@ -73,6 +73,14 @@ fn each_fault_by_chance_is_seen_and_counted() {
             10,
         ),
         (
+            FaultKind::ShortRead,
+            Faults {
+                short_read: 1.0,
+                ..none
+            },
+            0,
+        ),
+        (
             FaultKind::ShortWrite,
             Faults {
                 short_write: 1.0,
@@ -124,6 +132,11 @@ fn faults_have_the_shapes_they_promise() {
         let n = file.write_at(&[2; 500], 0).await.unwrap();
         assert!((1..500).contains(&n), "{n}");
 
+        let mut buf = [0; 500];
+        order(DiskOp::Read, Inject::Short);
+        let n = file.read_at(&mut buf, 0).await.unwrap();
+        assert!((1..500).contains(&n), "{n}");
+
         order(DiskOp::Write, Inject::NoSpace);
         let full = file.write_at(&[3; 500], 0).await.unwrap_err();
         assert_eq!(full.kind(), io::ErrorKind::StorageFull);
@@ -139,7 +152,7 @@ fn faults_have_the_shapes_they_promise() {
     });
     assert_eq!(
         world.faults().to_string(),
-        "read error 1, no space 1, short write 1, stall 1"
+        "read error 1, no space 1, short read 1, short write 1, stall 1"
     );
 }
 

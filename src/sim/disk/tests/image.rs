@@ -125,7 +125,7 @@ impl Model {
     }
 
     /// Checks what a clean read or a crash left in a sector of a file that is `len` long, and takes it over.
-    fn settle(&mut self, n: usize, found: Bytes, len: usize, allowed: Vec<Bytes>) -> Result<(), TestCaseError> {
+    fn settle(&mut self, n: usize, found: Bytes, len: usize, allowed: &[Bytes]) -> Result<(), TestCaseError> {
         let end = len.saturating_sub(n * SECTOR).min(SECTOR);
         let fits = |bytes: &Bytes| bytes[..end] == found[..end] && found[end..].iter().all(|b| *b == 0);
         prop_assert!(allowed.iter().any(fits), "sector {n} holds what it never may");
@@ -141,7 +141,7 @@ impl Model {
                 if n * SECTOR >= self.len {
                     allowed = vec![[0; SECTOR]];
                 }
-                self.settle(n, found[n * SECTOR..][..SECTOR].try_into().unwrap(), self.len, allowed)?;
+                self.settle(n, found[n * SECTOR..][..SECTOR].try_into().unwrap(), self.len, &allowed)?;
                 if (n + 1) * SECTOR <= self.len {
                     self.sectors[n].durable = vec![self.sector(n)];
                 }
@@ -161,7 +161,7 @@ impl Model {
             if self.sectors[n].dirty && n * SECTOR < self.len {
                 allowed.push(self.sector(n));
             }
-            self.settle(n, found[n * SECTOR..][..SECTOR].try_into().unwrap(), len, allowed)?;
+            self.settle(n, found[n * SECTOR..][..SECTOR].try_into().unwrap(), len, &allowed)?;
             self.sectors[n] = Sector {
                 durable: vec![self.sector(n)],
                 dirty: false,

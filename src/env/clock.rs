@@ -136,7 +136,7 @@ pub struct Sleep {
 /// look the same.
 type WakerId = (usize, usize);
 
-pub(crate) fn waker_id(waker: &Waker) -> WakerId {
+fn waker_id(waker: &Waker) -> WakerId {
     (waker.data().addr(), std::ptr::from_ref(waker.vtable()).addr())
 }
 

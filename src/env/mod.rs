@@ -20,11 +20,11 @@ pub(crate) mod files;
 mod rng;
 mod spawn;
 mod system;
+#[cfg(test)]
+pub(crate) mod tests;
 #[cfg(feature = "tokio")]
 mod tokio;
 
-#[cfg(feature = "sim")]
-pub(crate) use clock::waker_id;
 pub use clock::{Clock, Elapsed, Sleep, Tick, TimerId, WallTime};
 pub use disk::{DirLock, Disk, DiskFuture, File, OpenMode, read_exact_at, write_all_at};
 pub use rng::Rng;
@@ -68,11 +68,10 @@ impl Env {
     /// When no tokio runtime is running on this thread.
     #[cfg(feature = "tokio")]
     pub fn tokio() -> io::Result<Env> {
-        Ok(Env::builder().spawn(self::tokio::TokioSpawn::current()?).build())
+        Ok(Env::builder().spawn(tokio::TokioSpawn::current()?).build())
     }
 
     /// Starts from [`Env::system`] and replaces parts of it.
-    #[must_use]
     pub fn builder() -> EnvBuilder {
         EnvBuilder {
             clock: None,
@@ -104,7 +103,6 @@ impl Env {
     ///
     /// # Cancel safety
     /// Dropping the future forgets the timer.
-    #[must_use]
     pub fn sleep_until(&self, at: Tick) -> Sleep {
         Sleep::new(Arc::clone(&self.inner.clock), at)
     }
@@ -113,7 +111,6 @@ impl Env {
     ///
     /// # Cancel safety
     /// Dropping the future forgets the timer.
-    #[must_use]
     pub fn sleep(&self, duration: Duration) -> Sleep {
         self.sleep_until(self.now() + duration)
     }

@@ -14,6 +14,8 @@ pub struct Faults {
     pub write_error: f64,
     /// A write, or a change of length or name that takes space, fails (ENOSPC). Nothing was changed.
     pub no_space: f64,
+    /// A read gives only a part of what is there, at least one byte.
+    pub short_read: f64,
     /// A write takes only a part of what it was given, at least one byte, and says so.
     pub short_write: f64,
     /// A sync fails (EIO). What it should have made durable stays readable and is lost at a crash, whatever later
@@ -36,7 +38,7 @@ pub enum Inject {
     Fail,
     /// The operation fails with ENOSPC.
     NoSpace,
-    /// A write is short; any other operation fails.
+    /// A read or write is short; any other operation fails.
     Short,
     /// The operation takes longer by this much.
     Stall(Duration),
@@ -127,7 +129,9 @@ pub enum FaultKind {
     WriteError,
     /// There was no space, by chance, by order, or because the disk is full.
     NoSpace,
-    /// A write was short.
+    /// A read was short, though not at the end of the file.
+    ShortRead,
+    /// A write was short, by chance, by order, or because no more fits on the disk.
     ShortWrite,
     /// A sync failed.
     SyncError,
@@ -155,10 +159,11 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind, in order.
-    pub const ALL: [FaultKind; 15] = [
+    pub const ALL: [FaultKind; 16] = [
         FaultKind::ReadError,
         FaultKind::WriteError,
         FaultKind::NoSpace,
+        FaultKind::ShortRead,
         FaultKind::ShortWrite,
         FaultKind::SyncError,
         FaultKind::BitFlip,
@@ -180,6 +185,7 @@ impl FaultKind {
             FaultKind::ReadError => "read error",
             FaultKind::WriteError => "write error",
             FaultKind::NoSpace => "no space",
+            FaultKind::ShortRead => "short read",
             FaultKind::ShortWrite => "short write",
             FaultKind::SyncError => "sync error",
             FaultKind::BitFlip => "bit flip",

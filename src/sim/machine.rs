@@ -9,7 +9,6 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::task::Waker;
 
 /// The wall clock at the start of every world: 2026-01-01, in milliseconds since 1970.
@@ -75,7 +74,8 @@ impl Machine {
     }
 
     /// Cuts the power: drops the machine's tasks, and of what the disk was not made to sync keeps what chance says,
-    /// sector by sector and name by name. What was synced is never lost.
+    /// sector by sector and name by name. What was synced is never lost. A disk operation that somebody else still holds
+    /// in flight has not happened, and fails when polled.
     pub fn crash(&self) {
         self.end(FaultKind::Crash);
     }
@@ -130,7 +130,9 @@ impl Machine {
 
     /// Makes this machine's wall clock jump by so many milliseconds, on top of earlier jumps.
     pub fn skew_wall(&self, millis: i64) {
-        self.state.skew.fetch_add(millis, Ordering::Relaxed);
+        let mut skew = self.state.skew.lock();
+        *skew = skew.saturating_add(millis);
+        drop(skew);
         self.state.executor.fault(FaultKind::ClockSkew, 1, &self.state.name);
     }
 
@@ -161,7 +163,8 @@ pub(super) struct MachineState {
     pub(super) name: Arc<str>,
     pub(super) disk: Mutex<DiskState>,
     rng: Mutex<Rng>,
-    skew: AtomicI64,
+    /// Milliseconds that the wall clock is ahead.
+    skew: Mutex<i64>,
     present: Mutex<Option<Present>>,
 }
 
@@ -177,7 +180,7 @@ impl MachineState {
             name: name.into(),
             disk: Mutex::new(DiskState::new(rng.fork("disk"))),
             rng: Mutex::new(rng),
-            skew: AtomicI64::new(0),
+            skew: Mutex::new(0),
             present: Mutex::new(None),
         }
     }
@@ -261,7 +264,7 @@ impl Clock for SimClock {
 
     fn wall(&self) -> WallTime {
         let since = i64::try_from(self.now().as_nanos() / 1_000_000).unwrap_or(i64::MAX);
-        let skew = self.machine.skew.load(Ordering::Relaxed);
+        let skew = *self.machine.skew.lock();
         let wall = START.saturating_add(since).saturating_add(skew);
         WallTime::from_millis(u64::try_from(wall).unwrap_or(0))
     }

@@ -36,10 +36,12 @@ mod faults;
 mod machine;
 mod model;
 mod seeds;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod timers;
 mod trace;
+mod waker;
 mod wheel;
 mod world;
 

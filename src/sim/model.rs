@@ -71,7 +71,7 @@ impl Latency {
 
     /// One draw. A whole number of nanoseconds, at least one, so that time passes with every operation.
     pub(super) fn draw(&self, bytes: u64, rng: &mut Rng) -> Duration {
-        let transfer = self.per_mib.as_nanos() as f64 * bytes as f64 / (1 << 20) as f64;
+        let transfer = self.per_mib.as_nanos() as f64 * bytes as f64 / f64::from(1 << 20);
         let mean = self.base.as_nanos() as f64 + transfer;
         let nanos = mean * (1.0 + self.jitter * (2.0 * rng.unit() - 1.0));
         Duration::from_nanos((nanos as u64).max(1))

@@ -1,4 +1,4 @@
-use super::executor::TaskId;
+use super::tasks::TaskId;
 use super::wheel::Wheel;
 use crate::env::{Tick, TimerId};
 use std::task::Waker;

@@ -159,6 +159,11 @@ impl World {
         self.owner.executor.record(on);
     }
 
+    #[cfg(test)]
+    pub(super) fn executor(&self) -> &Executor {
+        &self.owner.executor
+    }
+
     fn deadlock(&self) -> String {
         let (count, names) = self.owner.executor.pending(NAMED);
         let more = count - names.len();

@@ -50,7 +50,7 @@ impl Capture {
     }
 }
 
-/// Un-synced sectors that a crash kept and lost.
+/// Un-synced sectors, or names, that a crash kept and lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fate {
     pub(super) kept: u64,
@@ -101,6 +101,9 @@ impl Image {
                     (first..(page + 1) * PAGE / SECTOR).for_each(|sector| self.touch(sector));
                 }
             }
+            // What a failed sync left behind there is cut as well, and must not come back after the next sync.
+            let stale: Vec<_> = self.unsynced.range(len / SECTOR..).map(|(at, _)| *at).collect();
+            stale.into_iter().for_each(|sector| self.touch(sector));
             self.zero_from(len);
         }
         self.len = len;
@@ -173,10 +176,9 @@ impl Image {
 
     /// Forgets the clean pages: those of a failed sync go back to what is durable.
     pub(super) fn drop_cache(&mut self) {
-        let stale: Vec<_> = self.unsynced.extract_if(.., |_, sector| !sector.dirty).collect();
-        for (at, sector) in stale {
-            self.restore(at, sector.durable.as_deref());
-        }
+        let clean = self.unsynced.iter().filter(|(_, sector)| !sector.dirty);
+        let clean: Vec<_> = clean.map(|(at, _)| *at).collect();
+        clean.into_iter().for_each(|at| self.reload(at));
     }
 
     /// Leaves what a power cut leaves: every un-synced sector kept or lost, and any length between the durable and the
@@ -224,8 +226,7 @@ impl Image {
                     .get_or_insert_with(|| Box::new([0; SECTOR as usize]));
                 durable[(byte % SECTOR) as usize] ^= mask;
                 if !entry.get().dirty {
-                    let sector = entry.remove();
-                    self.restore(at, sector.durable.as_deref());
+                    self.reload(at);
                 }
             }
             Entry::Vacant(_) if byte >= self.len => return false,
@@ -265,6 +266,20 @@ impl Image {
                     .expect("a page is whole sectors")
             }
             None => [0; SECTOR as usize],
+        }
+    }
+
+    /// Reads a clean sector from the device again.
+    fn reload(&mut self, at: u64) {
+        let whole = (at + 1) * SECTOR <= self.len;
+        // Past its end the readers' image stays zero, so a sector that reaches beyond may still differ.
+        let durable = match whole {
+            true => self.unsynced.remove(&at).and_then(|sector| sector.durable),
+            false => self.unsynced.get(&at).and_then(|sector| sector.durable.clone()),
+        };
+        if at * SECTOR < self.len {
+            self.restore(at, durable.as_deref());
+            self.zero_from(self.len);
         }
     }
 

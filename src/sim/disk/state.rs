@@ -159,6 +159,7 @@ impl DiskState {
             (op.reads(), faults.read_error, FaultKind::ReadError),
             (op.changes(), faults.write_error, FaultKind::WriteError),
             (op.takes_space(), faults.no_space, FaultKind::NoSpace),
+            (op == DiskOp::Read, faults.short_read, FaultKind::ShortRead),
             (op == DiskOp::Write, faults.short_write, FaultKind::ShortWrite),
             (op.syncs(), faults.sync_error, FaultKind::SyncError),
             (op == DiskOp::Sync, faults.bit_flip, FaultKind::BitFlip),
@@ -186,6 +187,7 @@ impl Verdict {
             ..none
         };
         match fault {
+            Inject::Short if op == DiskOp::Read => fails(FaultKind::ShortRead),
             Inject::Short if op == DiskOp::Write => fails(FaultKind::ShortWrite),
             Inject::Fail | Inject::Short => fails(failure),
             Inject::NoSpace => fails(FaultKind::NoSpace),

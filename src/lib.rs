@@ -47,6 +47,7 @@ pub mod hash;
 mod log;
 mod mutant;
 pub mod queue;
+pub mod replica;
 pub mod shard;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -86,8 +86,8 @@ impl FeedBuffer {
     }
 
     /// Adds a record, tells the synchronous followers, then wakes the others. Calls come in the order of positions.
-    pub(crate) fn push(&self, at: Position, record: Record) {
-        let record = Arc::new(record);
+    pub(crate) fn push(&self, at: Position, record: impl Into<Arc<Record>>) {
+        let record = record.into();
         let mut state = self.state.lock();
         state.newest = at;
         state.records.push_back((at, Arc::clone(&record)));

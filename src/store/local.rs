@@ -2,7 +2,7 @@ use super::{
     Batch, Capability, Engine, Entry, Feature, Feed, FeedBuffer, Follower, LogId, MemoryEngine, Position, Receipt,
     Record, Result, Scan, Store, Token, is_reserved, resolve,
 };
-use crate::env::Env;
+use crate::env::{Env, WallTime};
 use crate::sync::Mutex;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -204,29 +204,33 @@ pub(crate) fn scan_engine<'a>(
     env: &'a Env,
     scan: Scan,
 ) -> BoxStream<'a, Result<(Bytes, Entry)>> {
+    scan_pages(scan, move |scan| Ok((engine.scan(scan)?, env.wall())))
+}
+
+/// Walks pages that `fetch` gives, with the time by which expiry is judged, leaving out what has expired and what the
+/// crate keeps for itself.
+pub(crate) fn scan_pages<'a>(
+    scan: Scan,
+    mut fetch: impl FnMut(&Scan) -> Result<(Vec<(Bytes, Entry)>, WallTime)> + Send + 'a,
+) -> BoxStream<'a, Result<(Bytes, Entry)>> {
     let limit = scan.limit;
     // What is hidden does not count, so a page may bring less than the limit and the next one is asked for.
     let page = scan.page.min(limit);
-    let pages = stream::try_unfold(Some(scan.page(page).limit(usize::MAX)), move |scan| async move {
-        let Some(scan) = scan else { return Ok(None) };
-        let page = engine.scan(&scan)?;
-        let rest = match page.last() {
+    let mut next = Some(scan.page(page).limit(usize::MAX));
+    let pages = std::iter::from_fn(move || {
+        let scan = next.take()?;
+        let (page, now) = match fetch(&scan) {
+            Ok(page) => page,
+            Err(error) => return Some(vec![Err(error)]),
+        };
+        next = match page.last() {
             Some((last, _)) if page.len() >= scan.page => Some(scan.after(last.clone(), 0)),
             _ => None,
         };
-        Ok::<_, super::Error>(Some((page, rest)))
+        let visible = page
+            .into_iter()
+            .filter(|(key, entry)| entry.is_live(now) && !is_reserved(key));
+        Some(visible.map(Ok).collect())
     });
-    let entries = pages.flat_map(move |page| {
-        let now = env.wall();
-        stream::iter(match page {
-            Ok(page) => {
-                let visible = page
-                    .into_iter()
-                    .filter(|(key, entry)| entry.is_live(now) && !is_reserved(key));
-                visible.map(Ok).collect::<Vec<_>>()
-            }
-            Err(error) => vec![Err(error)],
-        })
-    });
-    entries.take(limit).boxed()
+    stream::iter(pages.flatten()).take(limit).boxed()
 }

@@ -47,6 +47,7 @@ pub use error::{Effect, Error, Result, Retry};
 pub use ext::StoreExt;
 pub(crate) use feed::FeedBuffer;
 pub use feed::{Feed, Follower};
+pub(crate) use local::scan_pages;
 pub use local::{LocalStore, LocalStoreBuilder};
 pub use memory::MemoryEngine;
 pub use position::{LogId, Position, Version};

@@ -185,8 +185,8 @@ fn a_dropped_operation_has_happened_or_not_or_in_part() {
 
 #[test]
 fn an_operation_of_the_dead_does_nothing_later() {
-    for how in [Machine::crash, Machine::kill] {
-        let (world, machine, file) = with_file(1, b"old");
+    for (seed, how) in (0..20).flat_map(|seed| [(seed, Machine::crash as fn(&Machine)), (seed, Machine::kill)]) {
+        let (world, machine, file) = with_file(seed, b"old");
         let mut write = file.write_at(b"new", 0);
         assert!((&mut write).now_or_never().is_none());
         how(&machine);

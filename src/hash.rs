@@ -1,9 +1,6 @@
 //! Stable keyed hashing: the same key gives the same hash in every process and release.
 
-#![allow(clippy::disallowed_types, reason = "this is where a map gets an order that repeats")]
-
 use siphasher::sip::SipHasher13;
-use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
 
 /// SipHash-1-3 under a key (Aumasson and Bernstein, 2012): stable across processes, platforms and releases, and not
@@ -59,10 +56,3 @@ impl BuildHasher for KeyedHash {
         self.sip
     }
 }
-
-/// A hash map whose order depends on its history alone, so that a simulation repeats. Give it a random key
-/// (`KeyedHash::new` from `env.rng`) where strangers choose the keys.
-pub(crate) type StableMap<K, V> = HashMap<K, V, KeyedHash>;
-
-/// The set that goes with [`StableMap`].
-pub(crate) type StableSet<K> = HashSet<K, KeyedHash>;

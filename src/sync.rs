@@ -8,7 +8,7 @@ mod waiters;
 
 pub(crate) use counter::{Counter, STRIPES, stripe};
 pub(crate) use crossbeam::utils::CachePadded;
-pub(crate) use epoch::{Pin, Published, pin};
+pub(crate) use epoch::{Published, pin};
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 pub(crate) use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};

@@ -268,7 +268,7 @@ impl State {
             } => {
                 self.subscribed(*id, topic, name, 0);
                 self.replay_on(*id, |standing, messages| {
-                    standing.replay_standing(*cursor, open, messages)
+                    standing.replay_standing(*cursor, open, messages);
                 });
             }
         }

@@ -250,7 +250,7 @@ impl Actor {
                 round,
                 how,
             } => self.on_sent(epoch, node, round, &how),
-            Event::Checkpointed(seq, result) => self.on_checkpoint(seq, result),
+            Event::Checkpointed(seq, result) => self.on_checkpoint(seq, &result),
             Event::Released => {}
         }
         Ok(())

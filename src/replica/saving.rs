@@ -67,7 +67,7 @@ impl Actor {
         self.events.push(wait.boxed());
     }
 
-    pub(super) fn on_checkpoint(&mut self, seq: u64, result: std::io::Result<()>) {
+    pub(super) fn on_checkpoint(&mut self, seq: u64, result: &std::io::Result<()>) {
         self.checkpoints.running = false;
         if result.is_err() {
             // Try again before as much has gathered once more.

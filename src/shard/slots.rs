@@ -59,7 +59,7 @@ impl SlotTable {
     #[must_use]
     pub fn slot(&self, key: &[u8]) -> usize {
         let hash = u128::from(self.hash.hash(tagged(key)));
-        (hash * self.owners.len() as u128 >> 64) as usize
+        ((hash * self.owners.len() as u128) >> 64) as usize
     }
 
     /// The shard of each slot.

@@ -31,8 +31,6 @@ const BESIDE: &str = "sim";
 const LIFTED: &[(&str, &str, &str)] = &[
     ("src/env/system.rs", "", "it is the operating system's side of `Env`"),
     ("src/env/tokio.rs", "tokio", "it is tokio's side of `Env`"),
-    ("src/hash.rs", "HashMap", "it gives a map an order that repeats"),
-    ("src/hash.rs", "HashSet", "it gives a set an order that repeats"),
     (
         "src/mutant.rs",
         "std::env",

@@ -15,7 +15,7 @@ fn local(env: &Env) -> Local {
     LocalStore::builder(MemoryEngine::new()).env(env.clone()).build()
 }
 
-async fn open(env: &Env, shards: &[(&str, &Local)]) -> crate::store::Result<ShardedStore<Local>> {
+async fn open(env: &Env, shards: &[(&str, &Local)]) -> Result<ShardedStore<Local>> {
     let builder = ShardedStore::builder(SlotTable::new(256)).env(env.clone());
     let add =
         |builder: ShardedStoreBuilder<_, _>, (name, store): &(&str, &Local)| builder.shard(*name, Local::clone(store));

@@ -2,6 +2,8 @@
 //! or never: no write that a majority acknowledged is lost, no session goes back in time, no two primaries acknowledge at
 //! once, and when the faults stop, all nodes agree.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

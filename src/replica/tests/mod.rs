@@ -3,7 +3,6 @@
 mod disks;
 
 use super::*;
-use crate::env::Env;
 use crate::sim::{DiskOp, Inject, Machine, World};
 use crate::store::{Batch, Error, Expect, Feed, Position, Store, StoreExt, Version};
 use crate::sync::Mutex;

@@ -194,7 +194,10 @@ struct Named(u64);
 impl Drop for Named {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("this was seed {}", self.0);
+            #[expect(clippy::print_stderr, reason = "whoever sees the test fail needs the seed")]
+            {
+                eprintln!("this was seed {}", self.0);
+            }
         }
     }
 }

@@ -174,9 +174,9 @@ fn move_with_fault(op: DiskOp, nth: u64, kill: bool) -> bool {
         }
     });
     if kill {
-        disk.crash()
+        disk.crash();
     } else {
-        disk.kill()
+        disk.kill();
     }
     drop(start);
     let found = world.run(async {

@@ -145,7 +145,9 @@ fn jitter_spreads_what_was_loaded_together() {
         .env(clock.env())
         .build()
         .unwrap();
-    (0..400).for_each(|key| drop(cache.insert(key, ())));
+    (0..400).for_each(|key| {
+        let _old = cache.insert(key, ());
+    });
     clock.advance(Duration::from_millis(7_500));
     let left = (0..400).filter(|key| cache.contains(key)).count();
     // Half of them on average, with a deviation of 10: ten deviations.
@@ -161,7 +163,9 @@ fn later_writes_free_what_expired_two_at_a_time() {
     }
     clock.advance(Duration::from_secs(1));
     assert_eq!((cache.get(&7), cache.len()), (None, 400));
-    (1_000..1_200).for_each(|key| drop(cache.insert(key, key)));
+    (1_000..1_200).for_each(|key| {
+        let _old = cache.insert(key, key);
+    });
     assert_eq!(cache.len(), 200);
     let stats = cache.stats();
     assert_eq!((stats.expirations, stats.evictions, stats.inserts), (400, 0, 600));
@@ -171,7 +175,9 @@ fn later_writes_free_what_expired_two_at_a_time() {
 fn what_expired_leaves_before_what_lives() {
     let clock = HandClock::new(Duration::ZERO);
     let cache: Cache<u32, u32> = Cache::builder().capacity(10).env(clock.env()).build().unwrap();
-    (0..9).for_each(|key| drop(cache.insert(key, key)));
+    (0..9).for_each(|key| {
+        let _old = cache.insert(key, key);
+    });
     cache.insert_with(9, 9, InsertOptions::new().ttl(Duration::from_secs(1)));
     clock.advance(Duration::from_secs(1));
     cache.insert(10, 10);

@@ -125,8 +125,7 @@ fn a_damaged_checkpoint_costs_nothing_but_time() {
     let newest = machine
         .files()
         .into_iter()
-        .filter(|name| name.contains("checkpoint-"))
-        .next_back()
+        .rfind(|name| name.contains("checkpoint-"))
         .unwrap();
     assert!(machine.flip_bit(&newest, 4_000));
     let db = small(&scene);

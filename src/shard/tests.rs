@@ -164,6 +164,10 @@ fn move_with_fault(op: DiskOp, nth: u64, kill: bool) -> bool {
     let moved = world.run(async { start.add_shard("c", c.clone()).await.is_ok() });
     let hit = world.faults().total() > before;
     assert_eq!(moved, !hit);
+    if !hit {
+        // The move does not do so many of these operations.
+        return false;
+    }
     // What is acknowledged now has to be there after the next opening, whichever map that finds.
     world.run(async {
         for k in 100..120 {
@@ -190,7 +194,7 @@ fn move_with_fault(op: DiskOp, nth: u64, kill: bool) -> bool {
     });
     let found: BTreeMap<_, _> = found.into_iter().map(|(key, entry)| (key, entry.version)).collect();
     assert_eq!(found, model, "{op:?} {nth} {kill}");
-    hit
+    true
 }
 
 #[test]

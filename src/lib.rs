@@ -44,6 +44,13 @@ pub mod cache;
 mod codec;
 pub mod env;
 pub mod hash;
+/// Doors for fuzz targets, which live outside the crate: no part of its interface.
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub mod hooks {
+    pub use crate::log::hooks::{entries, recover, sample_segment};
+    pub use crate::queue::hooks::recode;
+}
 mod log;
 mod mutant;
 pub mod queue;

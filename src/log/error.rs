@@ -7,9 +7,12 @@ pub(crate) enum LogError {
     /// The disk has no room; what was asked is not in the log and will not be.
     #[error("the disk has no room for more of the log")]
     Full,
-    /// More bytes wait for the disk than the log may hold; nothing was taken. Wait for [`Log::room`](super::Log::room).
-    #[error("more than {limit} bytes wait for the disk")]
+    /// More bytes would wait for the disk than the log may hold; nothing was taken. Wait for
+    /// [`Log::room`](super::Log::room).
+    #[error("{len} bytes more would make over {limit} that wait for the disk")]
     Busy {
+        /// What it needs.
+        len: usize,
         /// The bound, [`LogOptions::buffer_bytes`](super::LogOptions::buffer_bytes).
         limit: usize,
     },

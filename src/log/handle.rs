@@ -94,8 +94,8 @@ impl Log {
             return Ok(Append { seqs, done: None });
         }
         let limit = shared.options.buffer_bytes;
-        if state.waiting > 0 && state.waiting + len > limit {
-            return Err(LogError::Busy { limit });
+        if !state.has_room(len, limit) {
+            return Err(LogError::Busy { len, limit });
         }
         let (done, wait) = oneshot::channel();
         state.next = seqs.end;
@@ -111,15 +111,16 @@ impl Log {
         Ok(Append { seqs, done: Some(wait) })
     }
 
-    /// Waits until the buffer has room again after [`LogError::Busy`], or the log takes nothing more.
+    /// Waits until the buffer has room for `len` bytes after [`LogError::Busy`], or the log takes nothing more.
     ///
     /// # Cancel safety
     /// Dropping it leaves nothing behind.
-    pub(crate) async fn room(&self) {
+    pub(crate) async fn room(&self, len: usize) {
         let shared = &self.handle.shared;
+        let limit = shared.options.buffer_bytes;
         let has_room = || {
             let state = shared.state.lock();
-            (state.phase != Phase::Open || state.waiting < shared.options.buffer_bytes).then_some(())
+            (state.phase != Phase::Open || state.has_room(len, limit)).then_some(())
         };
         shared.room.wait(has_room).await;
     }

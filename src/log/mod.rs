@@ -20,6 +20,8 @@ mod committer;
 mod error;
 mod frame;
 mod handle;
+#[cfg(feature = "sim")]
+pub mod hooks;
 mod index;
 mod open;
 mod reader;

@@ -214,6 +214,11 @@ impl State {
         }
     }
 
+    /// Whether `len` bytes more may wait; one append always may when nothing waits.
+    pub(super) fn has_room(&self, len: usize, limit: usize) -> bool {
+        self.waiting == 0 || self.waiting + len <= limit
+    }
+
     /// The newest segment has grown.
     pub(super) fn wrote(&mut self, bytes: u64) {
         self.stats.written += bytes;

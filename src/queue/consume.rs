@@ -1,7 +1,7 @@
 //! How the durable queue gives messages out, and what becomes of them.
 
 use super::record::{Record, SubId, encode_message};
-use super::shell::{Effect, Shell};
+use super::shell::{Core, Effect, Shell};
 use super::standing::{Lease, Lost, Standing};
 use super::state::Dying;
 use super::{
@@ -40,14 +40,17 @@ impl Shell {
         };
         let mut over = self.env.sleep(wait);
         loop {
-            let look = || match self.take(id, max) {
+            let look = || match self.take(id, max.max(1)) {
                 Ok(leases) if leases.is_empty() => None,
                 taken => Some(taken),
             };
             let looking = pin!(waiters.wait(look));
             match select(looking, over).await {
                 Either::Left((leases, rest)) => {
-                    let deliveries = self.read(wanted, id, leases?).await?;
+                    let leases = leases?;
+                    // Not within the look: whoever looks is on the list of those who wait, and would wake itself.
+                    self.nudge(self.core.lock(), id);
+                    let deliveries = self.read(wanted, id, leases).await?;
                     if !deliveries.is_empty() {
                         return Ok(deliveries);
                     }
@@ -61,10 +64,7 @@ impl Shell {
 
     fn take(&self, id: SubId, max: usize) -> Result<Vec<Lease>> {
         self.check()?;
-        let mut core = self.core.lock();
-        let leases = core.state.take(self.env.now(), id, max);
-        self.nudge(core, id);
-        Ok(leases)
+        Ok(self.core.lock().state.take(self.env.now(), id, max))
     }
 
     async fn read(self: &Arc<Self>, wanted: &Subscription, id: SubId, leases: Vec<Lease>) -> Result<Vec<RawDelivery>> {
@@ -218,13 +218,16 @@ impl Shell {
         let dead: Arc<str> = dead_letters(&topic).into();
         let copy = encode_message(&dead, &letter);
         let acked = Record::Acked { id, seqs: vec![seq] };
-        let effect = || Effect::Buried {
-            id,
-            seq,
-            topic: Arc::clone(&dead),
-            entry: copy.clone(),
+        let make = |_: &mut Core| {
+            let effect = Effect::Buried {
+                id,
+                seq,
+                topic: Arc::clone(&dead),
+                entry: copy.clone(),
+            };
+            (vec![copy.clone(), acked.encode()], effect)
         };
-        let append = self.append(vec![copy.clone(), acked.encode()], effect).await?;
+        let append = self.append(make).await?;
         open.dying = None;
         append.done().await?;
         let mut core = self.core.lock();

@@ -5,7 +5,7 @@ use super::shell::{Core, Effect, Shell};
 use super::state::State;
 use super::{
     Capability, DeliveryToken, Error, Lost, Message, OpenReport, Queue, QueueStats, RawDelivery, Receipt, Result,
-    Settle, Subscription, Topic,
+    Settle, Start, Subscription, Topic,
 };
 use crate::env::Env;
 use crate::log::{Item, Log, LogOptions};
@@ -234,11 +234,14 @@ impl Queue for DurableQueue {
             });
         }
         let topic: Arc<str> = topic.into();
-        let effect = || Effect::Sent {
-            topic: Arc::clone(&topic),
-            entries: entries.clone(),
+        let make = |_: &mut Core| {
+            let effect = Effect::Sent {
+                topic: Arc::clone(&topic),
+                entries: entries.clone(),
+            };
+            (entries.clone(), effect)
         };
-        let append = shell.append(entries.clone(), effect).await?;
+        let append = shell.append(make).await?;
         let receipts = append.seqs().map(Receipt::new).collect();
         append.done().await?;
         Ok(receipts)
@@ -263,17 +266,27 @@ impl Queue for DurableQueue {
             }
             core.state.new_id()
         };
-        let record = Record::Subscribed {
-            id,
-            topic: topic.to_owned(),
-            name: name.to_owned(),
-            start: subscription.start,
+        let make = |core: &mut Core| {
+            // What is before this has been settled by everybody, or comes after it in the state.
+            let first = || {
+                core.state
+                    .oldest_of(topic)
+                    .unwrap_or(core.settled_end(shell.log.durable()))
+            };
+            let from = match subscription.start {
+                Start::First => Some(first()),
+                Start::Now => None,
+            };
+            let record = Record::Subscribed {
+                id,
+                topic: topic.to_owned(),
+                name: name.to_owned(),
+                from,
+            };
+            let wanted = subscription.clone();
+            (vec![record.encode()], Effect::Subscribed { id, wanted, from })
         };
-        let wanted = || Effect::Subscribed {
-            id,
-            wanted: subscription.clone(),
-        };
-        shell.append(vec![record.encode()], wanted).await?.done().await?;
+        shell.append(make).await?.done().await?;
         let mut core = shell.core.lock();
         if let Some(id) = core.state.find(topic, name) {
             core.state.configure(id, subscription);

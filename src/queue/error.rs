@@ -116,7 +116,7 @@ impl From<LogError> for Error {
             LogError::Full => Error::Full {
                 what: "the disk has no room".into(),
             },
-            LogError::Busy { limit } => Error::Full {
+            LogError::Busy { limit, .. } => Error::Full {
                 what: format!("more than {limit} bytes wait for the disk"),
             },
             LogError::Poisoned => Error::Poisoned,

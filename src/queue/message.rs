@@ -97,16 +97,6 @@ pub enum Start {
     Now,
 }
 
-impl Start {
-    /// The first message that a subscription gets whose making has number `seq`.
-    pub(super) fn from(self, seq: u64) -> u64 {
-        match self {
-            Start::First => 0,
-            Start::Now => seq,
-        }
-    }
-}
-
 /// A named place in a topic from which messages are received, and how. The name is durable; consumers of one name
 /// compete, and different names each get every message.
 #[derive(Clone, Debug, PartialEq, Eq)]

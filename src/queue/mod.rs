@@ -43,7 +43,12 @@ mod consume;
 mod delivery;
 mod durable;
 mod error;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub mod hooks;
 mod message;
+#[cfg(test)]
+mod model_tests;
 mod pump;
 mod record;
 mod shell;

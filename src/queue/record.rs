@@ -1,6 +1,6 @@
 //! What the queue writes into its log, one record an entry.
 
-use super::{Message, Start};
+use super::Message;
 use crate::codec::{Malformed, Reader, put_bytes, put_varint};
 use bytes::Bytes;
 
@@ -12,12 +12,12 @@ pub(super) type SubId = u32;
 pub(super) enum Record {
     /// A message was sent.
     Message { topic: String, message: Message },
-    /// A subscription was made.
+    /// A subscription was made; it gets messages from number `from` on, or from its own.
     Subscribed {
         id: SubId,
         topic: String,
         name: String,
-        start: Start,
+        from: Option<u64>,
     },
     /// Messages were delivered, each for the so-manieth time.
     Delivered { id: SubId, attempts: Vec<(u64, u32)> },
@@ -44,15 +44,13 @@ impl Record {
     pub(super) fn encode(&self) -> Bytes {
         match self {
             Record::Message { topic, message } => encode_message(topic, message),
-            Record::Subscribed { id, topic, name, start } => {
+            Record::Subscribed { id, topic, name, from } => {
                 let mut out = vec![SUBSCRIBED];
                 put_varint(&mut out, (*id).into());
                 put_bytes(&mut out, topic.as_bytes());
                 put_bytes(&mut out, name.as_bytes());
-                out.push(match start {
-                    Start::First => 0,
-                    Start::Now => 1,
-                });
+                // Numbers begin at 1.
+                put_varint(&mut out, from.unwrap_or(0));
                 out.into()
             }
             Record::Delivered { id, attempts } => {
@@ -100,11 +98,7 @@ impl Record {
                 id: id(&mut input)?,
                 topic: string(&mut input)?,
                 name: string(&mut input)?,
-                start: match input.byte()? {
-                    0 => Start::First,
-                    1 => Start::Now,
-                    _ => return Err(Malformed("a subscription that starts nowhere")),
-                },
+                from: Some(input.varint()?).filter(|from| *from > 0),
             },
             DELIVERED => Record::Delivered {
                 id: id(&mut input)?,
@@ -219,7 +213,13 @@ mod tests {
                 id: 7,
                 topic: "mail".into(),
                 name: "mailer".into(),
-                start: Start::Now,
+                from: Some(300),
+            },
+            Record::Subscribed {
+                id: 8,
+                topic: "mail".into(),
+                name: String::new(),
+                from: None,
             },
             Record::Delivered {
                 id: 1,

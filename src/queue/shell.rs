@@ -63,6 +63,7 @@ pub(super) enum Effect {
     Subscribed {
         id: SubId,
         wanted: Subscription,
+        from: Option<u64>,
     },
     Buried {
         id: SubId,
@@ -165,8 +166,8 @@ impl Core {
                 seqs.zip(entries)
                     .for_each(|(seq, entry)| self.sent(seq, &topic, entry, news));
             }
-            Effect::Subscribed { id, wanted } => {
-                let from = wanted.start.from(seqs.start);
+            Effect::Subscribed { id, wanted, from } => {
+                let from = from.unwrap_or(seqs.start);
                 self.state.subscribed(id, &wanted.topic, &wanted.name, from);
             }
             Effect::Buried { id, seq, topic, entry } => {
@@ -220,24 +221,26 @@ impl Shell {
         }
     }
 
-    /// Appends entries whose `effect` is to happen once they are durable. Waits for room in the log's buffer.
-    pub(super) async fn append(self: &Arc<Self>, entries: Vec<Bytes>, effect: impl Fn() -> Effect) -> Result<InFlight> {
+    /// Appends what `make` makes under the lock, whose effect is to happen once it is durable. Waits for room in the
+    /// log's buffer.
+    pub(super) async fn append(self: &Arc<Self>, make: impl Fn(&mut Core) -> (Vec<Bytes>, Effect)) -> Result<InFlight> {
         loop {
-            match self.try_append(entries.clone(), &effect) {
-                Err(LogError::Busy { .. }) => self.log.room().await,
+            match self.try_append(&make) {
+                Err(LogError::Busy { len, .. }) => self.log.room(len).await,
                 appended => return Ok(appended?),
             }
         }
     }
 
-    fn try_append(self: &Arc<Self>, entries: Vec<Bytes>, effect: &impl Fn() -> Effect) -> Result<InFlight, LogError> {
+    fn try_append(self: &Arc<Self>, make: &impl Fn(&mut Core) -> (Vec<Bytes>, Effect)) -> Result<InFlight, LogError> {
         let mut core = self.core.lock();
         if core.closed {
             return Err(LogError::Closed);
         }
+        let (entries, effect) = make(&mut core);
         // Under the lock, so that what is pending is in the order of the log.
         let append = self.log.append(entries)?;
-        let id = core.push(append.seqs(), effect(), self.env.now());
+        let id = core.push(append.seqs(), effect, self.env.now());
         Ok(InFlight {
             shell: Arc::clone(self),
             id,
@@ -250,7 +253,7 @@ impl Shell {
         let entry = record.encode();
         loop {
             match self.log.append(vec![entry.clone()]) {
-                Err(LogError::Busy { .. }) => self.log.room().await,
+                Err(LogError::Busy { len, .. }) => self.log.room(len).await,
                 appended => return Ok(appended?),
             }
         }

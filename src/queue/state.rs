@@ -228,6 +228,11 @@ impl State {
         self.topics.values().filter_map(first).min().unwrap_or(end)
     }
 
+    /// The oldest message kept in one topic.
+    pub(super) fn oldest_of(&self, topic: &str) -> Option<u64> {
+        self.topics.get(topic)?.messages.front().map(|stored| stored.seq)
+    }
+
     /// Where every subscription stands, as records that make older ones of them needless.
     pub(super) fn standings(&self) -> Vec<Record> {
         let record = |standing: &Standing| {
@@ -247,7 +252,7 @@ impl State {
     pub(super) fn replay(&mut self, seq: u64, len: u32, record: &Record) {
         match record {
             Record::Message { topic, .. } => drop(self.message(topic, Stored { seq, len })),
-            Record::Subscribed { id, topic, name, start } => self.subscribed(*id, topic, name, start.from(seq)),
+            Record::Subscribed { id, topic, name, from } => self.subscribed(*id, topic, name, from.unwrap_or(seq)),
             Record::Delivered { id, attempts } => {
                 self.replay_on(*id, |standing, messages| {
                     let each = attempts.iter();

@@ -1,0 +1,179 @@
+//! The durable queue in simulated worlds: producers and consumers, faults of every kind, a machine that crashes at any
+//! await and any disk operation. The oracle is the one that Jepsen uses for queues: of what was attempted, acknowledged
+//! and delivered, nothing acknowledged is lost and nothing is delivered that was not sent.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod ledger;
+mod life;
+
+use ledger::Ledger;
+use life::{Life, SUBSCRIPTIONS};
+use outgrow::env::Rng;
+use outgrow::queue::DurableQueue;
+use outgrow::sim::{DiskOp, FaultKind, Faults, Inject, Machine, Trace, World, each_seed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How often one queue is opened and ended in one world.
+const LIVES: u64 = 8;
+/// Of so many seeds, one has a disk that flips bits; there the oracle allows what the queue reports as lost.
+const ROTTEN: u64 = 4;
+
+struct Run {
+    machine: Machine,
+    rng: Rng,
+    faults: Faults,
+    segment_bytes: u64,
+    cache_bytes: usize,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+impl Run {
+    fn new(world: &World) -> Run {
+        let mut rng = world.rng("run");
+        let rate = [0.0, 0.5, 1.0, 2.0][rng.index(4)];
+        let rotten = world.seed() % ROTTEN == 1;
+        let faults = Faults {
+            read_error: 0.002 * rate,
+            write_error: 0.003 * rate,
+            no_space: 0.01 * rate,
+            short_write: 0.02 * rate,
+            sync_error: 0.004 * rate,
+            bit_flip: if rotten { 0.02 } else { 0.0 },
+            stall: 0.01,
+            stall_for: Duration::from_millis(1 + rng.below(100)),
+        };
+        Run {
+            machine: world.machine("node"),
+            faults,
+            segment_bytes: (8 << 10) << rng.below(3),
+            cache_bytes: rng.index(20_000),
+            ledger: Arc::new(Mutex::new(Ledger::new(rotten))),
+            rng,
+        }
+    }
+
+    async fn open(&self) -> Option<Life> {
+        let queue = DurableQueue::builder()
+            .env(self.machine.env())
+            .segment_bytes(self.segment_bytes)
+            .cache_bytes(self.cache_bytes)
+            .open("data/queue")
+            .await
+            .ok()?;
+        self.ledger.lock().unwrap().opened(queue.opened());
+        Some(Life {
+            queue,
+            env: self.machine.env(),
+            ledger: Arc::clone(&self.ledger),
+        })
+    }
+
+    /// One life of the queue, which ends by chance.
+    async fn live(&mut self, number: u64) {
+        self.machine.skew_wall(self.rng.below(20_000) as i64 - 10_000);
+        let Some(life) = self.open().await else {
+            return self.machine.kill();
+        };
+        if !life.subscribe_all().await {
+            return self.machine.kill();
+        }
+        if self.rng.chance(0.5) {
+            let op = [
+                DiskOp::Write,
+                DiskOp::Sync,
+                DiskOp::SyncDir,
+                DiskOp::Create,
+                DiskOp::Remove,
+                DiskOp::Read,
+            ];
+            let op = op[self.rng.index(op.len())];
+            let end = if self.rng.chance(0.7) {
+                Inject::Crash
+            } else {
+                Inject::Kill
+            };
+            self.machine.inject(op, self.rng.below(60), end);
+        }
+        for producer in 0..1 + self.rng.below(4) {
+            let name = number * 10 + producer;
+            life.spawn(|life| life.produce(name));
+        }
+        for subscription in SUBSCRIPTIONS {
+            for _ in 0..1 + self.rng.below(2) {
+                life.spawn(|life| life.consume(subscription));
+            }
+        }
+        self.machine
+            .env()
+            .sleep(Duration::from_micros(self.rng.below(60_000)))
+            .await;
+        match self.rng.below(4) {
+            0 => self.machine.kill(),
+            1 => life.queue.close().await,
+            _ => self.machine.crash(),
+        }
+        self.machine.kill();
+    }
+
+    /// Faults stop, but for crashes still on order; then everything that is left must come.
+    async fn heal(&mut self) {
+        self.machine.set_faults(Faults::default());
+        for _ in 0..=LIVES {
+            self.machine.kill();
+            let Some(life) = self.open().await else { continue };
+            if life.subscribe_all().await && life.drain_all().await {
+                return;
+            }
+        }
+        panic!("the queue does not heal");
+    }
+}
+
+fn simulate(world: &World) {
+    let mut run = Run::new(world);
+    world.run(async {
+        run.machine.set_faults(run.faults);
+        for number in 0..LIVES {
+            run.live(number).await;
+        }
+        run.heal().await;
+    });
+    run.ledger.lock().unwrap().finish();
+}
+
+fn trace_of(seed: u64) -> Trace {
+    let world = World::new(seed);
+    world.record(true);
+    simulate(&world);
+    world.trace()
+}
+
+#[test]
+fn a_seed_is_one_history() {
+    let first = trace_of(2);
+    assert!(first.events > 1_000, "{} events", first.events);
+    assert_eq!(first, trace_of(2));
+    assert_ne!(first.digest, trace_of(3).digest);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost() {
+    let mut worlds = 0;
+    let faults = each_seed(support::SEEDS, |world| {
+        simulate(world);
+        worlds += 1;
+    });
+    support::report("queue simulation", "seeds", worlds);
+    for (kind, count) in faults.iter() {
+        support::report("queue simulation", kind.name(), count);
+        // A hundred of each kind in a thousand seeds; fewer seeds have to keep pace.
+        assert!(
+            count * 10 >= worlds || worlds < 100,
+            "{kind} occurred {count} times in {worlds} seeds"
+        );
+    }
+    assert!(faults.get(FaultKind::Crash) + faults.get(FaultKind::Kill) >= worlds);
+}

@@ -11,6 +11,7 @@ use outgrow::queue::{Delivery, DurableQueue, Queue, Subscription};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+#[cfg(peers)]
 type Group<'a> = BenchmarkGroup<'a, criterion::measurement::WallTime>;
 
 const PAYLOAD: [u8; 100] = [b'x'; 100];

@@ -61,3 +61,7 @@ pub mod sim;
 pub mod store;
 mod sync;
 pub mod system;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -21,7 +21,7 @@ mod error;
 mod frame;
 mod handle;
 #[cfg(feature = "sim")]
-pub mod hooks;
+pub(crate) mod hooks;
 mod index;
 mod open;
 mod reader;

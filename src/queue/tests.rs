@@ -1,5 +1,7 @@
 //! What the durable queue promises beyond the suite.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use super::suite::{self, Subject};
 use super::*;
 use crate::env::Env;

@@ -1,0 +1,288 @@
+//! The database as the web machines see it: a real replicated store, on modelled machines behind a network.
+
+use super::rows::Rows;
+use super::station::{Failure, Host, Work};
+use crate::hardware::Hardware;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use outgrow::balance::{Endpoint, LeastRequest, Pool, Request};
+use outgrow::env::Env;
+use outgrow::replica::{ReadPreference, ReplicatedStore};
+use outgrow::sim::Machine;
+use outgrow::store::{
+    Batch, BoxStore, Capability, Effect, Entry, Error, Feed, Follower, LogId, Position, Receipt, Record, Result, Scan,
+    Store, StoreExt, Version,
+};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// A [`Store`] over the network. Each call takes its time on a modelled machine, then does the real thing.
+#[derive(Clone)]
+pub(super) struct Database {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) db: ReplicatedStore,
+    pub(super) nodes: Vec<Node>,
+    env: Env,
+    /// Which node of those that are up answers a read.
+    readers: Pool<LeastRequest, usize>,
+    primary: AtomicUsize,
+    rows: Arc<Rows>,
+    hardware: Arc<Hardware>,
+    memory: u32,
+    /// While caches are being warmed nothing takes time.
+    warming: AtomicBool,
+    ledger: Mutex<Option<Ledger>>,
+}
+
+/// The newest version of each key whose write was acknowledged.
+pub(super) type Ledger = BTreeMap<Bytes, Version>;
+
+/// A machine of the database.
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) host: Arc<Host>,
+    pub(super) machine: Machine,
+    /// Reads at this node and no other.
+    view: BoxStore,
+}
+
+impl Node {
+    pub(super) fn new(name: String, host: Arc<Host>, machine: Machine, db: &ReplicatedStore) -> Node {
+        let here = ReadPreference::nearest().tag("node", &name);
+        let view = db.reading(here).boxed();
+        Node {
+            name,
+            host,
+            machine,
+            view,
+        }
+    }
+}
+
+impl Database {
+    pub(super) fn new(
+        env: &Env,
+        db: ReplicatedStore,
+        nodes: Vec<Node>,
+        rows: &Arc<Rows>,
+        hardware: &Arc<Hardware>,
+        memory: u32,
+    ) -> Database {
+        let endpoints = nodes
+            .iter()
+            .enumerate()
+            .map(|(i, node)| Endpoint::new(node.name.as_str()).target(i));
+        let readers = Pool::builder(LeastRequest::default())
+            .env(env.clone())
+            .endpoints(endpoints)
+            .build();
+        let shared = Shared {
+            db,
+            nodes,
+            env: env.clone(),
+            readers,
+            primary: AtomicUsize::new(0),
+            rows: Arc::clone(rows),
+            hardware: Arc::clone(hardware),
+            memory,
+            warming: AtomicBool::new(false),
+            ledger: Mutex::new(None),
+        };
+        Database {
+            shared: Arc::new(shared),
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Reads at the node with the least to do; a node that is down is tried once, and then another.
+    async fn read(&self, key: &[u8]) -> Result<Option<Entry>> {
+        let shared = &*self.shared;
+        let mut tried = Vec::new();
+        loop {
+            let request = Request::new().avoid(&tried);
+            let lease = shared
+                .readers
+                .pick(&request)
+                .map_err(|error| unavailable(&error.to_string()))?;
+            let node = &shared.nodes[lease.target];
+            match shared.read_at(node, key).await {
+                Ok(entry) => {
+                    lease.succeed();
+                    return Ok(entry);
+                }
+                Err(error) => {
+                    tried.push(lease.id().clone());
+                    lease.fail();
+                    if tried.len() == shared.nodes.len().min(2) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    async fn read_at(&self, node: &Node, key: &[u8]) -> Result<Option<Entry>> {
+        let database = &self.hardware.database;
+        if !self.warming.load(Ordering::Relaxed) {
+            let work = Work {
+                cpu: database.read_cpu,
+                bytes: self.hardware.workload.row_bytes.into(),
+                reads_disk: !self.rows.is_resident(key, self.memory),
+            };
+            node.host
+                .serve(&self.env, work, database.machine.round_trip)
+                .await
+                .map_err(down)?;
+        }
+        let entry = node.view.get(key).await?;
+        // A row that nobody has written since the data was loaded is made up on the spot, so that it need not be kept.
+        Ok(entry.or_else(|| {
+            Some(Entry {
+                value: Bytes::from_static(b"a row"),
+                version: Version(0),
+                expires: None,
+            })
+        }))
+    }
+
+    async fn write(&self, batch: Batch) -> Result<Receipt> {
+        let database = &self.hardware.database;
+        let rows = batch.ops().len() as u32;
+        let keys: Vec<Bytes> = batch.keys().cloned().collect();
+        let primary = &self.nodes[self.primary.load(Ordering::Relaxed)];
+        let work = Work {
+            cpu: database.write_cpu * rows,
+            bytes: 0,
+            reads_disk: false,
+        };
+        primary
+            .host
+            .serve(&self.env, work, database.machine.round_trip)
+            .await
+            .map_err(down)?;
+        let receipt = self.db.commit(batch).await?;
+        for node in &self.nodes {
+            if !std::ptr::eq(node, primary) && node.host.is_up() {
+                // Nobody waits for a replica to take the rows over.
+                let _done = node
+                    .host
+                    .cpu
+                    .book(self.env.now(), database.apply_cpu * rows, Duration::MAX);
+            }
+        }
+        if let Some(ledger) = &mut *self.ledger.lock() {
+            for key in keys {
+                let newest = ledger.entry(key).or_default();
+                *newest = receipt.version.max(*newest);
+            }
+        }
+        Ok(receipt)
+    }
+
+    /// Whether calls take no time, while caches are filled.
+    pub(super) fn set_warming(&self, on: bool) {
+        self.warming.store(on, Ordering::Relaxed);
+    }
+
+    /// The node that takes writes.
+    pub(super) fn primary(&self) -> &Node {
+        &self.nodes[self.primary.load(Ordering::Relaxed)]
+    }
+
+    /// Sends writes to this node from now on.
+    pub(super) fn set_primary(&self, name: &str) {
+        if let Some(index) = self.nodes.iter().position(|node| node.name == name) {
+            self.primary.store(index, Ordering::Relaxed);
+        }
+    }
+
+    /// Starts to keep what is acknowledged.
+    pub(super) fn keep_ledger(&self) {
+        *self.ledger.lock() = Some(Ledger::new());
+    }
+
+    /// How many acknowledged writes the store no longer knows.
+    pub(super) async fn lost_writes(&self) -> Result<u64> {
+        let ledger = self.ledger.lock().take().unwrap_or_default();
+        let mut lost = 0;
+        for (key, version) in ledger {
+            let found = self.db.get(&key).await?;
+            lost += u64::from(found.is_none_or(|entry| entry.version < version));
+        }
+        Ok(lost)
+    }
+}
+
+fn unavailable(what: &str) -> Error {
+    Error::Unavailable {
+        what: what.to_owned(),
+        effect: Effect::None,
+    }
+}
+
+fn down(failure: Failure) -> Error {
+    unavailable(match failure {
+        Failure::Down => "the database machine is down",
+        Failure::Refused => "the database machine's line is too long",
+    })
+}
+
+impl Store for Database {
+    async fn get(&self, key: &[u8]) -> Result<Option<Entry>> {
+        self.read(key).await
+    }
+
+    async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Entry>>> {
+        let mut entries = Vec::with_capacity(keys.len());
+        for key in keys {
+            entries.push(self.read(key).await?);
+        }
+        Ok(entries)
+    }
+
+    /// At the primary, and in no time: no request of the workload scans.
+    fn scan(&self, scan: Scan) -> BoxStream<'_, Result<(Bytes, Entry)>> {
+        self.shared.db.scan(scan)
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Receipt> {
+        self.shared.write(batch).await
+    }
+
+    fn capability(&self) -> Capability {
+        self.shared.db.capability()
+    }
+}
+
+impl Feed for Database {
+    fn log(&self) -> LogId {
+        self.shared.db.log()
+    }
+
+    fn position(&self) -> Position {
+        self.shared.db.position()
+    }
+
+    fn watch(&self, from: Position) -> BoxStream<'_, Result<(Position, Record)>> {
+        self.shared.db.watch(from)
+    }
+
+    async fn snapshot(&self) -> Result<(Position, BoxStream<'_, Result<(Bytes, Entry)>>)> {
+        self.shared.db.snapshot().await
+    }
+
+    fn attach(&self, follower: Weak<dyn Follower>) -> Result<()> {
+        self.shared.db.attach(follower)
+    }
+}

@@ -1,0 +1,290 @@
+//! The drill of a rung: at 60 % of its load, one part of what it added is killed.
+
+use super::Result;
+use super::cluster::Cluster;
+use super::database::Database;
+use super::plan::{Plan, Rung};
+use super::probe::{Setup, quantiles};
+use super::service::{Deed, handle};
+use crate::report::{Drill, DrillPoint};
+use crate::traffic::Traffic;
+use outgrow::env::{Env, Tick};
+use outgrow::replica::FailoverTo;
+use outgrow::sim::World;
+use parking_lot::Mutex;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How much of a rung's load it bears in the drill.
+const LOAD: f64 = 0.6;
+/// Traffic before counting begins, so that queues are as they usually are.
+const SETTLE: Duration = Duration::from_secs(5);
+const BEFORE: Duration = Duration::from_secs(10);
+const AFTER: Duration = Duration::from_secs(50);
+const STEP: Duration = Duration::from_secs(1);
+/// After the last request: for jobs that are still in the queue.
+const DRAIN: Duration = Duration::from_secs(30);
+/// Until a dead primary is noticed: three missed health checks of a third of a second.
+const DETECTION: Duration = Duration::from_secs(1);
+/// Until a machine is back after it lost power.
+const REBOOT: Duration = Duration::from_secs(30);
+/// Until a process is back after it was killed.
+const RESPAWN: Duration = Duration::from_secs(3);
+
+/// Requests by the second that they arrived in.
+#[derive(Debug, Default)]
+struct Step {
+    latencies: Vec<u32>,
+    failed: u64,
+    requests: u64,
+}
+
+/// Runs the drill of `plan`, whose machines are a `scale`-th of the real number; `users` is what all of it carries.
+pub(super) fn drill(setup: &Arc<Setup>, plan: &Plan, users: u64, scale: u32) -> Result<Drill> {
+    let here = (users as f64 * LOAD / f64::from(scale)).max(1.0) as u32;
+    let world = World::new(setup.seed);
+    world.run(run(
+        &world,
+        setup,
+        plan,
+        NonZeroU32::new(here).unwrap_or(NonZeroU32::MIN),
+    ))
+}
+
+async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32) -> Result<Drill> {
+    let cluster = Cluster::build(world, plan, &setup.hardware, &setup.rows, setup.timeout).await?;
+    let env = cluster.env.clone();
+    cluster.shards.iter().for_each(|shard| shard.shared().keep_ledger());
+    if let Some(jobs) = &cluster.jobs {
+        jobs.keep_count();
+    }
+    let begin = env.now() + SETTLE;
+    let (kill, end) = (begin + BEFORE, begin + BEFORE + AFTER);
+    let attack = env.spawn({
+        let (cluster, env, rung) = (Arc::clone(&cluster), env.clone(), plan.rung);
+        async move {
+            env.sleep_until(kill).await;
+            attack(&cluster, rung).await
+        }
+    });
+    let steps: Arc<Mutex<Vec<Step>>> = Arc::default();
+    let mut visits = Homes::new(kill);
+    let mut rng = world.rng("deeds");
+    let traffic = Traffic::new(Arc::clone(&setup.visits), users, env.now(), world.rng("traffic"));
+    for arrival in traffic {
+        if arrival.at >= end {
+            break;
+        }
+        env.sleep_until(arrival.at).await;
+        let deed = Deed::new(&cluster, arrival, setup.dynamic[arrival.step.url as usize], &mut rng);
+        let step = (arrival.at >= begin).then(|| ((arrival.at - begin).as_nanos() / STEP.as_nanos()) as usize);
+        let (cluster, setup, steps) = (Arc::clone(&cluster), Arc::clone(setup), Arc::clone(&steps));
+        let homes = visits.clone();
+        let request = async move {
+            let answer = handle(&cluster, deed).await;
+            let latency = cluster.env.now() - deed.arrival.at;
+            if let Ok(web) = answer {
+                homes.answered(deed.arrival.visit, web, deed.arrival.at);
+            }
+            if let Some(step) = step {
+                count(
+                    &mut steps.lock(),
+                    step,
+                    answer.is_ok() && latency <= setup.timeout,
+                    latency,
+                );
+            }
+        };
+        env.spawn(request).detach();
+    }
+    env.sleep(setup.timeout + DRAIN).await;
+    let note = attack.await??;
+    let mut lost = cluster.jobs.as_ref().map_or(0, |jobs| jobs.open_jobs());
+    for shard in &cluster.shards {
+        lost += shard.shared().lost_writes().await?;
+    }
+    let mut steps = std::mem::take(&mut *steps.lock());
+    let timeline = timeline(&mut steps, setup.timeout);
+    let after = || timeline.iter().filter(|point| point.at_ms >= 0);
+    let slo = setup.slo.as_secs_f64() * 1e3;
+    let recovered = after().rposition_ms(slo);
+    Ok(Drill {
+        killed: killed(plan.rung).to_owned(),
+        survived: after().all(|point| point.failed * 2 <= point.requests),
+        failed_requests: after().map(|point| point.failed).sum(),
+        lost_acknowledged_writes: lost,
+        lost_visits: visits.lost(),
+        recovery_ms: recovered,
+        note,
+        timeline,
+    })
+}
+
+/// When the last step over the objective ended, if that was before the last step.
+trait Recovery<'a>: Iterator<Item = &'a DrillPoint> + Sized {
+    fn rposition_ms(self, slo: f64) -> Option<f64> {
+        let points: Vec<&DrillPoint> = self.collect();
+        match points
+            .iter()
+            .rposition(|point| point.p99_ms.is_some_and(|p99| p99 > slo))
+        {
+            None => Some(0.0),
+            Some(last) if last + 1 == points.len() => None,
+            Some(last) => Some((points[last].at_ms + STEP.as_millis() as i64) as f64),
+        }
+    }
+}
+
+impl<'a, I: Iterator<Item = &'a DrillPoint>> Recovery<'a> for I {}
+
+fn count(steps: &mut Vec<Step>, step: usize, answered: bool, latency: Duration) {
+    if steps.len() <= step {
+        steps.resize_with(step + 1, Step::default);
+    }
+    let step = &mut steps[step];
+    step.requests += 1;
+    if answered {
+        step.latencies.push(latency.as_micros() as u32);
+    } else {
+        step.failed += 1;
+    }
+}
+
+/// The steps with their p99, in which a failed request counts as one that took the whole time limit.
+fn timeline(steps: &mut [Step], timeout: Duration) -> Vec<DrillPoint> {
+    let points = steps.iter_mut().enumerate().map(|(i, step)| {
+        step.latencies
+            .extend((0..step.failed).map(|_| timeout.as_micros() as u32));
+        let p99_ms = (step.requests > 0).then(|| quantiles(&mut step.latencies, [0.99])[0]);
+        let at_ms = (STEP * i as u32).as_millis() as i64 - BEFORE.as_millis() as i64;
+        DrillPoint {
+            at_ms,
+            p99_ms,
+            failed: step.failed,
+            requests: step.requests,
+        }
+    });
+    points.collect()
+}
+
+/// Which web machine holds the state of each visit, and whose state was lost.
+#[derive(Clone)]
+struct Homes {
+    kill: Tick,
+    homes: Arc<Mutex<(Vec<u32>, u64)>>,
+}
+
+impl Homes {
+    const NOWHERE: u32 = u32::MAX;
+
+    fn new(kill: Tick) -> Homes {
+        Homes {
+            kill,
+            homes: Arc::default(),
+        }
+    }
+
+    /// A request of `visit` was answered by `web`. A visit that was elsewhere before the kill has lost its state.
+    fn answered(&self, visit: u32, web: usize, at: Tick) {
+        let (homes, lost) = &mut *self.homes.lock();
+        let visit = visit as usize;
+        if homes.len() <= visit {
+            homes.resize(visit + 1, Homes::NOWHERE);
+        }
+        let before = std::mem::replace(&mut homes[visit], web as u32);
+        *lost += u64::from(at >= self.kill && before != Homes::NOWHERE && before != web as u32);
+    }
+
+    fn lost(&mut self) -> u64 {
+        self.homes.lock().1
+    }
+}
+
+fn killed(rung: Rung) -> &'static str {
+    match rung {
+        Rung::Single | Rung::Doubled | Rung::Quadrupled => "the server loses power",
+        Rung::Database => "the database machine loses power",
+        Rung::Balancer => "one web machine loses power",
+        Rung::Replication => "the primary loses power",
+        Rung::Cache => "every cache is emptied at once",
+        Rung::Queue => "the queue's process is killed",
+        Rung::Sharding => "one shard's primary loses power",
+    }
+}
+
+/// Kills, and does what is done about it. Says what happened.
+async fn attack(cluster: &Cluster, rung: Rung) -> Result<String> {
+    let env = &cluster.env;
+    match rung {
+        Rung::Single | Rung::Doubled | Rung::Quadrupled | Rung::Database => {
+            let took = power_cycle(&cluster.shards[0], env).await?;
+            Ok(format!(
+                "nothing takes over: down until the machine is back and has read its log, {took:.1} s"
+            ))
+        }
+        Rung::Balancer => {
+            let host = &cluster.webs[0].host;
+            host.set_up(false, env.now());
+            env.sleep(REBOOT).await;
+            host.set_up(true, env.now());
+            Ok("the pool ejects it after failed requests; its visits go on elsewhere, without their state".to_owned())
+        }
+        Rung::Cache => {
+            cluster
+                .webs
+                .iter()
+                .flat_map(|web| &web.caches)
+                .for_each(|cache| cache.clear());
+            Ok("the database bears the misses until the hot rows are back".to_owned())
+        }
+        Rung::Queue => {
+            let Some(jobs) = &cluster.jobs else {
+                return Ok(String::new());
+            };
+            jobs.kill(cluster);
+            env.sleep(RESPAWN).await;
+            jobs.restart(cluster).await?;
+            Ok(format!(
+                "back after {} s with every accepted job; requests that bring one fail meanwhile",
+                RESPAWN.as_secs()
+            ))
+        }
+        Rung::Replication | Rung::Sharding => fail_over(&cluster.shards[0], env).await,
+    }
+}
+
+/// Turns a database's only machine off, and on again. Says how many seconds that took.
+async fn power_cycle(database: &Database, env: &Env) -> Result<f64> {
+    let shared = database.shared();
+    let node = shared.primary();
+    let start = env.now();
+    node.host.set_up(false, start);
+    node.machine.crash();
+    env.sleep(REBOOT).await;
+    shared.db.restart(&node.name, node.machine.env()).await?;
+    // The only node takes over from itself: a new epoch begins with what its log holds.
+    shared.db.failover(FailoverTo::MostCaughtUp).await?;
+    node.host.set_up(true, env.now());
+    Ok((env.now() - start).as_secs_f64())
+}
+
+/// Turns a primary's machine off, promotes a replica when that is noticed, and takes the old primary back.
+async fn fail_over(database: &Database, env: &Env) -> Result<String> {
+    let shared = database.shared();
+    let old = shared.primary();
+    let start = env.now();
+    old.host.set_up(false, start);
+    old.machine.crash();
+    env.sleep(DETECTION).await;
+    let report = shared.db.failover(FailoverTo::MostCaughtUp).await?;
+    shared.set_primary(&report.to);
+    let writable = (env.now() - start).as_secs_f64();
+    env.sleep(REBOOT).await;
+    shared.db.restart(&old.name, old.machine.env()).await?;
+    old.host.set_up(true, env.now());
+    Ok(format!(
+        "noticed after {} s, a replica takes writes after {writable:.2} s; the old primary comes back as a replica",
+        DETECTION.as_secs()
+    ))
+}

@@ -1,0 +1,230 @@
+//! The rungs: which machines each has, and what it adds to the one before.
+
+use super::sizing::{Demand, NODES, SHARDS, Sizes};
+use crate::hardware::Hardware;
+
+/// One rung: its parts, how many of each.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Plan {
+    pub(super) rung: Rung,
+    /// How many times larger its one machine is; 1 but for the scaled-up single servers.
+    pub(super) size: u32,
+    pub(super) webs: u32,
+    pub(super) workers: u32,
+    pub(super) shards: u32,
+    /// Database machines of each shard.
+    pub(super) nodes: u32,
+}
+
+/// The rungs in climbing order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rung {
+    Single,
+    Doubled,
+    Quadrupled,
+    Database,
+    Balancer,
+    Replication,
+    Cache,
+    Queue,
+    Sharding,
+}
+
+impl Rung {
+    pub(super) const ALL: [Rung; 9] = [
+        Rung::Single,
+        Rung::Doubled,
+        Rung::Quadrupled,
+        Rung::Database,
+        Rung::Balancer,
+        Rung::Replication,
+        Rung::Cache,
+        Rung::Queue,
+        Rung::Sharding,
+    ];
+
+    /// What `--rung` calls it.
+    pub(super) fn id(self) -> &'static str {
+        match self {
+            Rung::Single => "single",
+            Rung::Doubled => "single-x2",
+            Rung::Quadrupled => "single-x4",
+            Rung::Database => "database",
+            Rung::Balancer => "balancer",
+            Rung::Replication => "replication",
+            Rung::Cache => "cache",
+            Rung::Queue => "queue",
+            Rung::Sharding => "sharding",
+        }
+    }
+
+    /// What the table calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Rung::Single => "single server",
+            Rung::Doubled => "single server, doubled",
+            Rung::Quadrupled => "single server, quadrupled",
+            Rung::Database => "separate database",
+            Rung::Balancer => "load balancer",
+            Rung::Replication => "replication",
+            Rung::Cache => "cache",
+            Rung::Queue => "message queue",
+            Rung::Sharding => "sharding",
+        }
+    }
+
+    /// The rung that it is compared with: the one before, scaled-up single servers aside.
+    pub(super) fn below(self) -> Option<Rung> {
+        match self {
+            Rung::Single => None,
+            Rung::Doubled | Rung::Quadrupled | Rung::Database => Some(Rung::Single),
+            Rung::Balancer => Some(Rung::Database),
+            Rung::Replication => Some(Rung::Balancer),
+            Rung::Cache => Some(Rung::Replication),
+            Rung::Queue => Some(Rung::Cache),
+            Rung::Sharding => Some(Rung::Queue),
+        }
+    }
+
+    /// What it adds, and the resources (as [`Busy`](crate::report::Busy) names them) that this is meant to relieve.
+    pub(super) fn adds(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Rung::Single => ("web and database on one machine", &[]),
+            Rung::Doubled => (
+                "a machine of twice the size",
+                &["server cpu", "server disk", "server network"],
+            ),
+            Rung::Quadrupled => (
+                "a machine of four times the size",
+                &["server cpu", "server disk", "server network"],
+            ),
+            Rung::Database => ("a machine for the database alone", &["server cpu", "server disk"]),
+            Rung::Balancer => ("a load balancer and more web machines", &["web cpu", "web network"]),
+            Rung::Replication => (
+                "two replicas that take their share of the reads",
+                &["database cpu", "database disk"],
+            ),
+            Rung::Cache => (
+                "a cache in every web machine",
+                &["database cpu", "replica cpu", "database disk", "replica disk"],
+            ),
+            Rung::Queue => ("a queue, and workers for what nobody waits for", &["web cpu"]),
+            Rung::Sharding => (
+                "more primaries, each for a part of the keys",
+                &["database cpu", "database disk"],
+            ),
+        }
+    }
+
+    pub(super) fn together(self) -> bool {
+        self <= Rung::Quadrupled
+    }
+
+    pub(super) fn balanced(self) -> bool {
+        self >= Rung::Balancer
+    }
+
+    pub(super) fn cached(self) -> bool {
+        self >= Rung::Cache
+    }
+
+    pub(super) fn queued(self) -> bool {
+        self >= Rung::Queue
+    }
+}
+
+impl Plan {
+    pub(super) fn new(rung: Rung, sizes: &Sizes) -> Plan {
+        let size = match rung {
+            Rung::Doubled => 2,
+            Rung::Quadrupled => 4,
+            _ => 1,
+        };
+        let webs = match rung {
+            Rung::Single | Rung::Doubled | Rung::Quadrupled | Rung::Database => 1,
+            Rung::Balancer => sizes.balanced,
+            Rung::Replication | Rung::Cache => sizes.replicated,
+            Rung::Queue => sizes.queued,
+            Rung::Sharding => sizes.queued * SHARDS,
+        };
+        let shards = if rung == Rung::Sharding { SHARDS } else { 1 };
+        let workers = if rung.queued() { sizes.workers * shards } else { 0 };
+        let nodes = if rung >= Rung::Replication { NODES } else { 1 };
+        Plan {
+            rung,
+            size,
+            webs,
+            workers,
+            shards,
+            nodes,
+        }
+    }
+
+    /// The same with a `by`-th of the machines that come in numbers; `None` where they cannot be divided, or where
+    /// one shard would be left of several.
+    pub(super) fn divided(&self, by: u32) -> Option<Plan> {
+        let whole = [self.webs, self.workers, self.shards]
+            .iter()
+            .all(|count| count % by == 0);
+        let sharded = self.shards == 1 || self.shards > by;
+        let plan = Plan {
+            webs: self.webs / by,
+            workers: self.workers / by,
+            shards: self.shards / by,
+            ..self.clone()
+        };
+        (by == 1 || whole && sharded).then_some(plan)
+    }
+
+    /// How many machines of each kind.
+    fn counts(&self) -> [(&'static str, u32); 6] {
+        let separate = u32::from(!self.rung.together());
+        [
+            ("server", 1 - separate),
+            ("load balancer", u32::from(self.rung.balanced())),
+            ("web", self.webs * separate),
+            ("database", self.shards * self.nodes * separate),
+            ("queue", u32::from(self.rung.queued())),
+            ("worker", self.workers),
+        ]
+    }
+
+    pub(super) fn machines(&self) -> u32 {
+        self.counts().iter().map(|(_, count)| count).sum()
+    }
+
+    /// US dollars a month.
+    pub(super) fn price(&self, hardware: &Hardware) -> f64 {
+        let each = |kind| match kind {
+            // A single server keeps the database's disk.
+            "server" | "database" => hardware.database.machine.price * f64::from(self.size),
+            "load balancer" => hardware.balancer.machine.price,
+            "queue" => hardware.queue.machine.price,
+            _ => hardware.web.machine.price,
+        };
+        self.counts()
+            .iter()
+            .map(|(kind, count)| each(kind) * f64::from(*count))
+            .sum()
+    }
+
+    /// In words: `1 load balancer, 5 web, 1 database`.
+    pub(super) fn parts(&self) -> String {
+        let parts = self.counts().into_iter().filter(|(_, count)| *count > 0);
+        parts
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// The requests a second that it might take, to start the search from.
+    pub(super) fn guess(&self, demand: &Demand, hardware: &Hardware) -> f64 {
+        let cores = f64::from(hardware.web.machine.cores);
+        let web = demand.web + if self.rung.queued() { 0.0 } else { demand.jobs };
+        if self.rung.together() {
+            demand.single_limit(hardware.web.machine.cores * self.size)
+        } else {
+            f64::from(self.webs) * cores / web
+        }
+    }
+}

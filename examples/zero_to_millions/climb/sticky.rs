@@ -1,0 +1,76 @@
+//! A balancing policy of our own: the requests of one visit go to one web machine, as long as it is there.
+
+use outgrow::balance::{Balancer, Completion, Load, Member, Request};
+use outgrow::env::Rng;
+use outgrow::hash::KeyedHash;
+use std::sync::Arc;
+
+/// Points of each machine on the ring: enough for shares within a few percent of each other.
+const POINTS: u64 = 200;
+
+/// Picks by the request's key on a consistent-hash ring (Karger and others, 1997), so that the loss of one machine
+/// moves only its own visits.
+#[derive(Debug, Default)]
+pub(super) struct Sticky {
+    hash: KeyedHash,
+}
+
+impl Balancer for Sticky {
+    type Table = Vec<(u64, usize)>;
+
+    fn table(&self, members: &[Member]) -> Self::Table {
+        let points = members.iter().enumerate().flat_map(|(index, member)| {
+            let id = self.hash.hash(member.id().as_bytes());
+            (0..POINTS).map(move |point| (self.hash.hash(&(id ^ point).to_le_bytes()), index))
+        });
+        let mut ring: Vec<_> = points.collect();
+        ring.sort_unstable();
+        ring
+    }
+
+    fn pick(&self, ring: &Self::Table, loads: &[Arc<Load>], request: &Request<'_>, rng: &mut Rng) -> Option<usize> {
+        let point = request.key.map_or_else(|| rng.next_u64(), |key| self.hash.hash(key));
+        let start = ring.partition_point(|(at, _)| *at < point);
+        let mut onwards = ring[start..].iter().chain(&ring[..start]).map(|(_, index)| *index);
+        let first = onwards.next()?;
+        if !request.avoids(&loads[first]) {
+            return Some(first);
+        }
+        onwards.find(|index| !request.avoids(&loads[*index])).or(Some(first))
+    }
+
+    fn finish(&self, _: &Load, _: &Completion) {}
+
+    fn needs_latency(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outgrow::balance::{Endpoint, Pool};
+
+    #[test]
+    fn a_visit_stays_and_the_loss_of_a_machine_moves_only_its_own() {
+        let pool = Pool::builder(Sticky::default())
+            .endpoints(["a", "b", "c", "d"].map(Endpoint::new))
+            .build();
+        let home = |visit: u32| {
+            let lease = pool
+                .pick(&Request::new().key(&visit.to_le_bytes()))
+                .expect("the pool has endpoints");
+            lease.id().clone()
+        };
+        let before: Vec<_> = (0..4_000).map(home).collect();
+        assert_eq!(before, (0..4_000).map(home).collect::<Vec<_>>());
+        let of_c = before.iter().filter(|id| **id == *"c").count();
+        assert!((700..1_300).contains(&of_c), "{of_c}");
+        pool.remove("c");
+        let moved = (0..4_000)
+            .zip(&before)
+            .filter(|(visit, before)| home(*visit) != **before)
+            .count();
+        assert_eq!(moved, of_c);
+    }
+}

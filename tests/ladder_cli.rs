@@ -1,0 +1,190 @@
+//! The ladder as a program: exit codes, the one line on standard error, and what it reads out of small logs.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the test is the outside world: it writes files and starts the program"
+)]
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A folder of its own for each test, removed when the test passes.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("outgrow-ladder-{}-{test}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("the temporary folder can be written");
+        Folder(path)
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, bytes).expect("the temporary folder can be written");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// The program, which cargo builds before it runs all tests, beside their folder.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows where it is");
+    let target = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("tests are built into a folder of the target folder");
+    let program = target
+        .join("examples")
+        .join(format!("zero_to_millions{}", std::env::consts::EXE_SUFFIX));
+    // `cargo test --test ladder_cli` builds no example, and would test an old one.
+    let changed = |path: &Path| path.metadata().and_then(|meta| meta.modified());
+    let built = changed(&program);
+    let source = changed(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/zero_to_millions/main.rs").as_ref());
+    assert!(
+        built.is_ok_and(|built| source.is_ok_and(|source| source <= built)),
+        "{} is missing or old: build it with `cargo test --no-run` or `cargo build --examples`",
+        program.display()
+    );
+    program
+}
+
+fn run(args: &[&str]) -> Output {
+    let program = program();
+    Command::new(&program)
+        .args(args)
+        .output()
+        .unwrap_or_else(|why| panic!("{}: {why}", program.display()))
+}
+
+fn data(name: &str) -> String {
+    format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).expect("memory can be written");
+    encoder.finish().expect("memory can be written")
+}
+
+/// Fails with `code` and exactly one line on standard error, which holds `words`; prints nothing else.
+#[track_caller]
+fn assert_refused(args: &[&str], code: i32, words: &str) {
+    let output = run(args);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
+    assert_eq!(
+        (error.lines().count(), output.stdout.len()),
+        (1, 0),
+        "{args:?}: {error}"
+    );
+    assert!(
+        error.starts_with("error: ") && error.contains(words),
+        "{args:?}: {error}"
+    );
+}
+
+#[test]
+fn a_wrong_command_line_is_refused_with_2() {
+    assert_refused(&["--lgo", "x"], 2, "unknown option --lgo");
+    assert_refused(&["access.log"], 2, "access.log is not an option");
+    assert_refused(&["--log"], 2, "--log needs a value");
+    assert_refused(&["--seed", "one"], 2, "--seed one: must be a whole number");
+    assert_refused(&["--users", "0"], 2, "--users 0: must be");
+    assert_refused(&["--rung", "moon"], 2, "--rung moon: must be one of single");
+    assert_refused(&["--slo-ms", "5000"], 2, "--timeout-ms must not be below --slo-ms");
+}
+
+#[test]
+fn help_is_no_error() {
+    let output = run(&["--help"]);
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("--session-gap"));
+}
+
+#[test]
+fn a_log_that_cannot_be_used_is_refused_with_1() {
+    let folder = Folder::new("unusable");
+    let refused = |path: &Path, words| assert_refused(&["--log", &path.to_string_lossy()], 1, words);
+    refused(&folder.0.join("absent.log"), "absent.log: no such file");
+    refused(&folder.0, "is a directory");
+    refused(&folder.file("empty.log", b""), "empty.log: the file is empty");
+    refused(&folder.file("empty.gz", &gzip(b"")), "empty.gz: the file is empty");
+    refused(&folder.file("prose.log", b"one\ntwo\n"), "none of its 2 lines");
+    let whole = gzip(&std::fs::read(data("common.log")).expect("a file of the package"));
+    refused(
+        &folder.file("half.gz", &whole[..whole.len() / 2]),
+        "half.gz: the gzip data ends in the middle",
+    );
+    let mut damaged = whole.clone();
+    let checksum = damaged.len() - 8;
+    damaged[checksum] ^= 0xff;
+    refused(
+        &folder.file("damaged.gz", &damaged),
+        "damaged.gz: the gzip data is damaged",
+    );
+}
+
+#[test]
+fn bad_hardware_is_refused_by_name_with_1() {
+    let folder = Folder::new("hardware");
+    let built_in = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/zero_to_millions/hardware.toml");
+    let text = std::fs::read_to_string(built_in).expect("a file of the package");
+    let refused = |name: &str, text: &str, words| {
+        let path = folder.file(name, text.as_bytes());
+        assert_refused(
+            &["--log", &data("epa.log"), "--hardware", &path.to_string_lossy()],
+            1,
+            words,
+        );
+    };
+    refused(
+        "missing.toml",
+        &text.replacen("row_skew ", "row_skwe ", 1),
+        "missing.toml: `workload.row_skew` is missing",
+    );
+    refused(
+        "range.toml",
+        &text.replacen("{ value = 0.9,", "{ value = -1,", 1),
+        "`workload.row_skew` = -1: must be from 0 to 3",
+    );
+    refused(
+        "type.toml",
+        &text.replacen("{ value = 0.9,", "{ value = true,", 1),
+        "`workload.row_skew` must be a number, not boolean true",
+    );
+    refused("syntax.toml", "[workload", "syntax.toml: not TOML: ");
+    let absent = folder.0.join("absent.toml");
+    assert_refused(&["--hardware", &absent.to_string_lossy()], 1, "absent.toml: ");
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_refused_before_the_climb() {
+    let folder = Folder::new("output");
+    let file = folder.file("file", b"");
+    let below_a_file = file.join("page.html");
+    let log = data("epa.log");
+    assert_refused(
+        &["--log", &log, "--html", &below_a_file.to_string_lossy()],
+        1,
+        "page.html: ",
+    );
+    let html = folder.0.join("page.html");
+    let args = [
+        "--log",
+        &log,
+        "--html",
+        &html.to_string_lossy(),
+        "--json",
+        &folder.0.to_string_lossy(),
+    ];
+    assert_refused(&args, 1, "directory");
+}

@@ -2,6 +2,9 @@
 //! await and any disk operation. The oracle is the one that Jepsen uses for queues: of what was attempted, acknowledged
 //! and delivered, nothing acknowledged is lost and nothing is delivered that was not sent.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::needless_pass_by_value, reason = "what is told to the ledger is handed over")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

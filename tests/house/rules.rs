@@ -31,6 +31,7 @@ const BESIDE: &str = "sim";
 const LIFTED: &[(&str, &str, &str)] = &[
     ("src/env/system.rs", "", "it is the operating system's side of `Env`"),
     ("src/env/tokio.rs", "tokio", "it is tokio's side of `Env`"),
+    ("src/env/mod.rs", "tokio", "it names the file above"),
     (
         "src/mutant.rs",
         "std::env",

@@ -72,7 +72,7 @@ fn spoil(cluster: &Cluster, node: usize, rng: &mut Rng) {
     let mut faults = Faults {
         stall: 5.0 * p,
         stall_for: MS * (rng.below(50) as u32),
-        short_read: 5.0 * p,
+        short_read: 0.0,
         short_write: 5.0 * p,
         no_space: p,
         read_error: p,

@@ -65,7 +65,7 @@ examples() {
         name=${name%.rs}
         arguments=()
         case $name in
-            zero_to_millions) arguments=(--quick --rung single --html target/zero_to_millions.html) ;;
+            zero_to_millions) arguments=(--help) ;;
         esac
         echo "-- $name ${arguments[*]}"
         timeout 300 "target/debug/examples/$name" "${arguments[@]}" </dev/null

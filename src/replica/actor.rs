@@ -44,8 +44,9 @@ pub(super) struct Actor {
     pub(super) lead: Option<Lead>,
     pub(super) checkpoints: Checkpoints,
     pub(super) events: FuturesUnordered<BoxFuture<'static, Event>>,
-    /// Appends awaited as events so far, and the first of them that still counts.
+    /// Appends awaited as events so far, how many of them have come to their end, and the first that still counts.
     appends: u64,
+    written: u64,
     void_before: u64,
     alarm: Option<(Tick, Sleep)>,
     pub(super) presence: Presence,
@@ -139,6 +140,7 @@ impl Actor {
             checkpoints: Checkpoints::found(checkpoint, opened.older),
             events: FuturesUnordered::new(),
             appends: 0,
+            written: 0,
             void_before: 0,
             alarm: None,
             presence,
@@ -239,11 +241,15 @@ impl Actor {
 
     fn event(&mut self, event: Event) -> Result<(), Stop> {
         match event {
-            Event::Written { id, .. } if id < self.void_before => {}
-            Event::Written {
-                last, result: Ok(()), ..
-            } => self.on_written(last),
-            Event::Written { result: Err(error), .. } => return self.on_unwritten(error),
+            Event::Written { id, last, result } => {
+                self.written = id.max(self.written);
+                match result {
+                    Ok(()) if id >= self.void_before => self.on_written(last),
+                    Err(LogError::Full) if id >= self.void_before => self.on_full(),
+                    Ok(()) | Err(LogError::Full) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
             Event::Sent {
                 epoch,
                 node,
@@ -277,10 +283,12 @@ impl Actor {
     /// Ceases to be a primary, waits until the log is on disk as it is, then writes the promise down.
     pub(super) async fn promise(&mut self, epoch: u64) -> Result<(), Stop> {
         self.step_down("a newer epoch has begun");
-        let mut durable = self.log.durable();
-        while durable < self.log.range().end {
-            durable = self.log.changed(durable).await?;
+        while self.written < self.appends
+            && let Some(event) = self.events.next().await
+        {
+            self.event(event)?;
         }
+        let durable = self.log.durable();
         if durable <= self.accept.last().seq {
             // The disk had no room for the rest.
             self.accept.cut(durable - 1);
@@ -445,6 +453,11 @@ impl Presence {
             report.durable = durable;
             report.promised = promised;
         });
+    }
+
+    /// What the node had after `durable` is to be replaced.
+    pub(super) fn has_given_up(&self, durable: Position) {
+        self.with_report(|report| report.durable = durable);
     }
 
     pub(super) fn count_failed_checkpoint(&self) {

@@ -73,25 +73,35 @@ impl Actor {
         if self.is_writing_checkpoint() {
             return Ok(Answer::Busy);
         }
-        let at = install.for_disk.at;
-        if at.seq < self.accept.commit() {
-            let last = self.accept.commit();
-            return Ok(Answer::Earlier { last });
-        }
         if install.epoch > self.accept.promised() {
             self.promise(install.epoch).await?;
         }
         self.step_down("another primary has sent its state");
-        let fork = fork(self.accept.history(), self.accept.last().seq, &install.history);
-        if fork < self.accept.last().seq.min(at.seq) {
+        let at = install.for_disk.at;
+        let mine = self.accept.last().seq;
+        if at.seq <= mine.max(self.accept.commit()) && self.accept.history().at(at.seq) == at {
+            // It has all that already.
+            let voter = self.accept.voter();
+            return Ok(Answer::Has { last: at.seq, voter });
+        }
+        let fork = fork(self.accept.history(), mine, &install.history);
+        if fork < mine {
             self.hand_back(fork, Some(&install.history)).await;
         }
+        // From here on, having no more than both have is right.
+        let installing = |installing, meta: &Meta| Meta {
+            installing,
+            ..meta.clone()
+        };
+        self.presence.has_given_up(self.accept.history().at(fork));
+        self.remember(installing(at.seq, &self.meta)).await?;
         let (disk, dir): (_, PathBuf) = (Arc::clone(self.env.disk()), self.dir.clone());
         let (snapshot, history) = (install.for_disk, install.history.clone());
         let write = async move { checkpoint::write(&*disk, &dir, snapshot, &history).await };
         let written = files::blocking(&self.env, write).await;
         written.map_err(|e| Error::io(&e, Effect::Unknown))?;
         self.log.reset(at.seq + 1).await?;
+        self.remember(installing(0, &self.meta)).await?;
         let live = Arc::new(Live::new(self.env.clone()));
         live.engine.install(install.for_engine)?;
         self.replace_live(live);

@@ -7,7 +7,6 @@ use super::primary::Primary;
 use super::ship::Peer;
 use super::{Ack, MAX_RECORD};
 use crate::env::Tick;
-use crate::log::LogError;
 use crate::store::{Change, Changed, Effect, Engine, Error, Position, Receipt, Record, Result, Token};
 use bytes::Bytes;
 use futures::channel::oneshot;
@@ -220,11 +219,8 @@ impl Actor {
         }
     }
 
-    /// The log did not take what it was given. Only a full disk can be lived with.
-    pub(super) fn on_unwritten(&mut self, error: LogError) -> Result<(), Stop> {
-        if error != LogError::Full {
-            return Err(error.into());
-        }
+    /// The disk has no room for what the log was given.
+    pub(super) fn on_full(&mut self) {
         let last = self.log.range().end - 1;
         self.void_appends();
         self.accept.cut(last);
@@ -234,7 +230,7 @@ impl Actor {
         let Some(lead) = self.lead.as_mut().filter(|_| alone) else {
             // Other nodes may have got the records that this one has not, and their numbers are taken.
             self.step_down("the disk has no room for more of the log");
-            return Ok(());
+            return;
         };
         let pending = self.window.get(applied + 1, last, usize::MAX).unwrap_or_default();
         let records = pending.iter().map(|entry| (entry.at.seq, &*entry.record));
@@ -248,7 +244,6 @@ impl Actor {
         lead.writing.clear();
         lead.waiting_bytes = 0;
         lead.heart.on_disk(me, last, true);
-        Ok(())
     }
 
     /// Makes visible what may be, answers who can be answered, and sends the other nodes what they lack.

@@ -17,6 +17,8 @@ pub(super) struct Meta {
     pub(super) promised: u64,
     /// Whether it counts towards a majority.
     pub(super) voter: bool,
+    /// Where the snapshot was taken that is about to replace the log; zero when none is.
+    pub(super) installing: u64,
 }
 
 /// What there is of a [`Meta`] on disk.
@@ -56,6 +58,7 @@ impl Meta {
         codec::put_varint(&mut body, self.log.0);
         codec::put_varint(&mut body, self.promised);
         body.push(self.voter.into());
+        codec::put_varint(&mut body, self.installing);
         codec::put_bytes(&mut body, self.name.as_bytes());
         codec::put_varint(&mut body, self.nodes.len() as u64);
         for node in &self.nodes {
@@ -81,6 +84,7 @@ fn decode(bytes: &[u8]) -> Result<Meta, Malformed> {
     let log = LogId(reader.varint()?);
     let promised = reader.varint()?;
     let voter = reader.byte()? != 0;
+    let installing = reader.varint()?;
     let name = text(reader.bytes()?)?;
     let count = reader.varint()?;
     let nodes = (0..count).map(|_| text(reader.bytes()?)).collect::<Result<_, _>>()?;
@@ -90,6 +94,7 @@ fn decode(bytes: &[u8]) -> Result<Meta, Malformed> {
         name,
         promised,
         voter,
+        installing,
     })
 }
 
@@ -105,6 +110,7 @@ mod tests {
             name: "b".into(),
             promised: 300,
             voter: true,
+            installing: 9,
         };
         let bytes = meta.encode();
         assert_eq!(decode(&bytes), Ok(meta));

@@ -109,6 +109,8 @@ pub(super) struct Candidate<'a> {
     pub(super) primary: bool,
     /// What the primary has got to, if it is up.
     pub(super) newest: Option<Position>,
+    /// The newest epoch of which it is known what it kept of the older ones.
+    pub(super) epoch: u64,
     pub(super) now: Tick,
 }
 
@@ -130,7 +132,9 @@ impl Routable for Candidate<'_> {
     }
 
     fn has(&self, need: Position) -> bool {
-        self.live.is_some_and(|live| live.engine.applied() >= need)
+        let applied = self.live.map(|live| live.engine.applied());
+        // A node may be ahead of the news: of an epoch that has only begun, nobody can say yet whether it kept `need`.
+        applied.is_some_and(|applied| applied >= need && applied.epoch <= self.epoch)
     }
 
     fn in_flight(&self) -> u32 {

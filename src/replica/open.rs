@@ -28,6 +28,8 @@ pub(super) struct Opened {
     pub(super) older: u64,
     /// Whether nothing was ever kept here.
     pub(super) is_new: bool,
+    /// Whether the checkpoint is a snapshot that was about to replace the log.
+    pub(super) replaces_log: bool,
 }
 
 impl Opened {
@@ -54,8 +56,13 @@ impl Opened {
             damage: None,
             older,
             is_new: false,
+            replaces_log: false,
         };
-        opened.scan().await?;
+        opened.replaces_log =
+            matches!(&opened.meta, Found::Meta(meta) if meta.installing > 0 && meta.installing == opened.last);
+        if !opened.replaces_log {
+            opened.scan().await?;
+        }
         let is_empty = opened.last == 0 && opened.log.range().end == 1 && damaged.is_empty();
         opened.is_new = is_empty && opened.meta == Found::Nothing;
         if !opened.is_new && matches!(opened.meta, Found::Nothing | Found::Damaged) {
@@ -68,6 +75,11 @@ impl Opened {
             opened.damage = Some(format!("{damaged} is damaged, and {why}"));
         }
         Ok(opened)
+    }
+
+    /// Empties the log: all that counts of it is in the checkpoint too, and what follows has to follow that.
+    pub(super) async fn clear_log(&self) -> Result<()> {
+        self.log.reset(self.last + 1).await.map_err(from_log)
     }
 
     /// Reads the log after the checkpoint, for its epochs and for gaps.
@@ -101,7 +113,6 @@ impl Opened {
                         self.last = seq;
                         continue;
                     }
-                    // A snapshot was taken over, and what the log held before was not cleared away.
                     Ok(_) => format!("record {seq} is of an older epoch than those before it"),
                     Err(error) => format!("record {seq}: {error}"),
                 },

@@ -1,9 +1,11 @@
+use super::node::Live;
 use super::view::ReplicaView;
 use crate::store::{Batch, Capability, Engine, Entry, Position, Receipt, Result, Scan, Store, Token};
 use crate::sync::Mutex;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use std::fmt;
+use std::sync::Arc;
 
 /// A [`Store`] that never goes back in time: what it has written or read, its later reads see too, whichever node answers
 /// them.
@@ -11,7 +13,7 @@ use std::fmt;
 /// A read goes to a node that has got to what the session has seen. When none has that the preference allows first, it
 /// waits up to [`read_wait`](super::ReplicatedStoreBuilder::read_wait), then goes to the primary if the preference allows
 /// that at all, and else fails as [`Error::Behind`](crate::store::Error::Behind). When a failover has lost what the session
-/// saw, which takes an [`Ack::Primary`](super::Ack::Primary) write, its reads fail as
+/// saw, which takes an [`Ack::Primary`](super::Ack::Primary) write, its reads and writes fail as
 /// [`Error::TokenLost`](crate::store::Error::TokenLost): begin a new session.
 ///
 /// What it has seen is its [`token`](Session::token), in which it may go on elsewhere. Writes of the session are told
@@ -59,43 +61,54 @@ impl Session {
         Ok(need)
     }
 
-    /// Its later reads see this too.
-    fn saw(&self, at: Position) {
+    /// A node for a read.
+    async fn route(&self) -> Result<Arc<Live>> {
+        self.view.route(self.need()?).await
+    }
+
+    /// It saw the state at `at`; its later reads see that too.
+    ///
+    /// Fails when a failover that has ended since has lost what the session saw before, of which only the node may have
+    /// known. The token then stays as it was: a newer position in it would make the loss forgotten.
+    fn saw(&self, at: Position) -> Result<()> {
+        let shared = &self.view.shared;
         let mut token = self.token.lock();
-        let log = self.view.shared.log;
-        if token.position(log) >= Some(at) {
-            return;
+        let seen = token.position(shared.log).unwrap_or_default();
+        shared.check_survived(seen)?;
+        if seen < at {
+            // A token that is full of other logs has no room for this one; the session is then as good as none.
+            let _full = token.merge(&Token::of(shared.log, at));
         }
-        // A token that is full of other logs has room for this one only if it knew it; then reads are as good as those
-        // without a session, and the next write says so.
-        let _full = token.merge(&Token::of(log, at));
+        Ok(())
     }
 }
 
 #[deny(clippy::missing_trait_methods)]
 impl Store for Session {
     async fn get(&self, key: &[u8]) -> Result<Option<Entry>> {
-        let live = self.view.route(self.need()?).await?;
+        let live = self.route().await?;
         let entry = live.get(key)?;
-        self.saw(live.engine.applied());
+        self.saw(live.engine.applied())?;
         Ok(entry)
     }
 
     async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Entry>>> {
-        let live = self.view.route(self.need()?).await?;
-        let entries = keys.iter().map(|key| live.get(key)).collect();
-        self.saw(live.engine.applied());
-        entries
+        let live = self.route().await?;
+        let entries = keys.iter().map(|key| live.get(key)).collect::<Result<_>>()?;
+        self.saw(live.engine.applied())?;
+        Ok(entries)
     }
 
     fn scan(&self, scan: Scan) -> BoxStream<'_, Result<(Bytes, Entry)>> {
-        let view = self.view.clone();
-        view.scan_from(self.need(), scan, |at| self.saw(at))
+        self.view.clone().scan_from(self.need(), scan, |at| self.saw(at))
     }
 
     async fn commit(&self, batch: Batch) -> Result<Receipt> {
+        self.need()?;
         let receipt = self.view.write(batch).await?;
-        self.token.lock().merge(&receipt.at)?;
+        // What was lost meanwhile is for the next call to tell: this write is done.
+        let at = receipt.at.position(self.view.shared.log).unwrap_or_default();
+        let _lost = self.saw(at);
         Ok(receipt)
     }
 

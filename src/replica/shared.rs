@@ -159,6 +159,7 @@ impl Shared {
             live: live(node),
             primary: topology.primary == Some(node),
             newest,
+            epoch: topology.epoch,
             now,
         };
         let dice = || splitmix(self.dice.fetch_add(1, Ordering::Relaxed));

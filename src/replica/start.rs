@@ -5,7 +5,7 @@ use super::builder::{Node, ReplicatedStoreBuilder};
 use super::choose::{Formation, Memory, form};
 use super::meta::{Found, Meta};
 use super::node::{Message, Slot};
-use super::open::{Opened, from_log};
+use super::open::Opened;
 use super::shared::{Options, Shared};
 use super::{ReplicatedStore, choose};
 use crate::env::Env;
@@ -149,6 +149,13 @@ impl Opened {
     }
 }
 
+impl Meta {
+    async fn write_down(&self, opened: &Opened) -> Result<()> {
+        let written = self.write(&opened.env, &opened.dir).await;
+        written.map_err(|e| Error::io(&e, Effect::None))
+    }
+}
+
 impl Memory {
     fn promised(&self) -> u64 {
         match self {
@@ -177,6 +184,7 @@ impl Shared {
                 Meta {
                     promised: if sound { meta.promised } else { highest },
                     voter: meta.voter && sound,
+                    installing: 0,
                     ..meta.clone()
                 }
             }
@@ -186,14 +194,18 @@ impl Shared {
                 name: slot.name.clone(),
                 promised: if is_new { 0 } else { highest },
                 voter: is_new,
+                installing: 0,
             },
         };
-        // Also when nothing has changed: what was read may have been in a cache only.
-        let written = meta.write(&opened.env, &opened.dir).await;
-        written.map_err(|e| Error::io(&e, Effect::None))?;
-        if opened.log.range().end <= opened.last {
-            // All that is in the log is in the checkpoint too, and what follows has to follow that.
-            opened.log.reset(opened.last + 1).await.map_err(from_log)?;
+        if opened.replaces_log {
+            opened.clear_log().await?;
+            meta.write_down(&opened).await?;
+        } else {
+            // Also when nothing has changed: what was read may have been in a cache only.
+            meta.write_down(&opened).await?;
+            if opened.log.range().end <= opened.last {
+                opened.clear_log().await?;
+            }
         }
         let life = {
             let mut report = slot.report.lock();

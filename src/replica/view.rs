@@ -105,18 +105,18 @@ impl ReplicaView {
         self.shared.commit(batch, self.ack).await
     }
 
-    /// A scan that needs no more of this view than it takes along; `saw` hears what each page may show.
+    /// A scan that needs no more of this view than it takes along; `saw` hears what each page may show, and may refuse it.
     pub(super) fn scan_from<'a>(
         self,
         need: Result<Position>,
         scan: Scan,
-        saw: impl Fn(Position) + Send + 'a,
+        saw: impl Fn(Position) -> Result<()> + Send + 'a,
     ) -> BoxStream<'a, Result<(Bytes, Entry)>> {
         let pages = async move {
             let reading = Reading::new(self.route(need?).await?);
             Ok::<_, Error>(scan_pages(scan, move |scan| {
                 let page = reading.live.engine.scan(scan)?;
-                saw(reading.live.engine.applied());
+                saw(reading.live.engine.applied())?;
                 Ok((page, reading.live.env.wall()))
             }))
         };
@@ -124,7 +124,7 @@ impl ReplicaView {
     }
 
     pub(super) fn into_scan<'a>(self, scan: Scan) -> BoxStream<'a, Result<(Bytes, Entry)>> {
-        self.scan_from(Ok(Position::START), scan, |_| {})
+        self.scan_from(Ok(Position::START), scan, |_| Ok(()))
     }
 }
 

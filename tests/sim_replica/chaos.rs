@@ -3,7 +3,7 @@
 use crate::cluster::{Cluster, MS, tick};
 use outgrow::env::{Rng, Tick};
 use outgrow::replica::{CLIENT, FailoverTo, ReplicatedStore, Role};
-use outgrow::sim::Faults;
+use outgrow::sim::{DiskOp, Faults, Inject};
 use std::time::Duration;
 
 pub(crate) async fn run(cluster: Cluster, until: Tick) {
@@ -13,17 +13,19 @@ pub(crate) async fn run(cluster: Cluster, until: Tick) {
         env.sleep(Duration::from_micros(rng.below(150_000))).await;
         let Some(db) = cluster.db() else { continue };
         let node = rng.index(cluster.plan.nodes);
-        match rng.below(20) {
-            0..=1 => cluster.machine(node).crash(),
-            2 => cluster.machine(node).kill(),
-            3 => crash_primary(&cluster, &db),
-            4..=7 => start_again(&cluster, &db).await,
-            8..=11 => fail_over(&cluster, &db, &mut rng).await,
-            12..=13 => cut(&cluster, &mut rng),
-            14 => cluster.wire.lock().unwrap().cut.clear(),
-            15 => cluster.wire.lock().unwrap().loss = [0.0, 0.02, 0.2][rng.index(3)],
-            16..=17 => spoil(&cluster, node, &mut rng),
-            18 => cluster.machine(node).skew_wall(rng.below(20_000) as i64 - 10_000),
+        match rng.below(30) {
+            0 => cluster.machine(node).crash(),
+            1 => cluster.machine(node).kill(),
+            2 => crash_primary(&cluster, &db),
+            3..=4 => crash_soon(&cluster, node, &mut rng),
+            5..=11 => start_again(&cluster, &db).await,
+            12..=17 => fail_over(&cluster, &db, &mut rng).await,
+            18 => cut(&cluster, &mut rng),
+            19 => strand_primary(&cluster, &db, &mut rng).await,
+            20..=22 => cluster.wire.lock().unwrap().cut.clear(),
+            23..=24 => cluster.wire.lock().unwrap().loss = [0.0, 0.0, 0.02, 0.1][rng.index(4)],
+            25..=27 => spoil(&cluster, node, &mut rng),
+            28 => cluster.machine(node).skew_wall(rng.below(20_000) as i64 - 10_000),
             _ => open_again(&cluster, db, &mut rng).await,
         }
     }
@@ -34,6 +36,13 @@ fn crash_primary(cluster: &Cluster, db: &ReplicatedStore) {
     if let Some(primary) = status.nodes.iter().position(|node| node.role == Role::Primary) {
         cluster.machine(primary).crash();
     }
+}
+
+/// Lets the machine die in the middle of an operation of its disk.
+fn crash_soon(cluster: &Cluster, node: usize, rng: &mut Rng) {
+    let op = DiskOp::ALL[rng.index(DiskOp::ALL.len())];
+    let how = if rng.chance(0.7) { Inject::Crash } else { Inject::Kill };
+    cluster.machine(node).inject(op, rng.below(10), how);
 }
 
 async fn start_again(cluster: &Cluster, db: &ReplicatedStore) {
@@ -66,13 +75,22 @@ fn cut(cluster: &Cluster, rng: &mut Rng) {
     }
 }
 
+/// Leaves the primary alone with the client, then the client alone with the others: what only the primary has is lost.
+async fn strand_primary(cluster: &Cluster, db: &ReplicatedStore, rng: &mut Rng) {
+    let Some(primary) = db.status().primary else { return };
+    cluster.wire.lock().unwrap().cut = [primary.clone(), CLIENT.to_owned()].into();
+    cluster.env().sleep(Duration::from_micros(rng.below(100_000))).await;
+    cluster.wire.lock().unwrap().cut = [primary].into();
+    fail_over(cluster, db, rng).await;
+}
+
 /// Makes a disk worse, or good again.
 fn spoil(cluster: &Cluster, node: usize, rng: &mut Rng) {
-    let p = [0.0, 0.002, 0.02][rng.index(3)];
+    let p = [0.0, 0.002, 0.01][rng.index(3)];
     let mut faults = Faults {
         stall: 5.0 * p,
         stall_for: MS * (rng.below(50) as u32),
-        short_read: 0.0,
+        short_read: 5.0 * p,
         short_write: 5.0 * p,
         no_space: p,
         read_error: p,

@@ -13,7 +13,7 @@ const KEYS: u64 = 3;
 pub(crate) async fn run(cluster: Cluster, client: u64, until: Tick) {
     let env = cluster.env();
     let mut rng = env.rng("client");
-    let mut session: Option<(Session, Seen)> = None;
+    let mut session: Option<Visit> = None;
     while tick(&env) < until {
         env.sleep(Duration::from_micros(rng.below(30_000))).await;
         let Some(db) = cluster.db() else {
@@ -25,8 +25,8 @@ pub(crate) async fn run(cluster: Cluster, client: u64, until: Tick) {
             1..=3 => write(&cluster, &db, &mut rng).await,
             4 => read(&cluster, &db, &mut rng).await,
             _ => {
-                let (session_of, seen) = session.get_or_insert_with(|| (begin(&db, &mut rng), Seen::default()));
-                if !in_session(&cluster, session_of, seen, &mut rng).await {
+                let visit = session.get_or_insert_with(|| begin(&cluster, &db, &mut rng));
+                if !in_session(&cluster, visit, &mut rng).await {
                     session = None;
                 }
             }
@@ -41,14 +41,33 @@ fn key(rng: &mut Rng) -> Bytes {
     format!("key/{}", rng.below(KEYS)).into()
 }
 
-fn begin(db: &ReplicatedStore, rng: &mut Rng) -> Session {
+/// A key of writes that may be lost.
+fn weak_key(rng: &mut Rng) -> Bytes {
+    format!("weak/{}", rng.below(KEYS)).into()
+}
+
+/// A session, and what it has to remember.
+struct Visit {
+    session: Session,
+    seen: Seen,
+    /// Whether its writes wait for a majority.
+    safe: bool,
+}
+
+fn begin(cluster: &Cluster, db: &ReplicatedStore, rng: &mut Rng) -> Visit {
     let preference = match rng.below(4) {
         0 => ReadPreference::nearest(),
         1 => ReadPreference::secondary_preferred(),
         2 => ReadPreference::primary_preferred(),
         _ => ReadPreference::secondary(),
     };
-    db.reading(preference).session()
+    let safe = !(cluster.plan.weak && rng.chance(0.4));
+    let ack = if safe { Ack::Majority } else { Ack::Primary };
+    Visit {
+        session: db.reading(preference).acking(ack).session(),
+        seen: Seen::default(),
+        safe,
+    }
 }
 
 /// A value that makes checkpoints come about.
@@ -59,11 +78,7 @@ fn value(rng: &mut Rng) -> Bytes {
 /// Writes a key and a mark; now and then the caller loses patience.
 async fn write(cluster: &Cluster, db: &ReplicatedStore, rng: &mut Rng) {
     let safe = !(cluster.plan.weak && rng.chance(0.3));
-    let key = if safe {
-        key(rng)
-    } else {
-        Bytes::from(format!("weak/{}", rng.below(KEYS)))
-    };
+    let key = if safe { key(rng) } else { weak_key(rng) };
     let (number, mark) = cluster.oracle.begin_write(&key, safe);
     let batch = Batch::new().put(key, value(rng)).put(mark, "").add("counter", 1);
     let view = db.acking(if safe { Ack::Majority } else { Ack::Primary });
@@ -93,17 +108,23 @@ async fn read(cluster: &Cluster, db: &ReplicatedStore, rng: &mut Rng) {
 }
 
 /// Reads or writes in a session; false when it has to begin anew.
-async fn in_session(cluster: &Cluster, session: &Session, seen: &mut Seen, rng: &mut Rng) -> bool {
-    let key = key(rng);
+async fn in_session(cluster: &Cluster, visit: &mut Visit, rng: &mut Rng) -> bool {
+    let Visit { session, seen, safe } = visit;
+    let safe = *safe;
+    let key = if safe { key(rng) } else { weak_key(rng) };
     if rng.chance(0.3) {
-        let (number, mark) = cluster.oracle.begin_write(&key, true);
+        let (number, mark) = cluster.oracle.begin_write(&key, safe);
         let batch = Batch::new().put(key.clone(), value(rng)).put(mark, "");
         let result = session.commit(batch).await;
         if let Ok(receipt) = &result {
             seen.wrote(&key, receipt.version);
         }
         cluster.oracle.end_write(number, &result);
-        return true;
+        let lost = matches!(result, Err(Error::TokenLost { .. }));
+        if lost {
+            cluster.oracle.token_lost(&cluster.plan);
+        }
+        return !lost;
     }
     match session.get(&key).await {
         Ok(found) => {

@@ -53,7 +53,9 @@ impl Link for Ways {
         if wire.cut.contains(from) != wire.cut.contains(to) || wire.rng.chance(wire.loss) {
             return Passage::Lost;
         }
-        match wire.rng.below(wire.slowest.as_nanos() as u64 + 1) {
+        // A few take much longer, and find another primary when they arrive.
+        let slowest = if wire.rng.chance(0.02) { 300 * MS } else { wire.slowest };
+        match wire.rng.below(slowest.as_nanos() as u64 + 1) {
             0 => Passage::AtOnce,
             nanos => Passage::After(Duration::from_nanos(nanos)),
         }
@@ -143,8 +145,11 @@ impl Cluster {
 
     /// The whole play.
     pub(crate) async fn play(self) -> Counts {
-        let db = self.open().await.expect("machines without faults open a store");
-        *self.db.lock().unwrap() = Some(db);
+        // Messages may be slow from the start.
+        while self.db().is_none() {
+            let db = self.open().await;
+            *self.db.lock().unwrap() = db.ok();
+        }
         let until = self.env().now() + 3_000 * MS;
         let mut tasks = vec![self.env().spawn(chaos::run(self.clone(), until))];
         for client in 0..4 {

@@ -1,6 +1,10 @@
 //! The promises of `ReplicatedStore` on simulated machines that crash, stall, forget and lie, with messages that come late
 //! or never: no write that a majority acknowledged is lost, no session goes back in time, no two primaries acknowledge at
 //! once, and when the faults stop, all nodes agree.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a lock that a failed check has poisoned ends the test"
+)]
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -45,10 +49,7 @@ fn promises_hold_whatever_fails() {
             }
         }
     }
-    support::report(REPORT, "seeds", run_seeds);
-    for (kind, count) in faults.iter() {
-        support::report(REPORT, &format!("fault: {kind}"), count);
-    }
+    support::report_faults(REPORT, run_seeds, &faults);
     for (name, count) in counts.named() {
         support::report(REPORT, name, count);
     }

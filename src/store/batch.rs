@@ -146,6 +146,17 @@ impl Batch {
         self.ops.is_empty() && self.expectations.is_empty() && self.cursors.is_empty()
     }
 
+    /// The same batch under other keys; names of cursors are changed likewise.
+    pub(crate) fn map_keys(mut self, map: impl Fn(&Bytes) -> Bytes) -> Batch {
+        for op in &mut self.ops {
+            let (Op::Put { key, .. } | Op::Delete { key } | Op::Add { key, .. } | Op::Import { key, .. }) = op;
+            *key = map(key);
+        }
+        self.expectations.iter_mut().for_each(|(key, _)| *key = map(key));
+        self.cursors.iter_mut().for_each(|(name, _)| *name = map(name));
+        self
+    }
+
     /// Every key that it writes or expects something of, cursors aside; a key may come twice.
     pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
         self.ops

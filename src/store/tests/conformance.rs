@@ -1,15 +1,17 @@
 //! The crate's own stores and engines, and what decorates them, pass the suites.
 
+use super::script::{Scripted, Step};
 use crate::env::Env;
 use crate::sim::World;
 use crate::store::suite::{self, Subject};
 use crate::store::{
-    Batch, BoxStore, Capability, Entry, Error, Feature, LocalStore, MemoryEngine, Op, Receipt, Result, Scan, Store,
-    StoreExt,
+    Batch, BoxStore, Capability, Entry, Error, Feature, LocalStore, MemoryEngine, Op, Receipt, Result, RetryPolicy,
+    Scan, Store, StoreExt,
 };
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use std::sync::Arc;
+use std::time::Duration;
 
 fn local(env: &Env) -> LocalStore<MemoryEngine> {
     LocalStore::builder(MemoryEngine::new())
@@ -49,6 +51,48 @@ fn shared_and_boxed() {
     conforms(|store, _| Arc::new(store));
     conforms(|store, _| store.boxed());
     conforms(|store, _| Arc::new(store.boxed()).boxed());
+}
+
+#[test]
+fn decorated() {
+    let second = Duration::from_secs(1);
+    let policy = RetryPolicy::default();
+    conforms(|store, _| store.prefixed("user/"));
+    conforms(|store, _| store.prefixed(""));
+    conforms(|store, _| store.prefixed(vec![u8::MAX, u8::MAX]));
+    conforms(|store, env| store.timed(second).env(env.clone()));
+    conforms(|store, env| store.retried(policy).env(env.clone()));
+    conforms(|store, env| {
+        store
+            .timed(second)
+            .env(env.clone())
+            .retried(policy)
+            .env(env.clone())
+            .prefixed("a")
+            .boxed()
+    });
+    let world = World::new(1);
+    let env = world.env();
+    world.run(suite::feed(async || {
+        let sleeper = env.clone();
+        let store = Arc::new(local(&env)).timed(second).env(env.clone());
+        Subject::new(store.retried(policy).env(env.clone()), move |by| sleeper.sleep(by)).keeps(7)
+    }));
+}
+
+#[test]
+fn decorated_over_a_store_that_takes_its_time() {
+    // Every call waits, so that futures are polled, and dropped, amid the work of each layer.
+    let stall = Step::Stall(Duration::from_millis(1));
+    let world = World::new(1);
+    let env = world.env();
+    world.run(suite::store(async || {
+        let sleeper = env.clone();
+        let slow = Scripted::new(&env, vec![stall.clone(); 20_000]);
+        let timed = slow.timed(Duration::from_secs(1)).env(env.clone());
+        let store = timed.retried(RetryPolicy::default()).env(env.clone()).prefixed("a");
+        Subject::new(store, move |by| sleeper.sleep(by))
+    }));
 }
 
 /// A store that can do less than the one inside, to prove that the suite knows what to ask of such.

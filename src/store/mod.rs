@@ -39,7 +39,7 @@ mod scan;
 #[cfg(feature = "suite")]
 pub mod suite;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod timed;
 mod token;
 

@@ -3,7 +3,7 @@
 use super::{Disk, Env, File, OpenMode, read_exact_at, write_all_at};
 use std::future::Future;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Puts a file of these bytes in the place of `dir/name`; durable when it returns. After an error either may be there.
@@ -56,4 +56,26 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl Future<Output = io::Result<T>> + Send + 'static,
 ) -> io::Result<T> {
     env.spawn_blocking(work).await?
+}
+
+/// Makes `dir` and those above it, each durable in the one above.
+pub(crate) async fn make_dir(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let mut missing: Vec<PathBuf> = Vec::new();
+    for dir in dir.ancestors() {
+        let is_missing =
+            !dir.as_os_str().is_empty() && disk.list(dir).await.is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+        if !is_missing {
+            break;
+        }
+        missing.push(dir.to_owned());
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    disk.create_dir(dir).await?;
+    for made in missing.iter().rev() {
+        let above = made.parent().filter(|above| !above.as_os_str().is_empty());
+        disk.sync_dir(above.unwrap_or(Path::new("."))).await?;
+    }
+    Ok(())
 }

@@ -4,10 +4,11 @@ use super::recovery::{Recovered, Recovery};
 use super::segment::{file_name, parse_name};
 use super::shared::Segment;
 use super::{LogError, OpenReport};
+use crate::env::files::make_dir;
 use crate::env::{DirLock, Disk, Env, File, OpenMode, read_exact_at};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// No segment is longer; of a foreign file that is, no more is read.
@@ -81,28 +82,6 @@ async fn read_from_device(file: &dyn File) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; file.len().await?.min(MAX_SEGMENT) as usize];
     read_exact_at(file, &mut bytes, 0).await?;
     Ok(bytes)
-}
-
-/// Makes `dir` and those above it, each durable in the one above.
-async fn make_dir(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    let mut missing: Vec<PathBuf> = Vec::new();
-    for dir in dir.ancestors() {
-        let is_missing =
-            !dir.as_os_str().is_empty() && disk.list(dir).await.is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
-        if !is_missing {
-            break;
-        }
-        missing.push(dir.to_owned());
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    disk.create_dir(dir).await?;
-    for made in missing.iter().rev() {
-        let above = made.parent().filter(|above| !above.as_os_str().is_empty());
-        disk.sync_dir(above.unwrap_or(Path::new("."))).await?;
-    }
-    Ok(())
 }
 
 impl Segment {

@@ -4,6 +4,7 @@ use crate::sync::Mutex;
 use futures::channel::oneshot;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where writes come in: it holds up those to keys that are moving, and knows when those let in before have ended.
@@ -32,9 +33,14 @@ pub(super) struct Pass<'a, P> {
 }
 
 /// Holds up the writes to moving keys until it is dropped.
-pub(super) struct Closed<'a, P> {
-    gate: &'a Gate<P>,
+pub(super) struct Closed<P> {
+    gate: Arc<Gate<P>>,
+    /// Whether nobody knows which map is on disk: dropped like this, it refuses every write from then on.
+    pub(super) in_doubt: bool,
 }
+
+/// How many writes wait at most.
+const MOST_WAITING: usize = 10_000;
 
 impl<P> Gate<P> {
     pub(super) fn new() -> Gate<P> {
@@ -71,7 +77,13 @@ impl<P> Gate<P> {
                     return Ok(Pass { gate: self, moves });
                 }
                 let (send, wait) = oneshot::channel();
-                state.waiting.retain(|waiting| !waiting.is_canceled());
+                if state.waiting.len() >= MOST_WAITING {
+                    state.waiting.retain(|waiting| !waiting.is_canceled());
+                }
+                if state.waiting.len() >= MOST_WAITING {
+                    let what = format!("{MOST_WAITING} writes wait for keys that move to another shard");
+                    return Err(Error::Full { what });
+                }
                 state.waiting.push(send);
                 wait
             };
@@ -86,8 +98,14 @@ impl<P> Gate<P> {
     }
 
     /// Holds up writes to the keys that move to `next`, and waits until those let in before are out.
-    pub(super) async fn close(&self, next: P) -> Closed<'_, P> {
-        let closed = Closed { gate: self };
+    ///
+    /// # Cancel safety
+    /// Dropping the future lets the writes go on.
+    pub(super) async fn close(self: &Arc<Self>, next: P) -> Closed<P> {
+        let closed = Closed {
+            gate: Arc::clone(self),
+            in_doubt: false,
+        };
         let (send, out) = oneshot::channel();
         {
             let mut state = self.state.lock();
@@ -101,9 +119,9 @@ impl<P> Gate<P> {
         closed
     }
 
-    /// Refuses every write from now on.
-    pub(super) fn poison(&self) {
-        self.state.lock().poisoned = true;
+    /// Whether it refuses every write.
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.state.lock().poisoned
     }
 }
 
@@ -133,9 +151,10 @@ impl<P> Drop for Pass<'_, P> {
     }
 }
 
-impl<P> Drop for Closed<'_, P> {
+impl<P> Drop for Closed<P> {
     fn drop(&mut self) {
         let mut state = self.gate.state.lock();
+        state.poisoned |= self.in_doubt;
         state.moving = None;
         state.mover = None;
         for waiting in state.waiting.drain(..) {
@@ -165,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_move_waits_for_writes_before_it_and_holds_up_those_after() {
-        let (gate, env) = (Gate::<u32>::new(), Env::system());
+        let (gate, env) = (Arc::new(Gate::<u32>::new()), Env::system());
         let before = block_on(gate.enter(&env, LONG, |_| true)).unwrap();
         let mut close = Box::pin(gate.close(7));
         assert!(close.as_mut().now_or_never().is_none());
@@ -182,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_write_gives_up_waiting_without_an_effect() {
-        let (gate, env) = (Gate::<u32>::new(), Env::system());
+        let (gate, env) = (Arc::new(Gate::<u32>::new()), Env::system());
         let _closed = block_on(gate.close(7));
         let refused = block_on(gate.enter(&env, Duration::from_millis(5), |_| true))
             .err()
@@ -191,8 +210,28 @@ mod tests {
     }
 
     #[test]
+    fn only_so_many_writes_wait_and_a_move_in_doubt_ends_them_all() {
+        let (gate, env) = (Arc::new(Gate::<u32>::new()), Env::system());
+        let mut closed = block_on(gate.close(7));
+        let wait = || Box::pin(gate.enter(&env, LONG, |_| true));
+        let mut waiting: Vec<_> = (0..MOST_WAITING).map(|_| wait()).collect();
+        assert!(waiting.iter_mut().all(|wait| wait.as_mut().now_or_never().is_none()));
+        assert!(matches!(wait().now_or_never(), Some(Err(Error::Full { .. }))));
+        // Whoever gives up makes room.
+        waiting.pop();
+        assert!(wait().now_or_never().is_none());
+        closed.in_doubt = true;
+        drop(closed);
+        assert!(matches!(waiting.remove(0).now_or_never(), Some(Err(Error::Poisoned))));
+        assert!(matches!(
+            block_on(gate.enter(&env, LONG, |_| false)),
+            Err(Error::Poisoned)
+        ));
+    }
+
+    #[test]
     fn a_move_that_is_dropped_while_it_waits_is_over() {
-        let (gate, env) = (Gate::<u32>::new(), Env::system());
+        let (gate, env) = (Arc::new(Gate::<u32>::new()), Env::system());
         let before = block_on(gate.enter(&env, LONG, |_| true)).unwrap();
         assert!(gate.close(7).now_or_never().is_none());
         let after = block_on(gate.enter(&env, LONG, |_| true)).unwrap();

@@ -1,6 +1,6 @@
 use super::{Partitioner, count};
 use crate::codec::{self, Reader};
-use crate::env::{Env, files};
+use crate::env::{DirLock, Disk, Env, files};
 use crate::store::{Effect, Error, Result};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,25 +40,26 @@ impl<P: Partitioner> MapFile<P> {
         next
     }
 
-    /// Reads the map in `dir`, if there is one.
-    pub(super) async fn read(env: &Env, dir: &Path) -> Result<Option<MapFile<P>>> {
+    /// Makes `dir`, takes it for this process, and reads the map in there, if there is one.
+    pub(super) async fn open(env: &Env, dir: &Path) -> Result<(DirLock, Option<MapFile<P>>)> {
         let (disk, dir): (_, PathBuf) = (env.disk().clone(), dir.to_owned());
-        let read = files::blocking(env, async move {
-            disk.create_dir(&dir).await?;
-            files::read(&*disk, &dir.join(NAME), MAX_LEN).await
+        let open = files::blocking(env, async move {
+            files::make_dir(&*disk, &dir).await?;
+            let lock = disk.lock(&dir).await?;
+            Ok((lock, files::read(&*disk, &dir.join(NAME), MAX_LEN).await?))
         });
-        let bytes = read.await.map_err(|error| Error::io(&error, Effect::None))?;
-        bytes.map(|bytes| MapFile::decode(&bytes)).transpose()
+        let (lock, bytes) = open.await.map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => Error::unavailable("the shard map is open elsewhere", Effect::None),
+            _ => Error::io(&error, Effect::None),
+        })?;
+        Ok((lock, bytes.map(|bytes| MapFile::decode(&bytes)).transpose()?))
     }
 
     /// Puts it in `dir`; durable when this returns. After an error either the old or the new one is there.
-    pub(super) async fn write(&self, env: &Env, dir: &Path) -> Result<()> {
-        let bytes = self.encode();
-        let (disk, dir): (_, PathBuf) = (env.disk().clone(), dir.to_owned());
-        let write = async move { files::replace(&*disk, &dir, NAME, &bytes).await };
-        files::blocking(env, write)
-            .await
-            .map_err(|error: io::Error| Error::io(&error, Effect::Unknown))
+    ///
+    /// To be polled where blocking is allowed.
+    pub(super) async fn write(&self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+        files::replace(disk, dir, NAME, &self.encode()).await
     }
 
     fn encode(&self) -> Vec<u8> {

@@ -5,6 +5,8 @@ use crate::store::{Error, Result};
 
 /// Points that a shard of weight 1 has on the ring.
 const POINTS: u32 = 160;
+/// The most that a weight counts: a shard then has 163,840 points.
+const MOST_WEIGHT: u32 = 1 << 10;
 /// The most shards that a saved ring may have.
 const MOST: usize = 1 << 16;
 
@@ -13,7 +15,8 @@ const MOST: usize = 1 << 16;
 ///
 /// What it is for: several routers that know only the names of the shards, not their history, agree. Its balance is
 /// statistical (with 160 points a shard, shares differ by some eight percent) and a lookup is a binary search; where
-/// the map can be kept, a [`SlotTable`](super::SlotTable) is exact and faster. 16 bytes a point.
+/// the map can be kept, a [`SlotTable`](super::SlotTable) is exact and faster. 16 bytes a point. Weights above 1,024
+/// count as 1,024.
 ///
 /// ```
 /// use outgrow::shard::{HashRing, Partitioner};
@@ -48,23 +51,32 @@ impl HashRing {
     pub fn keyed(mut self, k0: u64, k1: u64) -> HashRing {
         self.hash = KeyedHash::new(k0, k1);
         self.key = (k0, k1);
-        self.place();
+        self.place(0);
         self
     }
 
-    /// Places every point anew.
-    fn place(&mut self) {
-        let hash = self.hash;
-        let points = self.shards.iter().enumerate().flat_map(|(shard, (name, weight))| {
-            (0..POINTS.saturating_mul(*weight)).map(move |point| {
-                let label = [name.as_bytes(), &point.to_le_bytes()].concat();
-                (hash.hash(&label), shard as u32)
-            })
-        });
-        self.points = points.collect();
-        // Of two points in one place the shard of the lesser name wins, whatever the order of joining.
+    /// Places the points of the shards from `first` on; those of the others have their places.
+    fn place(&mut self, first: usize) {
+        let (hash, shards) = (self.hash, &self.shards);
+        if first == 0 {
+            self.points.clear();
+        }
+        let new = shards
+            .iter()
+            .enumerate()
+            .skip(first)
+            .flat_map(|(shard, (name, weight))| {
+                (0..POINTS * *weight).map(move |point| {
+                    let label = [name.as_bytes(), &point.to_le_bytes()].concat();
+                    (hash.hash(&label), shard as u32)
+                })
+            });
+        self.points.extend(new);
+        // Of two points in one place the shard of the lesser name wins, whatever the order of joining. The stable sort
+        // is quick where most is in order already.
+        let name = |shard: u32| &shards[shard as usize].0;
         self.points
-            .sort_unstable_by_key(|(at, shard)| (*at, &self.shards[*shard as usize].0));
+            .sort_by(|(at, shard), (other_at, other)| (at, name(*shard)).cmp(&(other_at, name(*other))));
         self.points.dedup_by_key(|(at, _)| *at);
     }
 }
@@ -99,13 +111,13 @@ impl Partitioner for HashRing {
     }
 
     fn add(&mut self, name: &str, weight: u32) {
-        self.shards.push((name.to_owned(), weight.max(1)));
-        self.place();
+        self.shards.push((name.to_owned(), weight.clamp(1, MOST_WEIGHT)));
+        self.place(self.shards.len() - 1);
     }
 
     fn remove(&mut self, shard: usize) {
         self.shards.remove(shard);
-        self.place();
+        self.place(0);
     }
 
     fn save(&self) -> Vec<u8> {
@@ -131,9 +143,9 @@ impl Partitioner for HashRing {
         for _ in 0..count(&mut reader, MOST)? {
             let name = String::from_utf8(reader.bytes()?.to_vec()).map_err(|_| Error::corrupt("a shard's name"))?;
             let weight = u32::try_from(reader.varint()?).map_err(|_| Error::corrupt("a shard's weight"))?;
-            ring.shards.push((name, weight.clamp(1, 1 << 10)));
+            ring.shards.push((name, weight.clamp(1, MOST_WEIGHT)));
         }
-        ring.place();
+        ring.place(0);
         Ok(ring)
     }
 }
@@ -195,8 +207,15 @@ mod tests {
     fn bytes_round_trip() {
         let mut ring = ring(&names(3)).keyed(1, 2);
         ring.add("heavy", 2);
+        ring.add("as heavy as can be", u32::MAX);
         let bytes = ring.save();
         assert_eq!(HashRing::restore(&bytes).unwrap().points, ring.points);
         assert!((0..bytes.len()).all(|len| HashRing::restore(&bytes[..len]).is_err()));
+        let mut again = ring.clone();
+        again.place(0);
+        assert_eq!(
+            again.points, ring.points,
+            "adding one by one places as adding all at once"
+        );
     }
 }

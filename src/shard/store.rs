@@ -2,8 +2,8 @@ use super::gate::Gate;
 use super::map::{MapFile, State};
 use super::router::{self, Map};
 use super::{Partitioner, ShardRouter, SlotTable, scan};
-use crate::env::Env;
-use crate::store::{Batch, Capability, Entry, Error, Feature, Receipt, Result, Scan, Store};
+use crate::env::{DirLock, Env, files};
+use crate::store::{Batch, Capability, Effect, Entry, Error, Feature, Receipt, Result, Scan, Store};
 use crate::sync::Mutex;
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -46,10 +46,14 @@ pub(super) struct Shared<S: Store + 'static, P: Partitioner> {
     pub(super) env: Env,
     pub(super) dir: PathBuf,
     pub(super) router: ShardRouter<S, P>,
-    pub(super) gate: Gate<P>,
-    write_wait: Duration,
-    /// What the disk holds; locked for as long as a shard is being added.
-    pub(super) file: futures::lock::Mutex<MapFile<P>>,
+    pub(super) gate: Arc<Gate<P>>,
+    /// What all shards can do, each for itself, but for cursors: a follower's writes are on many.
+    pub(super) common: Capability,
+    pub(super) write_wait: Duration,
+    /// What the disk holds; locked for as long as a shard is being added or the disk is being written.
+    pub(super) file: Arc<futures::lock::Mutex<MapFile<P>>>,
+    /// Held as long as the file may be written.
+    _lock: DirLock,
     /// The name of that shard.
     pub(super) adding: Mutex<Option<String>>,
 }
@@ -127,9 +131,6 @@ impl<S: Store + 'static, P: Partitioner> ShardedStore<S, P> {
 
     /// The one shard of all keys of `batch`.
     fn shard_of(&self, batch: &Batch) -> Result<Arc<S>> {
-        if !batch.cursors().is_empty() {
-            return Err(Error::Unsupported(Feature::Cursors));
-        }
         self.shared.router.with_map(|map| {
             let mut shards = batch.keys().map(|key| map.partitioner.route(key));
             let first = shards.next().unwrap_or(0);
@@ -160,13 +161,14 @@ impl<S: Store + 'static, P: Partitioner> ShardedStoreBuilder<S, P> {
     }
 
     /// How long a write waits while its key moves to another shard, before it fails with
-    /// [`Error::Unavailable`] and no effect. Default: 30 seconds.
+    /// [`Error::Unavailable`] and no effect; and how long a move waits for the writes that began before it. Of more than
+    /// 10,000 waiting writes the others fail with [`Error::Full`]. Default: 30 seconds.
     pub fn write_wait(mut self, limit: Duration) -> Self {
         self.write_wait = limit;
         self
     }
 
-    /// Opens the map in `dir`, or makes it. A move that was under way when the process ended is finished if its shard
+    /// Opens the map in `dir`, or makes it; only one store at a time can have it open. A move that was under way when the process ended is finished if its shard
     /// is among those given, and undone if it is not.
     ///
     /// # Errors
@@ -188,7 +190,8 @@ impl<S: Store + 'static, P: Partitioner> ShardedStoreBuilder<S, P> {
             .map(|(name, weight, store)| (name, (weight, Arc::new(store))))
             .collect();
         router::check(&shards).map_err(|error| Error::invalid(error.to_string()))?;
-        let file = match MapFile::read(&env, &dir).await? {
+        let (lock, file) = MapFile::open(&env, &dir).await?;
+        let file = match file {
             Some(file) => file,
             None => create(&env, &dir, partitioner, &shards).await?,
         };
@@ -219,23 +222,29 @@ impl<S: Store + 'static, P: Partitioner> ShardedStoreBuilder<S, P> {
                 "the map has no shard {name:?}: open without it, then add it"
             )));
         }
+        let capabilities = named.iter().map(|(_, shard)| shard.capability());
+        let common = capabilities
+            .fold(Capability::all(), Capability::and)
+            .without(Feature::Cursors);
         let map = Map {
             version: file.version,
             partitioner: file.partitioner.clone(),
             shards: named,
         };
         let router = ShardRouter::from_map(map);
-        let file = futures::lock::Mutex::new(file);
-        let (gate, adding) = (Gate::new(), Mutex::new(None));
+        let file = Arc::new(futures::lock::Mutex::new(file));
+        let (gate, adding) = (Arc::new(Gate::new()), Mutex::new(None));
         let store = ShardedStore {
             shared: Arc::new(Shared {
                 env,
                 dir,
                 router,
                 gate,
+                common,
                 write_wait,
                 file,
                 adding,
+                _lock: lock,
             }),
         };
         match unfinished {
@@ -271,7 +280,9 @@ async fn create<S, P: Partitioner>(
         partitioner,
         state: State::Settled,
     };
-    file.write(env, dir).await?;
+    let (disk, place, made) = (Arc::clone(env.disk()), dir.to_owned(), file.clone());
+    let write = files::blocking(env, async move { made.write(&*disk, &place).await });
+    write.await.map_err(|error| Error::io(&error, Effect::Unknown))?;
     Ok(file)
 }
 
@@ -330,6 +341,14 @@ impl<S: Store + 'static, P: Partitioner> Store for ShardedStore<S, P> {
         let Shared {
             env, gate, write_wait, ..
         } = &*self.shared;
+        let missing = self
+            .shared
+            .common
+            .missing(batch.needs().without(Feature::AtomicBatches));
+        if let Some(feature) = missing.iter().next() {
+            // One shard may be able to; which one a key is on must not decide.
+            return Err(Error::Unsupported(feature));
+        }
         let moves = |next: &P| batch.keys().any(|key| next.route(key) == next.shards() - 1);
         let _pass = gate.enter(env, *write_wait, moves).await?;
         // Routed after it was let in: from here on its keys stay where they are until the pass is given back.
@@ -337,16 +356,9 @@ impl<S: Store + 'static, P: Partitioner> Store for ShardedStore<S, P> {
     }
 
     fn capability(&self) -> Capability {
-        let shards = self.shared.router.shards();
-        let common = shards
-            .iter()
-            .map(|(_, _, shard)| shard.capability())
-            .reduce(Capability::and);
-        let common = common.unwrap_or(Capability::none()).without(Feature::Cursors);
-        if shards.len() > 1 {
-            common.without(Feature::AtomicBatches)
-        } else {
-            common
+        match self.shared.router.with_map(|map| map.shards.len()) {
+            1 => self.shared.common,
+            _ => self.shared.common.without(Feature::AtomicBatches),
         }
     }
 }

@@ -1,4 +1,4 @@
-use super::{Entry, Position, Version};
+use super::{Capability, Entry, Feature, Position, Version};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -144,6 +144,37 @@ impl Batch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty() && self.expectations.is_empty() && self.cursors.is_empty()
+    }
+
+    /// What a store must be able to do to commit it.
+    pub fn needs(&self) -> Capability {
+        let mut needs = Capability::none();
+        let mut need = |feature, needed: bool| {
+            if needed {
+                needs = needs.with(feature);
+            }
+        };
+        for op in &self.ops {
+            need(Feature::Ttl, matches!(op, Op::Put { ttl: Some(_), .. }));
+            need(Feature::Counters, matches!(op, Op::Add { .. }));
+            need(Feature::Import, matches!(op, Op::Import { .. }));
+        }
+        need(Feature::Expectations, !self.expectations.is_empty());
+        need(Feature::Cursors, !self.cursors.is_empty());
+        let first = self.keys().next();
+        need(Feature::AtomicBatches, self.keys().any(|key| Some(key) != first));
+        needs
+    }
+
+    /// The same batch under other keys; names of cursors are changed likewise.
+    pub(crate) fn map_keys(mut self, map: impl Fn(&Bytes) -> Bytes) -> Batch {
+        for op in &mut self.ops {
+            let (Op::Put { key, .. } | Op::Delete { key } | Op::Add { key, .. } | Op::Import { key, .. }) = op;
+            *key = map(key);
+        }
+        self.expectations.iter_mut().for_each(|(key, _)| *key = map(key));
+        self.cursors.iter_mut().for_each(|(name, _)| *name = map(name));
+        self
     }
 
     /// Every key that it writes or expects something of, cursors aside; a key may come twice.

@@ -110,6 +110,11 @@ impl Capability {
         }
     }
 
+    /// What of `needs` it lacks.
+    pub const fn missing(self, needs: Capability) -> Capability {
+        Capability(needs.0 & !self.0)
+    }
+
     /// The features it has.
     pub fn iter(self) -> impl Iterator<Item = Feature> {
         EVERY.into_iter().filter(move |feature| self.has(*feature))

@@ -1,4 +1,7 @@
-use super::{Batch, BoxStore, Entry, Error, Expect, Feature, Position, Receipt, Result, Store, cursor_key};
+use super::{
+    Batch, BoxStore, Entry, Error, Expect, Feature, Position, Prefixed, Receipt, Result, Retried, RetryPolicy, Store,
+    Timed, cursor_key,
+};
 use bytes::Bytes;
 use std::future::Future;
 use std::time::Duration;
@@ -66,6 +69,21 @@ pub trait StoreExt: Store + Sized {
                 .map(|entry| parse_cursor(&entry.value))
                 .transpose()
         }
+    }
+
+    /// The part of the store whose keys begin with `prefix`, as a store of its own: see [`Prefixed`].
+    fn prefixed(self, prefix: impl Into<Bytes>) -> Prefixed<Self> {
+        Prefixed::new(self, prefix)
+    }
+
+    /// Gives each call at most `limit`: see [`Timed`].
+    fn timed(self, limit: Duration) -> Timed<Self> {
+        Timed::new(self, limit)
+    }
+
+    /// Tries again what may succeed the next time: see [`Retried`].
+    fn retried(self, policy: RetryPolicy) -> Retried<Self> {
+        Retried::new(self, policy)
     }
 
     /// Puts the store behind the common type.

@@ -38,6 +38,29 @@ pub trait Feed: Send + Sync {
     fn attach(&self, follower: Weak<dyn Follower>) -> Result<()>;
 }
 
+#[deny(clippy::missing_trait_methods)]
+impl<F: Feed + ?Sized> Feed for Arc<F> {
+    fn log(&self) -> LogId {
+        (**self).log()
+    }
+
+    fn position(&self) -> Position {
+        (**self).position()
+    }
+
+    fn watch(&self, from: Position) -> BoxStream<'_, Result<(Position, Record)>> {
+        (**self).watch(from)
+    }
+
+    fn snapshot(&self) -> impl Future<Output = Result<(Position, BoxStream<'_, Result<(Bytes, Entry)>>)>> + Send {
+        (**self).snapshot()
+    }
+
+    fn attach(&self, follower: Weak<dyn Follower>) -> Result<()> {
+        (**self).attach(follower)
+    }
+}
+
 /// Hears of each change before the commit returns; see [`Feed::attach`].
 pub trait Follower: Send + Sync {
     /// `record` was committed at `at`.

@@ -30,13 +30,17 @@ mod feed;
 mod local;
 mod memory;
 mod position;
+mod prefixed;
 mod record;
 mod resolve;
+mod retried;
+mod retry;
 mod scan;
 #[cfg(feature = "suite")]
 pub mod suite;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod timed;
 mod token;
 
 pub use batch::{Batch, Expect, Op};
@@ -51,9 +55,13 @@ pub(crate) use local::scan_pages;
 pub use local::{LocalStore, LocalStoreBuilder};
 pub use memory::MemoryEngine;
 pub use position::{LogId, Position, Version};
+pub use prefixed::Prefixed;
 pub use record::{Change, Changed, Record};
-pub(crate) use resolve::{cursor_key, is_reserved, resolve};
+pub(crate) use resolve::{cursor_key, cursor_name, is_reserved, resolve};
+pub use retried::Retried;
+pub use retry::RetryPolicy;
 pub use scan::Scan;
+pub use timed::Timed;
 pub use token::Token;
 
 use crate::env::WallTime;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 /// What the crate keeps for itself among the keys.
 const RESERVED: &[u8] = b"\0outgrow/";
+const CURSOR: &[u8] = b"cursor/";
 /// The newest version that an import may bring. Later writes go on from there, and never reach the end of the numbers.
 const MAX_IMPORTED: Version = Version(1 << 63);
 
@@ -15,7 +16,12 @@ pub(crate) fn is_reserved(key: &[u8]) -> bool {
 
 /// Where the cursor of the follower `name` is kept.
 pub(crate) fn cursor_key(name: &[u8]) -> Bytes {
-    [RESERVED, b"cursor/", name].concat().into()
+    [RESERVED, CURSOR, name].concat().into()
+}
+
+/// The follower whose cursor is kept at `key`.
+pub(crate) fn cursor_name(key: &[u8]) -> Option<&[u8]> {
+    key.strip_prefix(RESERVED)?.strip_prefix(CURSOR)
 }
 
 /// The bytes of a cursor.

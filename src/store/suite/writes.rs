@@ -7,18 +7,21 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
+/// For each key: what is over many stores has no one count.
 pub(super) async fn versions_rise(store: &impl Store) {
-    let mut newest = Version::default();
-    for round in 0..5 {
-        for key in ["a", "b"] {
-            let written = put(store, key, "x").await.version;
-            assert!(written > newest, "round {round}: {written} after {newest}");
-            assert_eq!(version(read(store, key.as_bytes()).await.as_ref()), Some(written));
-            newest = written;
+    for key in ["a", "b"] {
+        let mut newest = Version::default();
+        for round in 0..5 {
+            for value in ["x", "y"] {
+                let written = put(store, key, value).await.version;
+                assert!(written > newest, "round {round}: {written} after {newest}");
+                assert_eq!(version(read(store, key.as_bytes()).await.as_ref()), Some(written));
+                newest = written;
+            }
+            let removed = store.delete(key).await.expect("a delete works").version;
+            assert!(removed > newest, "a delete has a version too: {removed} after {newest}");
+            newest = removed;
         }
-        let removed = store.delete("a").await.expect("a delete works").version;
-        assert!(removed > newest, "a delete has a version too: {removed} after {newest}");
-        newest = removed;
     }
 }
 
@@ -166,7 +169,7 @@ pub(super) async fn imports_keep_their_age(store: &impl Store) {
     };
     commit(store, Batch::new().import("old", old.clone())).await;
     assert_eq!(read(store, b"old").await, Some(old));
-    let after_old = put(store, "b", "1").await.version;
+    let after_old = put(store, "a", "1").await.version;
     assert!(
         after_old > newest,
         "{after_old} after {newest}: an old entry turned the count back"
@@ -179,10 +182,8 @@ pub(super) async fn imports_keep_their_age(store: &impl Store) {
     );
     // Whether or not the entry is still there, no later version may be one that another store has given already.
     store.delete("a").await.expect("a delete works");
-    for key in ["a", "c"] {
-        let later = put(store, key, "1").await.version;
-        assert!(later > young.version, "{later} after an import of {}", young.version);
-    }
+    let later = put(store, "a", "1").await.version;
+    assert!(later > young.version, "{later} after an import of {}", young.version);
     if store.capability().has(Feature::Expectations) {
         commit(
             store,
@@ -280,7 +281,7 @@ pub(super) async fn dropped_commits_are_whole<S: Store>(make: impl AsyncFn() -> 
             )
         };
         let before = text(&store, b"a").await;
-        let later = put(&store, "c", "1").await.version;
+        put(&store, "c", "1").await;
         let mut a = read(&store, b"a").await.expect("the key was there before");
         let b = read(&store, b"b").await;
         if b.is_some() {
@@ -295,8 +296,6 @@ pub(super) async fn dropped_commits_are_whole<S: Store>(make: impl AsyncFn() -> 
         if whole {
             assert_eq!(a.value == "new", b.is_some(), "after {polls} polls: half a batch");
         }
-        // A commit that was dropped may still happen, but if it has, then in its turn.
-        assert!(a.value == "old" || a.version != later, "two commits at one version");
         if !dropped {
             return;
         }

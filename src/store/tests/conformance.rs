@@ -1,31 +1,24 @@
 //! The crate's own stores and engines, and what decorates them, pass the suites.
 
+use super::script::{Scripted, Step};
+use super::{conforms, local};
 use crate::env::Env;
 use crate::sim::World;
 use crate::store::suite::{self, Subject};
 use crate::store::{
-    Batch, BoxStore, Capability, Entry, Error, Feature, LocalStore, MemoryEngine, Op, Receipt, Result, Scan, Store,
-    StoreExt,
+    Batch, BoxStore, Capability, Entry, Error, Feature, LocalStore, MemoryEngine, Receipt, Result, RetryPolicy, Scan,
+    Store, StoreExt,
 };
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::ready;
 use futures::stream::{self, BoxStream, StreamExt};
 use std::sync::Arc;
+use std::time::Duration;
 
-fn local(env: &Env) -> LocalStore<MemoryEngine> {
-    LocalStore::builder(MemoryEngine::new())
-        .env(env.clone())
-        .feed(7)
-        .build()
-}
-
-/// Runs the suite of stores over what `make` puts around a local store.
-fn conforms<S: Store>(make: impl Fn(LocalStore<MemoryEngine>, &Env) -> S) {
-    let world = World::new(1);
-    let env = world.env();
-    world.run(suite::store(async || {
-        let sleeper = env.clone();
-        Subject::new(make(local(&env), &env), move |by| sleeper.sleep(by))
-    }));
+/// Runs the suite over what `make` puts around a store in memory.
+fn decorated(make: impl Fn(LocalStore<MemoryEngine>, Env) -> BoxStore) {
+    conforms(&|env| ready(make(local(env), env.clone())).boxed());
 }
 
 #[test]
@@ -34,21 +27,43 @@ fn memory_engine() {
 }
 
 #[test]
-fn local_store() {
-    conforms(|store, _| store);
+fn local_shared_and_boxed() {
+    decorated(|store, _| store.boxed());
+    decorated(|store, _| Arc::new(store.boxed()).boxed());
+}
+
+#[test]
+fn each_decorator() {
+    let second = Duration::from_secs(1);
+    let policy = RetryPolicy::default();
+    decorated(|store, _| store.prefixed("user/").boxed());
+    decorated(|store, _| store.prefixed("").boxed());
+    decorated(|store, _| store.prefixed(vec![u8::MAX, u8::MAX]).boxed());
+    decorated(|store, env| store.timed(second).env(env).boxed());
+    decorated(|store, env| store.retried(policy).env(env).boxed());
+}
+
+#[test]
+fn decorators_over_a_store_that_takes_its_time() {
+    // Every call waits, so that futures are polled, and dropped, amid the work of each layer.
+    let stall = Step::Stall(Duration::from_millis(1));
+    decorated(|_, env| {
+        let slow = Scripted::new(&env, vec![stall.clone(); 20_000]);
+        let timed = slow.timed(Duration::from_secs(1)).env(env.clone());
+        timed.retried(RetryPolicy::default()).env(env).prefixed("a").boxed()
+    });
+}
+
+#[test]
+fn a_decorated_feed() {
     let world = World::new(1);
     let env = world.env();
     world.run(suite::feed(async || {
         let sleeper = env.clone();
-        Subject::new(local(&env), move |by| sleeper.sleep(by)).keeps(7)
+        let timed = Arc::new(local(&env)).timed(Duration::from_secs(1)).env(env.clone());
+        let store = timed.retried(RetryPolicy::default()).env(env.clone());
+        Subject::new(store, move |by| sleeper.sleep(by)).keeps(7)
     }));
-}
-
-#[test]
-fn shared_and_boxed() {
-    conforms(|store, _| Arc::new(store));
-    conforms(|store, _| store.boxed());
-    conforms(|store, _| Arc::new(store.boxed()).boxed());
 }
 
 /// A store that can do less than the one inside, to prove that the suite knows what to ask of such.
@@ -64,22 +79,8 @@ impl Without {
 
     /// What a batch needs that is missing.
     fn needs(&self, batch: &Batch) -> Option<Feature> {
-        let ops = batch.ops();
-        let needs = [
-            (
-                Feature::Ttl,
-                ops.iter().any(|op| matches!(op, Op::Put { ttl: Some(_), .. })),
-            ),
-            (Feature::Counters, ops.iter().any(|op| matches!(op, Op::Add { .. }))),
-            (Feature::Import, ops.iter().any(|op| matches!(op, Op::Import { .. }))),
-            (Feature::Expectations, !batch.expectations().is_empty()),
-            (Feature::Cursors, !batch.cursors().is_empty()),
-            (Feature::AtomicBatches, ops.len() > 1),
-        ];
-        let missing = needs
-            .into_iter()
-            .find(|(feature, needed)| *needed && self.lacks(*feature));
-        missing.map(|(feature, _)| feature)
+        let missing = self.capability().missing(batch.needs());
+        missing.iter().next()
     }
 }
 
@@ -130,9 +131,12 @@ fn stores_that_can_do_less() {
     ];
     let each = features.iter().map(|feature| vec![*feature]);
     for missing in each.chain([features.to_vec()]) {
-        conforms(|store, _| Without {
-            inner: store.boxed(),
-            missing: missing.clone(),
+        decorated(|store, _| {
+            let less = Without {
+                inner: store.boxed(),
+                missing: missing.clone(),
+            };
+            less.boxed()
         });
     }
 }

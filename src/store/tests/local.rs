@@ -122,3 +122,14 @@ fn a_scan_fetches_no_more_than_its_limit_at_a_time() {
     block_on(store.commit(cursors)).unwrap();
     assert_eq!(fetched(Scan::all().limit(3)), (3, vec![3, 3]));
 }
+
+#[test]
+fn versions_rise_over_all_keys() {
+    let store = LocalStore::in_memory();
+    let mut versions = Vec::new();
+    for key in ["a", "b", "a", "c"] {
+        versions.push(block_on(store.put(key, "1")).unwrap().version);
+        versions.push(block_on(store.delete(key)).unwrap().version);
+    }
+    assert!(versions.is_sorted_by(|a, b| a < b), "{versions:?}");
+}

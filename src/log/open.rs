@@ -5,7 +5,7 @@ use super::segment::{file_name, parse_name};
 use super::shared::Segment;
 use super::{LogError, OpenReport};
 use crate::env::files::make_dir;
-use crate::env::{DirLock, Disk, Env, File, OpenMode, read_exact_at};
+use crate::env::{DirLock, Env, File, OpenMode, read_exact_at};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;

@@ -285,10 +285,13 @@ impl Recovered {
             let behind: u64 = behind.map(|(_, len)| u64::from(*len)).sum();
             self.torn = behind - u64::from(self.end.offset);
         }
-        // A header of which only one copy is sound was perhaps never finished; the next one says what it said.
-        let is_half = matches!(last.kind, Kind::Header(_)) && last.damaged.is_some();
-        if is_half && cut.is_none() {
-            self.end.offset = 0;
+        // A header of which only one copy is sound was perhaps never finished. The next one takes its place, and says
+        // what it said: where the log ended before it, too.
+        if let Kind::Header(header) = &last.kind
+            && last.damaged.is_some()
+            && cut.is_none()
+        {
+            self.end = header.prev;
         }
         // A frame may follow only where nothing else can have been.
         let is_newest = segments.last().is_some_and(|(id, _)| *id == self.end.segment);

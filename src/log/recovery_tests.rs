@@ -309,6 +309,36 @@ fn a_lost_segment_is_a_gap_and_an_unfinished_one_is_nothing() {
 }
 
 #[test]
+fn what_a_half_written_header_voids_stays_void() {
+    let mut files = Files::new();
+    files.append(1, &["a"]);
+    let cut = files.durable;
+    // A group is torn in its first frame; the second one is whole.
+    files.write(2, &["torn"]);
+    files.last()[cut.offset as usize] ^= 1;
+    files.write(3, &["whole"]);
+    let found = files.recover();
+    assert_eq!((found.index.range(), found.end), (1..2, cut));
+    // The next life begins a segment at the end that was found, and a crash leaves half of its header.
+    files.durable = found.end;
+    files.roll(2, 1);
+    files.last().truncate(700);
+    // So does the one after.
+    for _ in 0..2 {
+        let found = files.recover();
+        assert_eq!((found.index.range(), found.tail, found.damage.len()), (1..2, None, 0));
+        files.durable = found.end;
+        files.roll(2, 1);
+        files.append(2, &["b"]);
+        files.mark(3);
+        let found = files.recover();
+        assert_eq!(files.contents(&found), list(1, &["a", "b"]));
+        assert_eq!((found.gaps.len(), found.damage), (0, Vec::new()));
+        files.last().truncate(600);
+    }
+}
+
+#[test]
 fn headers_truncate_and_reset() {
     let mut files = sample();
     files.roll(3, 1);

@@ -233,7 +233,7 @@ const FAULTY: Faults = Faults {
     read_error: 0.002,
     write_error: 0.004,
     no_space: 0.01,
-    short_read: 0.0,
+    short_read: 0.02,
     short_write: 0.02,
     sync_error: 0.004,
     bit_flip: 0.0,

@@ -20,8 +20,8 @@ pub(crate) struct Ledger {
     /// Sent for sure, with number and life.
     acked: BTreeMap<Id, (u64, u32)>,
     delivered: BTreeSet<(Place, Id)>,
-    /// Settled for sure.
-    done: BTreeSet<(Place, Id)>,
+    /// Settled for sure: in which life, and which attempt did it.
+    done: BTreeMap<(Place, Id), (u32, u32)>,
     /// Dead letters seen: whose they are, with their number there.
     dead: BTreeMap<(String, Id), u64>,
     /// Numbers that the queue has reported as lost.
@@ -82,7 +82,11 @@ impl Ledger {
         );
         assert_eq!(id.0, place.0, "a message of another topic");
         assert!((1..=max).contains(&attempt), "attempt {attempt} of {id:?}");
-        let again = self.done.contains(&(place, id.clone()));
+        // An earlier attempt, whose lease had ended, may reach its consumer late; after a restart nothing may.
+        let again = self
+            .done
+            .get(&(place, id.clone()))
+            .is_some_and(|&(life, settled)| life != self.life || attempt >= settled);
         assert!(
             self.rotten || !again,
             "{id:?} was settled for good at {place:?}, and is delivered again"
@@ -91,9 +95,9 @@ impl Ledger {
         id
     }
 
-    pub(crate) fn settled(&mut self, place: Place, id: &Id, result: &Result<()>) {
+    pub(crate) fn settled(&mut self, place: Place, id: &Id, attempt: u32, result: &Result<()>) {
         match result {
-            Ok(()) => drop(self.done.insert((place, id.clone()))),
+            Ok(()) => drop(self.done.insert((place, id.clone()), (self.life, attempt))),
             Err(Error::LeaseLost { .. } | Error::Poisoned | Error::Closed | Error::Full { .. } | Error::Io { .. }) => {}
             Err(error) => panic!("settling {id:?} at {place:?}: {error}"),
         }

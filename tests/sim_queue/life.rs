@@ -87,9 +87,10 @@ impl Life {
     }
 
     async fn handle(&self, place: Place, mut delivery: Delivery<DurableQueue>, rng: &mut Rng) {
+        let attempt = delivery.attempt();
         let id = self
             .ledger()
-            .delivered(place, delivery.payload(), delivery.attempt(), MAX_ATTEMPTS);
+            .delivered(place, delivery.payload(), attempt, MAX_ATTEMPTS);
         let settled = match rng.below(20) {
             0 => return drop(delivery),
             1 => return drop(delivery.retry_in(Duration::from_micros(rng.below(30_000))).await),
@@ -120,7 +121,7 @@ impl Life {
             }
             _ => delivery.ack().await,
         };
-        self.ledger().settled(place, &id, &settled);
+        self.ledger().settled(place, &id, attempt, &settled);
     }
 
     /// Takes all that is left; false if the queue fails meanwhile.
@@ -158,8 +159,9 @@ impl Life {
                 let id = self
                     .ledger()
                     .delivered(place, &raw.message.payload, raw.attempt, MAX_ATTEMPTS);
+                let attempt = raw.attempt;
                 let result = Delivery::new(self.queue.clone(), raw).ack().await;
-                self.ledger().settled(place, &id, &result);
+                self.ledger().settled(place, &id, attempt, &result);
                 result?;
             }
         }

@@ -42,7 +42,7 @@ impl Run {
             read_error: 0.002 * rate,
             write_error: 0.003 * rate,
             no_space: 0.01 * rate,
-            short_read: 0.0,
+            short_read: 0.02 * rate,
             short_write: 0.02 * rate,
             sync_error: 0.004 * rate,
             bit_flip: if rotten { 0.02 } else { 0.0 },

@@ -29,6 +29,8 @@ fn child() {
         .expect("the parent says")
         .parse()
         .expect("a number");
+    // The test harness has begun a line with the name of this test.
+    say("");
     block_on(async {
         let queue = DurableQueue::builder()
             .segment_bytes(64 << 10)

@@ -7,7 +7,7 @@ use super::state::{Dying, State};
 use super::{Message, Start, Subscription};
 use crate::env::Tick;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const LEASE: u64 = 10;
@@ -154,6 +154,8 @@ struct Test {
     state: State,
     naive: BTreeMap<SubId, Naive>,
     records: Vec<Record>,
+    /// Where the last snapshot begins in `records`.
+    snapshot: usize,
     leases: Vec<(SubId, Lease)>,
     dying: Vec<Dying>,
     now: u64,
@@ -283,9 +285,13 @@ impl Test {
             let message = self.naive.get_mut(&id).unwrap().messages.get_mut(&seq).unwrap();
             assert_eq!(*message, (Phase::Dying, attempts), "{dying:?}");
             if n % 2 == 0 {
-                self.state.buried(id, seq);
                 message.0 = Phase::Done;
                 self.log(Record::Acked { id, seqs: vec![seq] });
+                // It is in the log before it has happened, and a snapshot may come between.
+                if self.now % 2 == 0 {
+                    self.snapshot(&BTreeSet::from([(id, seq)]));
+                }
+                self.state.buried(id, seq);
             } else {
                 self.state.unbury(tick(self.now), id, seq);
                 message.0 = Phase::Waiting {
@@ -295,10 +301,23 @@ impl Test {
         }
     }
 
+    fn snapshot(&mut self, under_way: &BTreeSet<(SubId, u64)>) {
+        self.snapshot = self.records.len();
+        self.records.extend(self.state.standings(under_way));
+        for naive in self.naive.values_mut() {
+            let passed = naive.messages.iter().filter(|(_, (phase, _))| *phase != Phase::New);
+            let last = passed.map(|(seq, _)| *seq + 1).max();
+            naive.told = naive.told.max(last.unwrap_or(0));
+        }
+    }
+
+    /// Starts anew from the messages and what was said of subscriptions since the last snapshot.
     fn restart(&mut self) {
         let mut state = State::new(1_000_000 * self.records.len() as u64);
-        for (seq, record) in (1..).zip(&self.records) {
-            state.replay(seq, 10, record);
+        for (at, record) in self.records.iter().enumerate() {
+            if at >= self.snapshot || matches!(record, Record::Message { .. }) {
+                state.replay(at as u64 + 1, 10, record);
+            }
         }
         self.state = state;
         self.dying.clear();
@@ -334,14 +353,7 @@ impl Test {
                 self.bury();
             }
             Op::TakeBack(n, max) => self.take_back(n, max),
-            Op::Snapshot => {
-                self.records.extend(self.state.standings());
-                for naive in self.naive.values_mut() {
-                    let passed = naive.messages.iter().filter(|(_, (phase, _))| *phase != Phase::New);
-                    let last = passed.map(|(seq, _)| *seq + 1).max();
-                    naive.told = naive.told.max(last.unwrap_or(0));
-                }
-            }
+            Op::Snapshot => self.snapshot(&BTreeSet::new()),
             Op::Trim => self.state.trim(),
             Op::Restart => self.restart(),
         }
@@ -379,6 +391,7 @@ proptest! {
             state: State::new(0),
             naive: BTreeMap::new(),
             records: Vec::new(),
+            snapshot: 0,
             leases: Vec::new(),
             dying: Vec::new(),
             now: 0,

@@ -114,7 +114,7 @@ impl Shell {
                 return Ok(());
             }
             // Under the lock: what comes later in the log must also be later than what these say.
-            let standings: Vec<Bytes> = core.state.standings().iter().map(Record::encode).collect();
+            let standings: Vec<Bytes> = core.standings().iter().map(Record::encode).collect();
             let appends = chunks(standings).into_iter().map(|chunk| self.log.append(chunk));
             (appends.collect::<Result<Vec<_>, _>>()?, oldest)
         };

@@ -193,6 +193,16 @@ impl Core {
         }
     }
 
+    /// What the log would have to say if everything before it were gone: where subscriptions stand when all that has
+    /// been appended has happened.
+    pub(super) fn standings(&self) -> Vec<Record> {
+        let burials = self.pending.iter().filter_map(|pending| match pending.effect {
+            Effect::Buried { id, seq, .. } => Some((id, seq)),
+            Effect::Sent { .. } | Effect::Subscribed { .. } => None,
+        });
+        self.state.standings(&burials.collect())
+    }
+
     /// Something was settled: there may be space to free.
     pub(super) fn settled(&mut self, now: Tick) {
         self.tidy_at.get_or_insert(now + TIDY_AFTER);

@@ -233,10 +233,12 @@ impl State {
         self.topics.get(topic)?.messages.front().map(|stored| stored.seq)
     }
 
-    /// Where every subscription stands, as records that make older ones of them needless.
-    pub(super) fn standings(&self) -> Vec<Record> {
+    /// Where every subscription stands, as records that make older ones of them needless. Burials of which the log
+    /// knows already, though they have not happened yet, are `under_way`: their records come before these.
+    pub(super) fn standings(&self, under_way: &BTreeSet<(SubId, u64)>) -> Vec<Record> {
         let record = |standing: &Standing| {
-            let (cursor, open) = standing.snapshot();
+            let (cursor, mut open) = standing.snapshot();
+            open.retain(|(seq, _)| !under_way.contains(&(standing.id, *seq)));
             Record::Standing {
                 id: standing.id,
                 topic: standing.topic.to_string(),

@@ -85,21 +85,21 @@ impl Run {
             return self.machine.kill();
         }
         if self.rng.chance(0.5) {
-            let op = [
-                DiskOp::Write,
-                DiskOp::Sync,
-                DiskOp::SyncDir,
-                DiskOp::Create,
-                DiskOp::Remove,
-                DiskOp::Read,
-            ];
-            let op = op[self.rng.index(op.len())];
+            // Each kind with about how many of it a life has.
+            let (op, many) = [
+                (DiskOp::Write, 60),
+                (DiskOp::Sync, 60),
+                (DiskOp::Read, 60),
+                (DiskOp::SyncDir, 6),
+                (DiskOp::Create, 6),
+                (DiskOp::Remove, 6),
+            ][self.rng.index(6)];
             let end = if self.rng.chance(0.7) {
                 Inject::Crash
             } else {
                 Inject::Kill
             };
-            self.machine.inject(op, self.rng.below(60), end);
+            self.machine.inject(op, self.rng.below(many), end);
         }
         for producer in 0..1 + self.rng.below(4) {
             let name = number * 10 + producer;

@@ -211,26 +211,6 @@ impl Log {
         self.handle.shared.state.lock().index.range().end
     }
 
-    /// Waits until the durable end is not `seen`, and returns it.
-    ///
-    /// # Errors
-    /// [`LogError::Poisoned`] or [`LogError::Closed`] when it is `seen` and will not move any more.
-    ///
-    /// # Cancel safety
-    /// Dropping it leaves nothing behind.
-    pub(crate) async fn changed(&self, seen: u64) -> Result<u64, LogError> {
-        let shared = &self.handle.shared;
-        let look = || {
-            let state = shared.state.lock();
-            let durable = state.index.range().end;
-            if durable != seen {
-                return Some(Ok(durable));
-            }
-            state.check_open().err().map(Err)
-        };
-        shared.changed.wait(look).await
-    }
-
     /// Whether releasing the numbers before `seq` would free anything.
     pub(crate) fn frees(&self, seq: u64) -> bool {
         let state = self.handle.shared.state.lock();

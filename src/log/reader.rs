@@ -26,7 +26,7 @@ impl Reader {
         Reader { log, next: from, ahead }
     }
 
-    /// The next durable item, or `None` at the durable end; wait there with [`Log::changed`].
+    /// The next durable item, or `None` at the durable end.
     ///
     /// # Errors
     /// As for [`Log::read`]; the next call tries the same again.

@@ -18,8 +18,6 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// Those who wait for room in the buffer.
     pub(super) room: Waiters,
-    /// Those who wait for the durable end to move.
-    pub(super) changed: Waiters,
 }
 
 pub(super) struct State {
@@ -105,7 +103,6 @@ impl Shared {
             },
             state: Mutex::new(state),
             room: Waiters::default(),
-            changed: Waiters::default(),
         }
     }
 
@@ -117,7 +114,7 @@ impl Shared {
         let task = state.task.take();
         drop(state);
         wake(task);
-        self.wake_waiters();
+        self.room.wake_all();
     }
 
     /// The task is gone, and with it everything that it would have done.
@@ -128,7 +125,7 @@ impl Shared {
         state.segments.clear();
         drop(state);
         drop(undone);
-        self.wake_waiters();
+        self.room.wake_all();
     }
 
     /// These frames are durable.
@@ -144,7 +141,7 @@ impl Shared {
         }
         state.waiting -= bytes;
         drop(state);
-        self.wake_waiters();
+        self.room.wake_all();
     }
 
     /// Nothing that waits will be done: gives it back. Poisons the log unless the disk was only full.
@@ -157,7 +154,7 @@ impl Shared {
         state.next = state.index.range().end;
         let undone = std::mem::take(&mut state.queue);
         drop(state);
-        self.wake_waiters();
+        self.room.wake_all();
         undone
     }
 
@@ -174,8 +171,6 @@ impl Shared {
         state.index.truncate(header.base);
         state.index.forget_before(header.floor);
         state.wrote(HEADER_LEN.into());
-        drop(state);
-        self.wake_waiters();
     }
 
     pub(super) fn removed(&self, segment: u64) {
@@ -185,10 +180,6 @@ impl Shared {
         }
     }
 
-    fn wake_waiters(&self) {
-        self.room.wake_all();
-        self.changed.wake_all();
-    }
 }
 
 pub(super) fn wake(task: Option<Waker>) {

@@ -1,11 +1,6 @@
 //! The promises of `ReplicatedStore` on simulated machines that crash, stall, forget and lie, with messages that come late
 //! or never: no write that a majority acknowledged is lost, no session goes back in time, no two primaries acknowledge at
 //! once, and when the faults stop, all nodes agree.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a lock that a failed check has poisoned ends the test"
-)]
-
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "../support/mod.rs"]

@@ -179,7 +179,6 @@ impl Shared {
             state.bytes -= segment.len;
         }
     }
-
 }
 
 pub(super) fn wake(task: Option<Waker>) {

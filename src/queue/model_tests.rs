@@ -288,7 +288,7 @@ impl Test {
                 message.0 = Phase::Done;
                 self.log(Record::Acked { id, seqs: vec![seq] });
                 // It is in the log before it has happened, and a snapshot may come between.
-                if self.now % 2 == 0 {
+                if self.now.is_multiple_of(2) {
                     self.snapshot(&BTreeSet::from([(id, seq)]));
                 }
                 self.state.buried(id, seq);

@@ -81,6 +81,17 @@ impl Log {
     /// have then no number. What fails later is told by the [`Append`]; when it is [`LogError::Full`], everything that
     /// was appended behind it fails alike and the numbers are given again.
     pub(crate) fn append(&self, entries: Vec<Bytes>) -> Result<Append, LogError> {
+        let append = self.append_if(|_| true, entries)?;
+        Ok(append.expect("broken invariant: any number will do"))
+    }
+
+    /// As [`append`](Log::append), unless the next number is not `next`, which means that earlier appends have failed:
+    /// for entries that are true only if those are in the log.
+    pub(crate) fn append_at(&self, next: u64, entries: Vec<Bytes>) -> Result<Option<Append>, LogError> {
+        self.append_if(|first_seq| first_seq == next, entries)
+    }
+
+    fn append_if(&self, fits: impl FnOnce(u64) -> bool, entries: Vec<Bytes>) -> Result<Option<Append>, LogError> {
         let len = frame::frame_len(&entries);
         if len > MAX_FRAME {
             return Err(LogError::TooLarge { len, max: MAX_FRAME });
@@ -89,9 +100,12 @@ impl Log {
         let mut state = shared.state.lock();
         state.check_open()?;
         let first_seq = state.next;
+        if !fits(first_seq) {
+            return Ok(None);
+        }
         let seqs = first_seq..first_seq + entries.len() as u64;
         if entries.is_empty() {
-            return Ok(Append { seqs, done: None });
+            return Ok(Some(Append { seqs, done: None }));
         }
         let limit = shared.options.buffer_bytes;
         if !state.has_room(len, limit) {
@@ -108,7 +122,8 @@ impl Log {
         let task = state.enqueue(work);
         drop(state);
         wake(task);
-        Ok(Append { seqs, done: Some(wait) })
+        let done = Some(wait);
+        Ok(Some(Append { seqs, done }))
     }
 
     /// Waits until the buffer has room for `len` bytes after [`LogError::Busy`], or the log takes nothing more.

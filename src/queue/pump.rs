@@ -107,16 +107,23 @@ impl Shell {
         let (appends, oldest) = {
             let mut core = self.core.lock();
             core.state.trim();
+            let mut next = self.log.range().end;
+            core.forget_failed(next, self.env.now());
             let end = core.settled_end(self.log.durable());
             let oldest = core.state.oldest(end);
             let first_time = !std::mem::replace(&mut core.stood, true);
             if !first_time && !self.log.frees(oldest) {
                 return Ok(());
             }
-            // Under the lock: what comes later in the log must also be later than what these say.
-            let standings: Vec<Bytes> = core.standings().iter().map(Record::encode).collect();
-            let appends = chunks(standings).into_iter().map(|chunk| self.log.append(chunk));
-            (appends.collect::<Result<Vec<_>, _>>()?, oldest)
+            // Under the lock: what comes later in the log must also be later than what these say, and they are true only
+            // if all that is pending comes to be.
+            let mut appends = Vec::new();
+            for chunk in chunks(core.standings().iter().map(Record::encode).collect()) {
+                let append = self.log.append_at(next, chunk)?.ok_or(LogError::Full)?;
+                next = append.seqs().end;
+                appends.push(append);
+            }
+            (appends, oldest)
         };
         let first = appends.first().map_or(u64::MAX, |append| append.seqs().start);
         for append in appends {

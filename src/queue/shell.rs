@@ -134,12 +134,7 @@ impl Core {
             .map_or(durable, |first| first.seqs.start.min(durable))
     }
 
-    fn push(&mut self, seqs: Range<u64>, effect: Effect, now: Tick) -> u64 {
-        // Numbers that the log gives again belonged to appends that failed.
-        while self.pending.back().is_some_and(|last| last.seqs.end > seqs.start) {
-            let failed = self.pending.pop_back();
-            failed.into_iter().for_each(|failed| self.undo(&failed.effect, now));
-        }
+    fn push(&mut self, seqs: Range<u64>, effect: Effect) -> u64 {
         self.last_append += 1;
         self.pending.push_back(Pending {
             append: self.last_append,
@@ -147,6 +142,14 @@ impl Core {
             effect,
         });
         self.last_append
+    }
+
+    /// What is pending from number `next` on has failed, since the log gives these numbers again.
+    pub(super) fn forget_failed(&mut self, next: u64, now: Tick) {
+        while self.pending.back().is_some_and(|last| last.seqs.end > next) {
+            let failed = self.pending.pop_back();
+            failed.into_iter().for_each(|failed| self.undo(&failed.effect, now));
+        }
     }
 
     /// Lets everything before `durable` happen; returns how many messages each subscription may get for it.
@@ -248,9 +251,8 @@ impl Shell {
             return Err(LogError::Closed);
         }
         let (entries, effect) = make(&mut core);
-        // Under the lock, so that what is pending is in the order of the log.
-        let append = self.log.append(entries)?;
-        let id = core.push(append.seqs(), effect, self.env.now());
+        let append = self.append_locked(&mut core, entries)?;
+        let id = core.push(append.seqs(), effect);
         Ok(InFlight {
             shell: Arc::clone(self),
             id,
@@ -258,11 +260,21 @@ impl Shell {
         })
     }
 
+    /// Appends to the log. Everything does so under the lock, so that what is pending is in the order of the log, and
+    /// so that numbers which the log gives again are taken from the appends that failed: their callers may not have
+    /// heard of it yet, and what is pending under such a number would happen together with what the number means now.
+    fn append_locked(&self, core: &mut Core, entries: Vec<Bytes>) -> Result<Append, LogError> {
+        let append = self.log.append(entries)?;
+        core.forget_failed(append.seqs().start, self.env.now());
+        Ok(append)
+    }
+
     /// Appends an entry without an effect of its own.
     pub(super) async fn note(&self, record: &Record) -> Result<Append> {
         let entry = record.encode();
         loop {
-            match self.log.append(vec![entry.clone()]) {
+            let appended = self.append_locked(&mut self.core.lock(), vec![entry.clone()]);
+            match appended {
                 Err(LogError::Busy { len, .. }) => self.log.room(len).await,
                 appended => return Ok(appended?),
             }

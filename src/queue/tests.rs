@@ -172,6 +172,32 @@ fn a_full_disk_refuses_sends_and_heals() {
 }
 
 #[test]
+fn a_refused_send_stays_refused_when_its_number_is_given_again() {
+    let world = World::new(4);
+    let machine = world.machine("node");
+    world.run(async {
+        let env = machine.env();
+        let queue = open(&env).await;
+        let from = subscribe(&queue, "t", "s").await;
+        queue.topic("t").send("a").await.unwrap();
+        let job = next(&queue, &from).await.unwrap();
+        env.sleep(SECOND).await;
+        machine.inject(DiskOp::Write, 0, Inject::NoSpace);
+        // The caller is busy elsewhere when its send fails, and hears of it last.
+        let topic = queue.topic("t");
+        let mut refused = std::pin::pin!(topic.send("b"));
+        assert!(futures::poll!(&mut refused).is_pending());
+        env.sleep(SECOND).await;
+        job.ack().await.unwrap();
+        topic.send("c").await.unwrap();
+        assert_eq!(drain(&queue, &from).await, ["c"]);
+        let error = refused.await.unwrap_err();
+        assert!(matches!(error, Error::Full { .. }), "{error}");
+        assert_eq!(drain(&queue, &from).await, [""; 0]);
+    });
+}
+
+#[test]
 fn a_failed_sync_poisons_until_reopening() {
     let world = World::new(6);
     let machine = world.machine("node");

@@ -36,6 +36,16 @@ pub(crate) enum LogError {
         /// The oldest sequence number that is kept.
         oldest: u64,
     },
+    /// Another release of this crate wrote it, in a format that this one does not read. Nothing was changed.
+    #[error(
+        "segment {segment:x} has format {found}, which this release does not read: open it with the one that wrote it"
+    )]
+    Version {
+        /// The format of the segment.
+        found: u64,
+        /// Which segment.
+        segment: u64,
+    },
     /// The log was closed.
     #[error("the log is closed")]
     Closed,

@@ -1,7 +1,7 @@
 //! Opening: make the directory, take it, and read every segment from the device.
 
 use super::recovery::{Recovered, Recovery};
-use super::segment::{file_name, parse_name};
+use super::segment::{file_name, other_version, parse_name};
 use super::shared::Segment;
 use super::{LogError, OpenReport};
 use crate::env::files::make_dir;
@@ -65,9 +65,12 @@ pub(super) async fn open(env: &Env, dir: &Path) -> Result<Opened, LogError> {
 }
 
 /// Scans a segment, a second time if it did not look sound: a read may fail in ways that the device does not report.
-async fn scan(recovery: &mut Recovery, id: u64, file: &dyn File) -> io::Result<u64> {
+async fn scan(recovery: &mut Recovery, id: u64, file: &dyn File) -> Result<u64, LogError> {
     let mut image = read_from_device(file).await?;
     if !recovery.segment(id, &image) {
+        if let Some(found) = other_version(&image) {
+            return Err(LogError::Version { found, segment: id });
+        }
         recovery.undo();
         image = read_from_device(file).await?;
         recovery.segment(id, &image);

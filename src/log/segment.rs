@@ -78,12 +78,25 @@ impl Header {
     }
 }
 
+/// The format that a segment says it has, if that is not this one.
+pub(super) fn other_version(bytes: &[u8]) -> Option<u64> {
+    let mut sound = bytes.chunks_exact(COPY_LEN).take(2).filter(|copy| is_sound(copy));
+    Some(field(sound.next()?, 0)).filter(|version| *version != VERSION)
+}
+
+fn is_sound(copy: &[u8]) -> bool {
+    copy[..8] == MAGIC && copy[CRC_AT..] == crc32c::crc32c(&copy[..CRC_AT]).to_le_bytes()
+}
+
+fn field(copy: &[u8], n: usize) -> u64 {
+    u64::from_le_bytes(copy[8 + 8 * n..16 + 8 * n].try_into().expect("eight bytes"))
+}
+
 fn decode_copy(id: u64, copy: &[u8]) -> Option<Header> {
-    let crc = crc32c::crc32c(&copy[..CRC_AT]).to_le_bytes();
-    if copy[..8] != MAGIC || copy[CRC_AT..] != crc {
+    if !is_sound(copy) {
         return None;
     }
-    let field = |n: usize| u64::from_le_bytes(copy[8 + 8 * n..16 + 8 * n].try_into().expect("eight bytes"));
+    let field = |n| field(copy, n);
     let header = Header {
         id: field(1),
         salt: field(2),
@@ -133,6 +146,30 @@ mod tests {
         for len in 0..COPY_LEN {
             assert_eq!(Header::decode(7, &image[..len]), None, "cut to {len}");
         }
+    }
+
+    #[test]
+    fn another_version_is_told_from_damage() {
+        let header = Header {
+            id: 1,
+            salt: 2,
+            base: 1,
+            floor: 1,
+            prev: Place::default(),
+        };
+        let mut image = header.encode();
+        assert_eq!(other_version(&image), None);
+        image[8] ^= 1;
+        assert_eq!(
+            other_version(&image),
+            None,
+            "one copy is damaged, the other is this version's"
+        );
+        image.truncate(COPY_LEN);
+        assert_eq!(other_version(&image), None, "damaged");
+        let crc = crc32c::crc32c(&image[..CRC_AT]).to_le_bytes();
+        image[CRC_AT..].copy_from_slice(&crc);
+        assert_eq!(other_version(&image), Some(VERSION ^ 1));
     }
 
     #[test]

@@ -92,6 +92,26 @@ fn the_directory_is_taken_once() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the test changes a file behind the log's back")]
+fn a_log_of_another_release_is_refused_and_left_alone() {
+    let dir = TempDir::new("version");
+    let (log, _) = open(&dir.0);
+    append(&log, &["a"]);
+    block_on(log.close());
+    let path = dir.0.join("0000000000000001.seg");
+    let mut bytes = std::fs::read(&path).unwrap();
+    for copy in bytes.chunks_exact_mut(512).take(2) {
+        copy[8] = 77;
+        let crc = crc32c::crc32c(&copy[..508]);
+        copy[508..].copy_from_slice(&crc.to_le_bytes());
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    let refused = block_on(Log::open(&Env::system(), &dir.0, SMALL)).unwrap_err();
+    assert_eq!(refused, LogError::Version { found: 77, segment: 1 });
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
 fn segments_follow_each_other_and_are_released_whole() {
     let dir = TempDir::new("segments");
     let (log, _) = open(&dir.0);

@@ -123,6 +123,9 @@ impl From<LogError> for Error {
             LogError::TooLarge { len, max } => Error::TooLarge { len, max },
             LogError::Locked => Error::Locked,
             LogError::Closed => Error::Closed,
+            LogError::Version { .. } => Error::Corrupt {
+                what: error.to_string(),
+            },
             LogError::Gone { oldest } => Error::Corrupt {
                 what: format!("the log begins at {oldest}, after what was asked for"),
             },

@@ -4,9 +4,9 @@
 //! first says where the snapshot was taken, each other holds entries as a [`Record`] that sets them, and the last, which
 //! is empty, says that nothing is missing. The newest two are kept, so that one that is damaged costs only time.
 
-use super::files;
 use super::history::History;
 use crate::codec::{self, Reader};
+use crate::env::files;
 use crate::env::{Disk, Env, File, OpenMode, read_exact_at, write_all_at};
 use crate::store::{Change, Changed, Entry, Position, Record, Snapshot, Version};
 use bytes::Bytes;

@@ -1,5 +1,5 @@
-use super::files;
 use crate::codec::{self, Malformed, Reader};
+use crate::env::files;
 use crate::env::{Disk, Env};
 use crate::store::LogId;
 use std::io;

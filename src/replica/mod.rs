@@ -31,7 +31,6 @@ mod choose;
 mod db;
 mod entry;
 mod failover;
-mod files;
 mod follow;
 mod gate;
 mod history;

@@ -6,8 +6,7 @@
 
 use super::history::History;
 use crate::codec::{self, Reader};
-use crate::env::files;
-use crate::env::{Disk, Env, File, OpenMode, read_exact_at, write_all_at};
+use crate::env::{Disk, Env, File, OpenMode, files, read_exact_at, write_all_at};
 use crate::store::{Change, Changed, Entry, Position, Record, Snapshot, Version};
 use bytes::Bytes;
 use std::io;

@@ -1,6 +1,5 @@
 use crate::codec::{self, Malformed, Reader};
-use crate::env::files;
-use crate::env::{Disk, Env};
+use crate::env::{Disk, Env, files};
 use crate::store::LogId;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -5,7 +5,6 @@
     clippy::unwrap_used,
     reason = "a lock that a failed check has poisoned ends the test"
 )]
-
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "../support/mod.rs"]

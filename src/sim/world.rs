@@ -4,10 +4,11 @@ use super::{FaultCounts, Trace};
 use crate::env::{Env, Rng, Tick};
 use crate::hash::KeyedHash;
 use crate::sync::{AtomicBool, Mutex, Ordering};
+use futures::FutureExt;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
@@ -93,9 +94,14 @@ impl World {
     /// When nothing can ever run again (a deadlock; the message names the tasks that wait), when the tasks run in
     /// circles without time passing (100 million polls), and when called from inside a run.
     pub fn run<F: Future>(&self, future: F) -> F::Output {
+        let mut output = None;
+        self.drive(pin!(future.map(|answer| output = Some(answer))));
+        output.expect("broken invariant: the world ran until the future was ready")
+    }
+
+    fn drive(&self, mut root: Pin<&mut dyn Future<Output = ()>>) {
         let _running = Running::start(&self.owner.running);
         let executor = &self.owner.executor;
-        let mut future = pin!(future);
         let waker = executor.root();
         let mut polled = None;
         loop {
@@ -105,8 +111,8 @@ impl World {
                     polled = Some(task);
                 }
                 Next::Root => {
-                    if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-                        return output;
+                    if root.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+                        return;
                     }
                 }
                 Next::Bury(job) => drop(job),

@@ -1,10 +1,10 @@
 //! Counters: sums, nonsense, and adds at the same time.
 
 use super::{commit, is_invalid, put, read, refuses, text};
-use crate::store::{Batch, Feature, Store, StoreExt};
+use crate::store::{Batch, BoxStore, Feature, Store, StoreExt};
 use futures::future::try_join_all;
 
-pub(super) async fn counters_count(store: &impl Store) {
+pub(super) async fn counters_count(store: &BoxStore) {
     if !store.capability().has(Feature::Counters) {
         return refuses(store, Feature::Counters, "n", Batch::new().add("n", 1)).await;
     }
@@ -32,7 +32,7 @@ pub(super) async fn counters_count(store: &impl Store) {
     }
 }
 
-pub(super) async fn nonsense_is_refused(store: &impl Store) {
+pub(super) async fn nonsense_is_refused(store: &BoxStore) {
     if !store.capability().has(Feature::Counters) {
         return;
     }
@@ -50,7 +50,7 @@ pub(super) async fn nonsense_is_refused(store: &impl Store) {
     }
 }
 
-pub(super) async fn concurrent_adds_all_count(store: &impl Store) {
+pub(super) async fn concurrent_adds_all_count(store: &BoxStore) {
     if !store.capability().has(Feature::Counters) {
         return;
     }

@@ -1,12 +1,12 @@
 //! Reads: one key, many, and ranges.
 
 use super::{put, read, scan, text};
-use crate::store::{Batch, Error, Feature, Scan, Store, StoreExt};
+use crate::store::{Batch, BoxStore, Error, Feature, Scan, Store, StoreExt};
 use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
 use std::ops::Bound;
 
-pub(super) async fn what_is_written_is_read(store: &impl Store) {
+pub(super) async fn what_is_written_is_read(store: &BoxStore) {
     assert_eq!(read(store, b"a").await, None);
     let first = put(store, "a", "1").await;
     let entry = read(store, b"a").await.expect("what was put is there");
@@ -29,7 +29,7 @@ pub(super) async fn what_is_written_is_read(store: &impl Store) {
     nothing.expect("a batch of nothing commits");
 }
 
-pub(super) async fn many_come_in_order(store: &impl Store) {
+pub(super) async fn many_come_in_order(store: &BoxStore) {
     put(store, "a", "1").await;
     put(store, "c", "3").await;
     let keys = ["c", "b", "a", "c"].map(Bytes::from);
@@ -45,7 +45,7 @@ pub(super) async fn many_come_in_order(store: &impl Store) {
     assert_eq!(store.get_many(&[]).await.expect("so does a read of none"), []);
 }
 
-pub(super) async fn any_bytes_are_kept(store: &impl Store) {
+pub(super) async fn any_bytes_are_kept(store: &BoxStore) {
     let every: Bytes = (0..=u8::MAX).collect();
     let long = Bytes::from(vec![7; 1 << 16]);
     let keys = [
@@ -72,7 +72,7 @@ pub(super) async fn any_bytes_are_kept(store: &impl Store) {
     }
 }
 
-pub(super) async fn scans_agree_with_a_list(store: &impl Store) {
+pub(super) async fn scans_agree_with_a_list(store: &BoxStore) {
     if !store.capability().has(Feature::Scans) {
         let answer = store.scan(Scan::all()).next().await;
         assert!(
@@ -128,7 +128,7 @@ pub(super) async fn scans_agree_with_a_list(store: &impl Store) {
     }
 }
 
-pub(super) async fn a_scan_that_writes_cross_goes_on(store: &impl Store) {
+pub(super) async fn a_scan_that_writes_cross_goes_on(store: &BoxStore) {
     if !store.capability().has(Feature::Scans) {
         return;
     }

@@ -1,7 +1,7 @@
 //! Time: what expires is gone for every way to see it.
 
 use super::{Subject, commit, put, read, refuses, scan, text};
-use crate::store::{Batch, Expect, Feature, Scan, Store, StoreExt};
+use crate::store::{Batch, BoxStore, Expect, Feature, Scan, Store, StoreExt};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ const LIFE: Duration = Duration::from_secs(1);
 /// How long the others live: no case waits for that.
 const LONG: Duration = Duration::from_secs(3600);
 
-async fn expire<S: Store>(subject: &Subject<S>) {
+async fn expire(subject: &Subject<BoxStore>) {
     subject.advance(LIFE + LIFE / 10).await;
 }
 
-pub(super) async fn values_expire<S: Store>(subject: &Subject<S>) {
+pub(super) async fn values_expire(subject: &Subject<BoxStore>) {
     let store = &subject.store;
     let batch = Batch::new().put_for("short", "1", LIFE);
     if !store.capability().has(Feature::Ttl) {
@@ -64,7 +64,7 @@ pub(super) async fn values_expire<S: Store>(subject: &Subject<S>) {
     }
 }
 
-pub(super) async fn what_expires_makes_room<S: Store>(subject: &Subject<S>) {
+pub(super) async fn what_expires_makes_room(subject: &Subject<BoxStore>) {
     let store = &subject.store;
     if !store.capability().has(Feature::Ttl) {
         return;
@@ -94,7 +94,7 @@ pub(super) async fn what_expires_makes_room<S: Store>(subject: &Subject<S>) {
     assert_eq!(text(store, b"a").await.as_deref(), Some("2"));
 }
 
-pub(super) async fn counters_keep_their_expiry<S: Store>(subject: &Subject<S>) {
+pub(super) async fn counters_keep_their_expiry(subject: &Subject<BoxStore>) {
     let store = &subject.store;
     if ![Feature::Ttl, Feature::Counters]
         .iter()
@@ -113,7 +113,7 @@ pub(super) async fn counters_keep_their_expiry<S: Store>(subject: &Subject<S>) {
     assert_eq!((&entry.value[..], entry.expires), (&b"1"[..], None));
 }
 
-pub(super) async fn imports_expire<S: Store>(subject: &Subject<S>) {
+pub(super) async fn imports_expire(subject: &Subject<BoxStore>) {
     let store = &subject.store;
     if ![Feature::Ttl, Feature::Import]
         .iter()

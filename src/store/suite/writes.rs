@@ -1,14 +1,14 @@
 //! Writes: versions, tokens, batches, expectations, imports, cursors.
 
-use super::{commit, is_invalid, put, read, refuses, scan, text, version};
-use crate::store::{Batch, Entry, Error, Expect, Feature, Position, Scan, Store, StoreExt, Version};
+use super::{Make, commit, is_invalid, put, read, refuses, scan, text, version};
+use crate::store::{Batch, BoxStore, Entry, Error, Expect, Feature, Position, Scan, Store, StoreExt, Version};
 use futures::future::{join_all, select};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
 /// For each key: what is over many stores has no one count.
-pub(super) async fn versions_rise(store: &impl Store) {
+pub(super) async fn versions_rise(store: &BoxStore) {
     for key in ["a", "b"] {
         let mut newest = Version::default();
         for round in 0..5 {
@@ -25,7 +25,7 @@ pub(super) async fn versions_rise(store: &impl Store) {
     }
 }
 
-pub(super) async fn tokens_rise(store: &impl Store) {
+pub(super) async fn tokens_rise(store: &BoxStore) {
     let first = put(store, "a", "1").await.at;
     let second = put(store, "a", "2").await.at;
     if !store.capability().has(Feature::Tokens) {
@@ -44,7 +44,7 @@ pub(super) async fn tokens_rise(store: &impl Store) {
     }
 }
 
-pub(super) async fn batches_are_atomic(store: &impl Store) {
+pub(super) async fn batches_are_atomic(store: &BoxStore) {
     let keys = ["a", "b", "c", "d", "e", "f", "g", "h"];
     let batch = || keys.iter().fold(Batch::new(), |batch, key| batch.put(*key, "1"));
     let answer = store.commit(batch()).await;
@@ -74,7 +74,7 @@ pub(super) async fn batches_are_atomic(store: &impl Store) {
     }
 }
 
-pub(super) async fn operations_happen_in_order(store: &impl Store) {
+pub(super) async fn operations_happen_in_order(store: &BoxStore) {
     if !store.capability().has(Feature::AtomicBatches) {
         return;
     }
@@ -91,7 +91,7 @@ pub(super) async fn operations_happen_in_order(store: &impl Store) {
     assert_eq!(text(store, b"back").await.as_deref(), Some("1"));
 }
 
-pub(super) async fn expectations_hold_or_nothing_happens(store: &impl Store) {
+pub(super) async fn expectations_hold_or_nothing_happens(store: &BoxStore) {
     let expect = |expect| Batch::new().expect("a", expect).put("a", "new");
     if !store.capability().has(Feature::Expectations) {
         return refuses(store, Feature::Expectations, "a", expect(Expect::Absent)).await;
@@ -133,7 +133,7 @@ pub(super) async fn expectations_hold_or_nothing_happens(store: &impl Store) {
     }
 }
 
-pub(super) async fn one_of_many_wins(store: &impl Store) {
+pub(super) async fn one_of_many_wins(store: &BoxStore) {
     if !store.capability().has(Feature::Expectations) {
         return;
     }
@@ -150,7 +150,7 @@ pub(super) async fn one_of_many_wins(store: &impl Store) {
     assert_eq!(text(store, b"lock").await, Some(winner.to_string()));
 }
 
-pub(super) async fn imports_keep_their_age(store: &impl Store) {
+pub(super) async fn imports_keep_their_age(store: &BoxStore) {
     let old = Entry {
         value: "old".into(),
         version: Version(1),
@@ -199,7 +199,7 @@ pub(super) async fn imports_keep_their_age(store: &impl Store) {
     assert!(is_invalid(&answer), "a version without successors answered {answer:?}");
 }
 
-pub(super) async fn cursors_move_with_their_batch(store: &impl Store) {
+pub(super) async fn cursors_move_with_their_batch(store: &BoxStore) {
     let batch = |seq| Batch::new().put("a", "1").cursor("view", Position::new(2, seq));
     if !store.capability().has(Feature::Cursors) {
         refuses(store, Feature::Cursors, "a", batch(7)).await;
@@ -240,7 +240,7 @@ pub(super) async fn cursors_move_with_their_batch(store: &impl Store) {
     }
 }
 
-pub(super) async fn reserved_keys_are_refused(store: &impl Store) {
+pub(super) async fn reserved_keys_are_refused(store: &BoxStore) {
     const KEY: &str = "\0outgrow/cursor/view";
     let entry = Entry {
         value: "1.1".into(),
@@ -262,9 +262,9 @@ pub(super) async fn reserved_keys_are_refused(store: &impl Store) {
 }
 
 /// Drops a commit at its first poll, at its second, and so on, each over a fresh store.
-pub(super) async fn dropped_commits_are_whole<S: Store>(make: impl AsyncFn() -> S) {
+pub(super) async fn dropped_commits_are_whole(make: &Make<'_>) {
     for polls in 1.. {
-        let store = make().await;
+        let store = make().await.store;
         put(&store, "a", "old").await;
         let batch = Batch::new().put("a", "new");
         let whole = store.capability().has(Feature::AtomicBatches);

@@ -152,7 +152,7 @@ fn timers_fire_once_in_their_order_and_disarmed_ones_never() {
     // Every other one is armed in the wrong order.
     let mut timers: Vec<_> = (0..100).rev().step_by(2).map(|n| (n, arm(n))).collect();
     timers.extend((0..100).step_by(2).map(|n| (n, arm(n))));
-    let disarmed = |n: usize| n % 3 == 0;
+    let disarmed = |n: usize| n.is_multiple_of(3);
     timers
         .iter()
         .filter(|(n, _)| disarmed(*n))

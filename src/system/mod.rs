@@ -23,6 +23,7 @@
 
 mod block;
 mod blocks;
+mod keepers;
 mod status;
 
 pub use block::Block;

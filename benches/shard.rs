@@ -68,13 +68,16 @@ mod peers {
     use criterion::measurement::WallTime;
     use std::hint::black_box;
 
-    /// One point on its ring for each shard, as it comes: shares are uneven, and its search is over fewer points.
-    pub(super) fn hashring(group: &mut BenchmarkGroup<'_, WallTime>, size: usize, keys: &[String]) {
-        let mut ring = hashring::HashRing::new();
-        (0..size).for_each(|shard| ring.add(super::name(shard)));
-        let mut keys_in_turn = keys.iter().cycle();
-        group.bench_function("hashring", |b| {
-            b.iter(|| ring.get(black_box(&keys_in_turn.next())).map(String::len));
-        });
+    /// With one point for each shard, as it comes, and with as many as ours has, so that shares are as even.
+    pub(super) fn hashring(group: &mut BenchmarkGroup<'_, WallTime>, shards: usize, keys: &[String]) {
+        for (id, points) in [("hashring", 1), ("hashring_160", 160)] {
+            let mut ring = hashring::HashRing::new();
+            let point = |n| (super::name(n / points), n % points);
+            ring.batch_add((0..shards * points).map(point).collect());
+            let mut keys_in_turn = keys.iter().cycle();
+            group.bench_function(id, |b| {
+                b.iter(|| ring.get(black_box(&keys_in_turn.next())).map(|(name, _)| name.len()));
+            });
+        }
     }
 }

@@ -35,11 +35,6 @@ type Result<T, E = BoxError> = std::result::Result<T, E>;
 const SATURATED: f64 = 0.8;
 /// Resources whose utilisation differs by less are named together.
 const ALIKE: f64 = 0.02;
-/// Requests that a drill may simulate.
-const DRILL_REQUESTS: f64 = 600_000.0;
-/// How long a drill lasts, in seconds.
-const DRILL_SECONDS: f64 = 65.0;
-
 /// The rungs that were asked for.
 fn rungs(inputs: &Inputs) -> Vec<Rung> {
     let asked = |rung: &Rung| inputs.options.rung.as_ref().is_none_or(|id| id == rung.id());
@@ -176,7 +171,7 @@ fn report(setup: &Arc<Setup>, rung: Rung, with_drill: bool) -> Result<RungReport
         notes,
     } = search(setup, &plan, &demand)?;
     let drill = if with_drill && users > 0 {
-        Some(run_drill(setup, &plan, users, &best)?)
+        Some(drill::drill(setup, &plan, users)?)
     } else {
         None
     };
@@ -199,20 +194,6 @@ fn report(setup: &Arc<Setup>, rung: Rung, with_drill: bool) -> Result<RungReport
         relieves: String::new(),
         notes,
     })
-}
-
-fn run_drill(setup: &Arc<Setup>, plan: &Plan, users: u64, best: &probe::Measured) -> Result<crate::report::Drill> {
-    let requests = best.point.requests_per_second * DRILL_SECONDS;
-    let wanted = (requests / DRILL_REQUESTS).ceil();
-    let divided = (1..=64).filter_map(|by| plan.divided(by).map(|plan| (by, plan)));
-    let (mut scale, mut small) = (1, plan.clone());
-    for (by, plan) in divided {
-        (scale, small) = (by, plan);
-        if f64::from(by) >= wanted {
-            break;
-        }
-    }
-    drill::drill(setup, &small, users, scale)
 }
 
 fn saturated(mut busy: Vec<Busy>, at_ceiling: bool) -> Saturated {

@@ -76,15 +76,15 @@ impl Tally {
     }
 }
 
-/// Puts `users` users on `plan`, whose machines are a `scale`-th of the real number, as are the users.
-pub(super) fn probe(setup: &Arc<Setup>, plan: &Plan, users: u64, scale: u32) -> Result<Measured> {
-    let share = users / u64::from(scale);
-    let here = NonZeroU32::new(share.clamp(1, u64::from(u32::MAX)) as u32).unwrap_or(NonZeroU32::MIN);
+/// Puts `users` users on `plan`, or the part of them that it is measured with.
+pub(super) fn probe(setup: &Arc<Setup>, plan: &Plan, users: u64) -> Result<Measured> {
     let world = World::new(setup.seed);
-    world.run(run(&world, setup, plan, here, f64::from(scale)))
+    let mut measured = world.run(run(&world, setup, plan, plan.part_of(users)))?;
+    measured.point.users = users;
+    Ok(measured)
 }
 
-async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32, scale: f64) -> Result<Measured> {
+async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32) -> Result<Measured> {
     let cluster = Cluster::build(world, plan, &setup.hardware, &setup.rows, setup.timeout).await?;
     let env = cluster.env.clone();
     let mut rng = world.rng("deeds");
@@ -135,7 +135,11 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32, 
     let quantiles = quantiles(&mut tally.latencies, [0.5, 0.99, 0.999]);
     let point = CurvePoint {
         users: 0,
-        requests_per_second: if span > 0.0 { issued as f64 / span * scale } else { 0.0 },
+        requests_per_second: if span > 0.0 {
+            issued as f64 / span * f64::from(plan.part)
+        } else {
+            0.0
+        },
         p50_ms: quantiles[0],
         p99_ms: quantiles[1],
         p999_ms: quantiles[2],

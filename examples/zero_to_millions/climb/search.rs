@@ -1,9 +1,9 @@
 //! The most users that a rung carries: by doubling, then by bisection.
 
-use super::plan::Plan;
+use super::Result;
+use super::plan::{PARTS, Plan, divided};
 use super::probe::{Measured, Setup, probe};
 use super::sizing::Demand;
-use super::{BoxError, Result};
 use crate::report::CurvePoint;
 use std::sync::Arc;
 
@@ -11,8 +11,6 @@ use std::sync::Arc;
 const CEILING: u64 = 1 << 30;
 /// How close the answer is to the first load that fails.
 const CLOSE: f64 = 1.03;
-/// The most that machines and users are divided by.
-const MOST_DIVIDED: u32 = 16;
 
 /// What a search found.
 pub(super) struct Found {
@@ -27,18 +25,18 @@ pub(super) struct Found {
 /// Searches for the most users on `plan`.
 pub(super) fn search(setup: &Arc<Setup>, plan: &Plan, demand: &Demand) -> Result<Found> {
     let guess = plan.guess(demand, &setup.hardware);
-    let scale = scale_for(setup, plan, guess);
-    let small = plan.divided(scale).unwrap_or_else(|| plan.clone());
-    let mut seen: Vec<(u64, Measured)> = Vec::new();
+    // So that the requests of a probe last long enough to mean something.
+    let wanted = setup.shortest.as_secs_f64() * guess / setup.requests as f64;
+    let small = divided(plan, &setup.hardware, wanted);
+    let mut seen: Vec<Measured> = Vec::new();
     let mut passes = |users: u64| -> Result<bool> {
-        let mut measured = probe(setup, &small, users, scale)?;
-        measured.point.users = users;
+        let measured = probe(setup, &small, users)?;
         let passed = measured.passed;
-        seen.push((users, measured));
+        seen.push(measured);
         Ok(passed)
     };
-    let unit = u64::from(scale);
-    let start = (guess / setup.visits.rate_per_user() / 4.0) as u64;
+    let unit = u64::from(small.part);
+    let start = (guess / setup.visits.rate_per_user() / 2.0) as u64;
     let (mut good, mut bad) = bracket(start.clamp(unit, CEILING), unit, &mut passes)?;
     while bad != u64::MAX && bad as f64 > good.max(1) as f64 * CLOSE && bad - good > unit {
         let middle = good.midpoint(bad);
@@ -48,18 +46,17 @@ pub(super) fn search(setup: &Arc<Setup>, plan: &Plan, demand: &Demand) -> Result
             bad = middle;
         }
     }
-    seen.sort_by_key(|(users, _)| *users);
-    let mut notes = Vec::new();
-    let curve = seen.iter().map(|(_, measured)| measured.point).collect();
+    seen.sort_by_key(|measured| measured.point.users);
+    let curve = seen.iter().map(|measured| measured.point).collect();
     // Where not even one user is carried, the row shows how that one fares.
     let best = seen
         .into_iter()
-        .rfind(|(users, _)| *users <= good.max(unit))
-        .map(|(_, measured)| measured);
-    let best = best.expect("broken invariant: the search probed the load that it returns");
-    if scale > 1 {
-        notes.push(check_scale(setup, plan, good, scale)?);
-    }
+        .rfind(|measured| measured.point.users <= good.max(unit))
+        .expect("broken invariant: the search probed the load that it returns");
+    let notes = match small.part {
+        1 => Vec::new(),
+        _ => vec![check_part(setup, plan, &small, good)?],
+    };
     Ok(Found {
         users: good,
         best,
@@ -93,31 +90,28 @@ fn bracket(start: u64, least: u64, passes: &mut impl FnMut(u64) -> Result<bool>)
     Ok((0, users))
 }
 
-/// By how much machines and users are divided, so that the requests of a probe last long enough to mean something.
-fn scale_for(setup: &Setup, plan: &Plan, requests_per_second: f64) -> u32 {
-    let lasts = setup.requests as f64 / requests_per_second;
-    let wanted = (setup.shortest.as_secs_f64() / lasts).ceil();
-    let fits = |scale: &u32| plan.divided(*scale).is_some();
-    (1..=MOST_DIVIDED)
-        .filter(fits)
-        .find(|scale| f64::from(*scale) >= wanted)
-        .or((1..=MOST_DIVIDED).rfind(fits))
-        .unwrap_or(1)
-}
-
-/// Probes the undivided rung 5 % below and above what the divided one carries.
-fn check_scale(setup: &Arc<Setup>, plan: &Plan, users: u64, scale: u32) -> Result<String> {
-    let verdict = |users: u64| {
-        Ok::<_, BoxError>(if probe(setup, plan, users, 1)?.passed {
-            "passes"
-        } else {
-            "fails"
-        })
+/// Probes machines of the next larger part 5 % below and above what the `small` ones carry.
+fn check_part(setup: &Arc<Setup>, plan: &Plan, small: &Plan, users: u64) -> Result<String> {
+    let larger = PARTS
+        .into_iter()
+        .filter(|part| *part < small.part)
+        .filter_map(|part| plan.divided(part, &setup.hardware))
+        .next_back()
+        .expect("broken invariant: every plan can be divided by one");
+    let below = probe(setup, &larger, users / 20 * 19)?.passed;
+    let above = probe(setup, &larger, users / 20 * 21)?.passed;
+    let verdict = |passed| if passed { "pass" } else { "fail" };
+    let held = match (below, above) {
+        (true, false) => "so the scale does not matter",
+        (true, true) => "so the small machines show it too low",
+        (false, _) => "so the small machines show it too high",
     };
-    let below = verdict(users / 20 * 19)?;
-    let above = verdict(users / 20 * 21)?;
     Ok(format!(
-        "measured with a {scale}th of machines and users; checked undivided: 5 % fewer users {below}, 5 % more {above}"
+        "Measured with machines and users divided by {}; checked with both divided by {}: 5 % fewer users {}, 5 % more {}, {held}.",
+        small.part,
+        larger.part,
+        verdict(below),
+        verdict(above),
     ))
 }
 

@@ -7,7 +7,7 @@ use crate::hardware::Hardware;
 use crate::visits::Visits;
 
 /// More than enough of what is not the point of a rung.
-const HEADROOM: f64 = 1.25;
+pub(super) const HEADROOM: f64 = 1.25;
 /// Nodes of a replicated database: a primary and two replicas.
 pub(super) const NODES: u32 = 3;
 /// Shards of the last rung.
@@ -73,7 +73,7 @@ impl Demand {
     }
 
     /// The requests a second that `nodes` database machines of `cores` cores take when nothing is cached.
-    fn database_limit(&self, nodes: u32, cores: u32) -> f64 {
+    pub(super) fn database_limit(&self, nodes: u32, cores: u32) -> f64 {
         let replicas = f64::from(nodes - 1);
         f64::from(nodes * cores) / (self.reads + self.writes + replicas * self.applies)
     }

@@ -38,6 +38,11 @@ impl Station {
         }
     }
 
+    /// How many pieces of work it serves at once.
+    pub(super) fn servers(&self) -> u32 {
+        self.servers
+    }
+
     /// Takes a place in the line for `work`, and says when it will be done; `None` when it could not begin within
     /// `patience`.
     pub(super) fn book(&self, now: Tick, work: Duration, patience: Duration) -> Option<Tick> {

@@ -28,7 +28,8 @@ pub(super) struct Cluster {
     pub(super) env: Env,
     pub(super) hardware: Arc<Hardware>,
     pub(super) rows: Arc<Rows>,
-    pub(super) balancer: Option<Balancer>,
+    /// A visit always comes to the same one, as its name server told it.
+    pub(super) balancers: Vec<Balancer>,
     pub(super) webs: Vec<Web>,
     pub(super) workers: Vec<Arc<Host>>,
     pub(super) shards: Vec<Database>,
@@ -37,7 +38,7 @@ pub(super) struct Cluster {
     pub(super) together: bool,
 }
 
-/// The load balancer's machine, and the block that runs on it.
+/// A load balancer's machine, and the block that runs on it.
 pub(super) struct Balancer {
     pub(super) host: Arc<Host>,
     pub(super) pool: Pool<Sticky, usize>,
@@ -81,14 +82,15 @@ impl Cluster {
                 .unwrap_or_else(|| Arc::new(maker.host(&hardware.web.machine)));
             webs.push(maker.web(web, host, &shards).await?);
         }
-        let balancer = plan.rung.balanced().then(|| {
+        let balancer = |_| {
             let ids = (0..webs.len()).map(|web| Endpoint::new(format!("web-{web}")).target(web));
             let pool = Pool::builder(Sticky::default()).env(env.clone()).endpoints(ids).build();
             Balancer {
                 host: Arc::new(maker.host(&hardware.balancer.machine)),
                 pool,
             }
-        });
+        };
+        let balancers = (0..plan.balancers).map(balancer).collect();
         let jobs = match plan.rung.queued() {
             true => Some(maker.jobs().await?),
             false => None,
@@ -102,7 +104,7 @@ impl Cluster {
             env,
             hardware,
             rows,
-            balancer,
+            balancers,
             webs,
             workers,
             shards,
@@ -179,7 +181,7 @@ impl Cluster {
                 )
             })
         });
-        let balancer = self.balancer.iter().map(|balancer| ("balancer", &balancer.host));
+        let balancer = self.balancers.iter().map(|balancer| ("balancer", &balancer.host));
         let queue = self.jobs.iter().map(|jobs| ("queue", &jobs.host));
         let workers = self.workers.iter().map(|worker| ("worker", worker));
         balancer.chain(webs).chain(databases).chain(queue).chain(workers)

@@ -4,7 +4,7 @@ use super::rows::Rows;
 use super::station::{Failure, Host, Work};
 use crate::hardware::Hardware;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt};
 use outgrow::balance::{Endpoint, LeastRequest, Pool, Request};
 use outgrow::env::Env;
 use outgrow::replica::{ReadPreference, ReplicatedStore};
@@ -42,6 +42,11 @@ pub(super) struct Shared {
 
 /// The newest version of each key whose write was acknowledged.
 pub(super) type Ledger = BTreeMap<Bytes, Version>;
+
+/// How long a record of the feed waits for more to be sent with it.
+const FEED_DELAY: Duration = Duration::from_millis(10);
+/// The most records that are sent at once.
+const FEED_BATCH: usize = 4_096;
 
 /// A machine of the database.
 pub(super) struct Node {
@@ -274,15 +279,26 @@ impl Feed for Database {
         self.shared.db.position()
     }
 
+    /// Over the network: what has gathered comes at once, a moment after the first of it.
     fn watch(&self, from: Position) -> BoxStream<'_, Result<(Position, Record)>> {
-        self.shared.db.watch(from)
+        let delayed = |records: Vec<Result<_>>| async move {
+            if records.first().is_some_and(Result::is_ok) {
+                self.shared.env.sleep(FEED_DELAY).await;
+            }
+            stream::iter(records)
+        };
+        let gathered = self.shared.db.watch(from).ready_chunks(FEED_BATCH);
+        gathered.then(delayed).flatten().boxed()
     }
 
     async fn snapshot(&self) -> Result<(Position, BoxStream<'_, Result<(Bytes, Entry)>>)> {
         self.shared.db.snapshot().await
     }
 
-    fn attach(&self, follower: Weak<dyn Follower>) -> Result<()> {
-        self.shared.db.attach(follower)
+    /// Not possible: who follows is on another machine, and has to watch.
+    fn attach(&self, _: Weak<dyn Follower>) -> Result<()> {
+        Err(Error::Invalid {
+            what: "a follower on another machine cannot be called: it has to watch".to_owned(),
+        })
     }
 }

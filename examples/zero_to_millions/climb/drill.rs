@@ -94,8 +94,8 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32, 
         let request = async move {
             let answer = handle(&cluster, deed).await;
             let latency = cluster.env.now() - deed.arrival.at;
-            if let Ok(web) = answer {
-                homes.answered(deed.arrival.visit, web, deed.arrival.at);
+            if let Ok(answered) = &answer {
+                homes.answered(deed.arrival.visit, answered.web, deed.arrival.at);
             }
             if let Some(step) = step {
                 count(
@@ -104,6 +104,9 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32, 
                     answer.is_ok() && latency <= setup.timeout,
                     latency,
                 );
+            }
+            if let Ok(answered) = answer {
+                answered.send_rest(&cluster).await;
             }
         };
         env.spawn(request).detach();

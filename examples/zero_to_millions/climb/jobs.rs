@@ -1,12 +1,13 @@
 //! Work that nobody waits for: sent to a real queue, done by workers at their own pace.
 
 use super::cluster::Cluster;
-use super::service::{CommitRows, Failed, job_rows};
+use super::service::{Failed, job_rows};
 use super::station::{Host, Work};
 use bytes::Bytes;
 use futures::StreamExt;
 use outgrow::queue::{self, Delivery, DurableQueue, Message, Subscriber};
 use outgrow::sim::Machine;
+use outgrow::store::Store;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -164,9 +165,7 @@ async fn do_job(
     let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| delivery.payload()[at + i]));
     let (id, seed) = (number(0), number(8));
     let batch = job_rows(seed, hardware.workload.job_writes);
-    cluster.webs[worker % cluster.webs.len()]
-        .store
-        .commit_rows(batch)
-        .await?;
+    // A worker reaches the database as the web machines do.
+    cluster.webs[worker % cluster.webs.len()].store.commit(batch).await?;
     Ok(id)
 }

@@ -1,6 +1,6 @@
 //! The rungs: which machines each has, and what it adds to the one before.
 
-use super::sizing::{Demand, HEADROOM, NODES, SHARDS, Sizes};
+use super::sizing::{Demand, HEADROOM, NODES, SHARDS, Sizes, Tier};
 use crate::hardware::Hardware;
 use std::num::NonZeroU32;
 
@@ -12,6 +12,7 @@ pub(super) struct Plan {
     pub(super) size: u32,
     /// Each machine is measured as a `part`-th of itself, under a `part`-th of the users.
     pub(super) part: u32,
+    pub(super) balancers: u32,
     pub(super) webs: u32,
     pub(super) workers: u32,
     pub(super) shards: u32,
@@ -157,12 +158,12 @@ impl Plan {
             Rung::Quadrupled => 4,
             _ => 1,
         };
-        let webs = match rung {
-            Rung::Single | Rung::Doubled | Rung::Quadrupled | Rung::Database => 1,
+        let Tier { balancers, webs } = match rung {
+            Rung::Single | Rung::Doubled | Rung::Quadrupled | Rung::Database => Tier { balancers: 0, webs: 1 },
             Rung::Balancer => sizes.balanced,
             Rung::Replication | Rung::Cache => sizes.replicated,
             Rung::Queue => sizes.queued,
-            Rung::Sharding => sizes.queued * SHARDS,
+            Rung::Sharding => sizes.sharded,
         };
         let shards = if rung == Rung::Sharding { SHARDS } else { 1 };
         let workers = if rung.queued() { sizes.workers * shards } else { 0 };
@@ -171,6 +172,7 @@ impl Plan {
             rung,
             size,
             part: 1,
+            balancers,
             webs,
             workers,
             shards,
@@ -204,7 +206,7 @@ impl Plan {
         let separate = u32::from(!self.rung.together());
         [
             ("server", 1 - separate),
-            ("load balancer", u32::from(self.rung.balanced())),
+            ("load balancer", self.balancers),
             ("web", self.webs * separate),
             ("database", self.shards * self.nodes * separate),
             ("queue", u32::from(self.rung.queued())),
@@ -242,12 +244,10 @@ impl Plan {
 
     /// The requests a second that it might take, to start the search from.
     pub(super) fn guess(&self, demand: &Demand, hardware: &Hardware) -> f64 {
-        let cores = f64::from(hardware.web.machine.cores);
-        let web = demand.web + if self.rung.queued() { 0.0 } else { demand.jobs };
         if self.rung.together() {
-            return demand.single_limit(hardware.web.machine.cores * self.size);
+            return demand.single_limit(&hardware.web.machine) * f64::from(self.size);
         }
-        let webs = f64::from(self.webs) * cores / web;
+        let webs = f64::from(self.webs) / demand.webs(&hardware.web.machine, self.rung.queued());
         if self.rung.cached() {
             // How much a cache takes off the database is what the search is to find out.
             return webs / HEADROOM;

@@ -116,6 +116,9 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32) 
                     let latency = cluster.env.now() - deed.arrival.at;
                     tally.lock().count(answer.is_ok(), latency, &setup);
                 }
+                if let Ok(answered) = answer {
+                    answered.send_rest(&cluster).await;
+                }
             }
         };
         env.spawn(request).detach();

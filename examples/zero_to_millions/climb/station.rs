@@ -106,6 +106,15 @@ pub(super) struct Host {
     life: AtomicU64,
 }
 
+/// Work that a machine has taken on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Booked {
+    /// When it will be done, unless the machine goes down.
+    pub(super) done: Tick,
+    /// Which life of the machine it belongs to.
+    life: u64,
+}
+
 /// Why a machine did not do its part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -158,11 +167,17 @@ impl Host {
 
     /// Waits until every part of `work` is done, then for `travel` more.
     pub(super) async fn serve(&self, env: &Env, work: Work, travel: Duration) -> Result<(), Failure> {
+        let booked = self.book(env.now(), work)?;
+        env.sleep_until(booked.done + travel).await;
+        self.finish(booked)
+    }
+
+    /// Takes a place in each line that `work` needs.
+    pub(super) fn book(&self, now: Tick, work: Work) -> Result<Booked, Failure> {
         let life = self.life.load(Ordering::Relaxed);
         if life % 2 == 1 {
             return Err(Failure::Down);
         }
-        let now = env.now();
         let mut done = self.cpu.book(now, work.cpu, self.patience).ok_or(Failure::Refused)?;
         if work.reads_disk {
             let read = self
@@ -176,8 +191,12 @@ impl Host {
             let sending = Duration::from_secs_f64(work.bytes as f64 / self.bytes_per_second);
             done = done.max(self.network.book(now, sending, self.patience).ok_or(Failure::Refused)?);
         }
-        env.sleep_until(done + travel).await;
-        if self.life.load(Ordering::Relaxed) == life {
+        Ok(Booked { done, life })
+    }
+
+    /// What became of work, when the time has come that it should be done.
+    pub(super) fn finish(&self, booked: Booked) -> Result<(), Failure> {
+        if self.life.load(Ordering::Relaxed) == booked.life {
             Ok(())
         } else {
             Err(Failure::Down)

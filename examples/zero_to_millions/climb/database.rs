@@ -281,7 +281,7 @@ impl Feed for Database {
 
     /// Over the network: what has gathered comes at once, a moment after the first of it.
     fn watch(&self, from: Position) -> BoxStream<'_, Result<(Position, Record)>> {
-        let delayed = |records: Vec<Result<_>>| async move {
+        let delayed = move |records: Vec<Result<_>>| async move {
             if records.first().is_some_and(Result::is_ok) {
                 self.shared.env.sleep(FEED_DELAY).await;
             }

@@ -20,14 +20,14 @@ use std::time::Duration;
 /// How much of a rung's load it bears in the drill.
 const LOAD: f64 = 0.6;
 /// Traffic before counting begins, so that queues are as they usually are.
-const SETTLE: Duration = Duration::from_secs(3);
+const SETTLE: Duration = Duration::from_secs(2);
 const BEFORE: Duration = Duration::from_secs(5);
 /// The least and the most time that traffic goes on after the kill, where something takes over.
 const AFTER: RangeInclusive<u64> = 10..=30;
 /// How long traffic goes on when the machine that was lost is back, where nothing takes over.
 const ONCE_BACK: Duration = Duration::from_secs(15);
 /// About how many requests a drill simulates.
-const REQUESTS: f64 = 300_000.0;
+const REQUESTS: f64 = 200_000.0;
 const STEP: Duration = Duration::from_secs(1);
 /// The most time, after the last request, for jobs that are still in the queue.
 const DRAIN: Duration = Duration::from_secs(120);

@@ -35,6 +35,9 @@ type Result<T, E = BoxError> = std::result::Result<T, E>;
 const SATURATED: f64 = 0.8;
 /// Resources whose utilisation differs by less are named together.
 const ALIKE: f64 = 0.02;
+/// How many times shorter the probes are for a look, or for many searches.
+const QUICK: u32 = 10;
+
 /// The rungs that were asked for.
 fn rungs(inputs: &Inputs) -> Vec<Rung> {
     let asked = |rung: &Rung| inputs.options.rung.as_ref().is_none_or(|id| id == rung.id());
@@ -89,8 +92,7 @@ pub(crate) fn sensitivity(inputs: &Inputs, progress: &Progress) -> Result<Vec<Se
                 .figures()
                 .find(|f| f.name == *figure)
                 .map_or(f64::NAN, |f| f.value);
-            let mut setup = setup(inputs, hardware);
-            setup.shorten();
+            let setup = setup(inputs, hardware).shortened(QUICK);
             let report = report(&Arc::new(setup), *rung, false)?;
             Ok::<_, BoxError>(Some(Varied {
                 value,
@@ -133,7 +135,7 @@ fn setup(inputs: &Inputs, hardware: Hardware) -> Setup {
     let visits = Arc::clone(&inputs.visits);
     let dynamic = visits.urls().iter().map(|url| hardware.is_dynamic(url)).collect();
     let rows = Arc::new(Rows::new(&hardware));
-    let mut setup = Setup {
+    let setup = Setup {
         visits,
         hardware: Arc::new(hardware),
         rows,
@@ -145,18 +147,21 @@ fn setup(inputs: &Inputs, hardware: Hardware) -> Setup {
         warm_up: 20_000,
         shortest: Duration::from_secs(5),
     };
-    if inputs.options.quick {
-        setup.shorten();
+    match inputs.options.quick {
+        true => setup.shortened(QUICK),
+        false => setup,
     }
-    setup
 }
 
 impl Setup {
-    /// A tenth of the requests: for a look, or for many searches.
-    fn shorten(&mut self) {
-        self.requests = 20_000;
-        self.warm_up = 5_000;
-        self.shortest = Duration::from_secs(1);
+    /// The same with probes of a `part`-th of the length.
+    fn shortened(&self, part: u32) -> Setup {
+        Setup {
+            requests: self.requests / part as usize,
+            warm_up: self.warm_up / part as usize,
+            shortest: self.shortest / part,
+            ..self.clone()
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use crate::hardware::Hardware;
 use crate::report::{Busy, CurvePoint};
 use crate::traffic::Traffic;
 use crate::visits::Visits;
-use outgrow::env::Tick;
 use outgrow::sim::World;
 use parking_lot::Mutex;
 use std::num::NonZeroU32;
@@ -17,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What all probes share.
+#[derive(Clone)]
 pub(super) struct Setup {
     pub(super) visits: Arc<Visits>,
     pub(super) hardware: Arc<Hardware>,
@@ -47,6 +47,27 @@ pub(super) struct Measured {
     pub(super) busy: Vec<Busy>,
     /// Whether p99 and errors are within the objective.
     pub(super) passed: bool,
+}
+
+#[cfg(test)]
+impl Measured {
+    /// Of a probe that was not run.
+    pub(super) fn verdict(users: u64, passed: bool) -> Measured {
+        let point = CurvePoint {
+            users,
+            requests_per_second: 0.0,
+            p50_ms: 0.0,
+            p99_ms: 0.0,
+            p999_ms: 0.0,
+            error_rate: 0.0,
+        };
+        Measured {
+            point,
+            hit_ratio: None,
+            busy: Vec::new(),
+            passed,
+        }
+    }
 }
 
 /// How the measured requests went.
@@ -168,11 +189,6 @@ pub(super) fn quantiles<const N: usize>(latencies: &mut [u32], at: [f64; N]) -> 
             .get(rank.saturating_sub(1))
             .map_or(0.0, |&micros| f64::from(micros) / 1e3)
     })
-}
-
-/// How long after `start` it is at `now`, in milliseconds.
-pub(super) fn millis(start: Tick, now: Tick) -> f64 {
-    (now - start).as_secs_f64() * 1e3
 }
 
 #[cfg(test)]

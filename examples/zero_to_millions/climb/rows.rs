@@ -6,7 +6,7 @@ use outgrow::env::Rng;
 
 /// How many rows are modelled. Each stands for the same number of real ones, in memory and in caches too: under a
 /// Zipf law, what share of requests the hottest tenth gets hardly depends on how finely it is cut.
-pub(super) const ROWS: usize = 1 << 14;
+pub(super) const ROWS: usize = 1 << 13;
 
 /// The rows, by falling popularity.
 #[derive(Debug)]
@@ -122,6 +122,6 @@ mod tests {
         let hot: f64 = (1..=ROWS / 10).map(weight).sum::<f64>() * first;
         let drawn_hot = drawn.iter().filter(|key| rank(key).is_some_and(|rank| rank < ROWS / 10));
         assert!((drawn_hot.count() as f64 / f64::from(draws) - hot).abs() < 0.01);
-        assert!(rows.is_resident(b"row/000000", 1) && !rows.is_resident(b"row/016383", 1));
+        assert!(rows.is_resident(b"row/000000", 1) && !rows.is_resident(b"row/008191", 1));
     }
 }

@@ -11,7 +11,7 @@ pub(super) const HEADROOM: f64 = 1.25;
 /// Nodes of a replicated database: a primary and two replicas.
 pub(super) const NODES: u32 = 3;
 /// Shards of the last rung.
-pub(super) const SHARDS: u32 = 4;
+pub(super) const SHARDS: u32 = 3;
 /// The most machines of one kind.
 const MOST: f64 = 256.0;
 

@@ -109,7 +109,7 @@ impl Database {
     }
 
     /// Reads at the node with the least to do; a node that is down is tried once, and then another.
-    async fn read(&self, key: &[u8]) -> Result<Option<Entry>> {
+    async fn read(&self, keys: &[Bytes]) -> Result<Vec<Option<Entry>>> {
         let shared = &*self.shared;
         let mut tried = Vec::new();
         loop {
@@ -119,10 +119,10 @@ impl Database {
                 .pick(&request)
                 .map_err(|error| unavailable(&error.to_string()))?;
             let node = &shared.nodes[lease.target];
-            match shared.read_at(node, key).await {
-                Ok(entry) => {
+            match shared.read_at(node, keys).await {
+                Ok(entries) => {
                     lease.succeed();
-                    return Ok(entry);
+                    return Ok(entries);
                 }
                 Err(error) => {
                     tried.push(lease.id().clone());
@@ -137,28 +137,34 @@ impl Database {
 }
 
 impl Shared {
-    async fn read_at(&self, node: &Node, key: &[u8]) -> Result<Option<Entry>> {
+    async fn read_at(&self, node: &Node, keys: &[Bytes]) -> Result<Vec<Option<Entry>>> {
         let database = &self.hardware.database;
         if !self.warming.load(Ordering::Relaxed) {
+            let rows = keys.len() as u32;
+            let on_disk = keys.iter().filter(|key| !self.rows.is_resident(key, self.memory));
             let work = Work {
-                cpu: database.read_cpu,
-                bytes: self.hardware.workload.row_bytes.into(),
-                reads_disk: !self.rows.is_resident(key, self.memory),
+                cpu: database.read_cpu * rows,
+                bytes: u64::from(self.hardware.workload.row_bytes) * u64::from(rows),
+                disk_reads: on_disk.count() as u32,
             };
             node.host
                 .serve(&self.env, work, database.machine.round_trip)
                 .await
                 .map_err(down)?;
         }
-        let entry = node.view.get(key).await?;
+        let mut entries = match keys {
+            [key] => vec![node.view.get(key).await?],
+            _ => node.view.get_many(keys).await?,
+        };
         // A row that nobody has written since the data was loaded is made up on the spot, so that it need not be kept.
-        Ok(entry.or_else(|| {
-            Some(Entry {
+        entries.iter_mut().for_each(|entry| {
+            entry.get_or_insert_with(|| Entry {
                 value: Bytes::from_static(b"a row"),
                 version: Version(0),
                 expires: None,
-            })
-        }))
+            });
+        });
+        Ok(entries)
     }
 
     async fn write(&self, batch: Batch) -> Result<Receipt> {
@@ -169,7 +175,7 @@ impl Shared {
         let work = Work {
             cpu: database.write_cpu * rows,
             bytes: 0,
-            reads_disk: false,
+            disk_reads: 0,
         };
         primary
             .host
@@ -245,15 +251,12 @@ fn down(failure: Failure) -> Error {
 
 impl Store for Database {
     async fn get(&self, key: &[u8]) -> Result<Option<Entry>> {
-        self.read(key).await
+        let entries = self.read(&[Bytes::copy_from_slice(key)]).await?;
+        Ok(entries.into_iter().next().flatten())
     }
 
     async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Entry>>> {
-        let mut entries = Vec::with_capacity(keys.len());
-        for key in keys {
-            entries.push(self.read(key).await?);
-        }
-        Ok(entries)
+        self.read(keys).await
     }
 
     /// At the primary, and in no time: no request of the workload scans.

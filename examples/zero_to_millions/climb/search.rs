@@ -12,7 +12,7 @@ const CEILING: u64 = 1 << 30;
 /// How close the answer is to the first load that fails.
 const CLOSE: f64 = 1.03;
 /// How close short probes come.
-const ROUGH: f64 = 1.15;
+const ROUGH: f64 = 1.2;
 /// How far apart the first long probes are.
 const STRIDE: f64 = 1.06;
 
@@ -38,7 +38,7 @@ pub(super) fn search(setup: &Arc<Setup>, plan: &Plan, demand: &Demand) -> Result
     let unit = u64::from(small.part);
     let start = (guess / setup.visits.rate_per_user() / 4.0) as u64;
 
-    let short = Arc::new(setup.shortened(4));
+    let short = Arc::new(setup.shortened(8));
     let mut looks = Probes::new(&short, &small);
     let rough = looks.bracket(start.clamp(unit, CEILING), 2.0)?;
     let rough = looks.bisect(rough, ROUGH)?;

@@ -136,7 +136,7 @@ impl Answered {
         let work = |besides, per_mib: Duration| Work {
             cpu: besides + per_mib.mul_f64(bytes as f64 / f64::from(1 << 20)),
             bytes,
-            reads_disk: false,
+            disk_reads: 0,
         };
         let web = &cluster.webs[self.web].host;
         let sent = web
@@ -199,8 +199,13 @@ async fn render(cluster: &Cluster, web: &Web, deed: Deed) -> Result<(), Blamed> 
     } = cluster;
     let workload = &hardware.workload;
     let mut rng = Rng::seeded(deed.seed);
-    for _ in 0..workload.reads_per_dynamic {
-        web.store.get(&rows.draw(&mut rng)).await.map_err(other_failed)?;
+    let keys: Vec<Bytes> = (0..workload.reads_per_dynamic).map(|_| rows.draw(&mut rng)).collect();
+    if let [main, others @ ..] = &*keys {
+        // What else a page shows depends on its main object; then it is asked for at once.
+        web.store.get(main).await.map_err(other_failed)?;
+        if !others.is_empty() {
+            web.store.get_many(others).await.map_err(other_failed)?;
+        }
     }
     let lookups = match web.caches.is_empty() {
         true => Duration::ZERO,

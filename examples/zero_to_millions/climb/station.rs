@@ -140,8 +140,8 @@ pub(super) struct Work {
     pub(super) cpu: Duration,
     /// Bytes to send.
     pub(super) bytes: u64,
-    /// Whether a page has to come from the disk.
-    pub(super) reads_disk: bool,
+    /// Pages that have to come from the disk.
+    pub(super) disk_reads: u32,
 }
 
 impl Work {
@@ -179,12 +179,12 @@ impl Host {
             return Err(Failure::Down);
         }
         let mut done = self.cpu.book(now, work.cpu, self.patience).ok_or(Failure::Refused)?;
-        if work.reads_disk {
+        if work.disk_reads > 0 {
             let read = self
                 .disk
-                .book(now, self.disk_read.work, self.patience)
+                .book(now, self.disk_read.work * work.disk_reads, self.patience)
                 .ok_or(Failure::Refused)?;
-            // The query waits for its page in the middle of its work.
+            // The query waits for its pages in the middle of its work, for all at once.
             done = done.max(read) + self.disk_read.latency;
         }
         if work.bytes > 0 {

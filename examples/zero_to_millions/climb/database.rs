@@ -5,7 +5,7 @@ use super::station::{Failure, Host, Work};
 use crate::hardware::Hardware;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-use outgrow::balance::{Endpoint, LeastRequest, Pool, Request};
+use outgrow::balance::{Endpoint, EndpointId, Lease, LeastRequest, Pool, Request};
 use outgrow::env::Env;
 use outgrow::replica::{ReadPreference, ReplicatedStore};
 use outgrow::sim::Machine;
@@ -177,12 +177,19 @@ impl Shared {
             bytes: 0,
             disk_reads: 0,
         };
-        primary
-            .host
-            .serve(&self.env, work, database.machine.round_trip)
-            .await
-            .map_err(down)?;
-        let receipt = self.db.commit(batch).await?;
+        let lease = self.lease_on(primary);
+        let written = async {
+            let travel = database.machine.round_trip;
+            primary.host.serve(&self.env, work, travel).await.map_err(down)?;
+            self.db.commit(batch).await
+        };
+        let written = written.await;
+        match (lease, &written) {
+            (Some(lease), Ok(_)) => lease.succeed(),
+            (Some(lease), Err(_)) => lease.fail(),
+            (None, _) => {}
+        }
+        let receipt = written?;
         for node in &self.nodes {
             if !std::ptr::eq(node, primary) && node.host.is_up() {
                 // Nobody waits for a replica to take the rows over.
@@ -199,6 +206,15 @@ impl Shared {
             }
         }
         Ok(receipt)
+    }
+
+    /// Counts a write among what its node has to do, so that reads go elsewhere.
+    fn lease_on(&self, node: &Node) -> Option<Lease<LeastRequest, usize>> {
+        let others = self.nodes.iter().filter(|other| !std::ptr::eq(*other, node));
+        let others: Vec<EndpointId> = others.map(|other| other.name.as_str().into()).collect();
+        let lease = self.readers.pick(&Request::new().avoid(&others)).ok()?;
+        // It is another node's when this one is believed to be down.
+        std::ptr::eq(&self.nodes[lease.target], node).then_some(lease)
     }
 
     /// Whether calls take no time, while caches are filled.

@@ -260,13 +260,18 @@ impl Maker<'_> {
         }
         let db = builder.open("data").await?;
         let nodes = machines.into_iter().map(|(machine, name)| {
-            let host = server
-                .cloned()
-                .unwrap_or_else(|| Arc::new(self.database_host()));
+            let host = server.cloned().unwrap_or_else(|| Arc::new(self.database_host()));
             Node::new(name, host, machine, &db)
         });
         let nodes = nodes.collect();
-        Ok(Database::new(self.env, db, nodes, self.rows, self.hardware, self.plan.size))
+        Ok(Database::new(
+            self.env,
+            db,
+            nodes,
+            self.rows,
+            self.hardware,
+            self.plan.size,
+        ))
     }
 
     async fn web(&self, web: u32, host: Arc<Host>, shards: &[Database]) -> Result<Web> {

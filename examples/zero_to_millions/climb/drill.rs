@@ -8,6 +8,7 @@ use super::probe::{Setup, quantiles};
 use super::service::{Deed, handle};
 use crate::report::{Drill, DrillPoint};
 use crate::traffic::Traffic;
+use outgrow::cache::CachedStore;
 use outgrow::env::{Env, Tick};
 use outgrow::replica::FailoverTo;
 use outgrow::sim::World;
@@ -259,7 +260,7 @@ async fn attack(cluster: &Cluster, rung: Rung) -> Result<String> {
                 .webs
                 .iter()
                 .flat_map(|web| &web.caches)
-                .for_each(|cache| cache.clear());
+                .for_each(CachedStore::clear);
             Ok("the database bears the misses until the hot rows are back".to_owned())
         }
         Rung::Queue => {

@@ -120,7 +120,9 @@ mod tests {
         assert!((share(b"row/000000") / first - 1.0).abs() < 0.1);
         assert!((share(b"row/000009") / (first * weight(10)) - 1.0).abs() < 0.2);
         let hot: f64 = (1..=ROWS / 10).map(weight).sum::<f64>() * first;
-        let drawn_hot = drawn.iter().filter(|key| rank(key).is_some_and(|rank| rank < ROWS / 10));
+        let drawn_hot = drawn
+            .iter()
+            .filter(|key| rank(key).is_some_and(|rank| rank < ROWS / 10));
         assert!((drawn_hot.count() as f64 / f64::from(draws) - hot).abs() < 0.01);
         assert!(rows.is_resident(b"row/000000", 1) && !rows.is_resident(b"row/008191", 1));
     }

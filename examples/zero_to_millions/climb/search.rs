@@ -190,6 +190,12 @@ mod tests {
             assert!(bad as f64 <= good as f64 * CLOSE, "{good} to {bad} from {start}");
         }
         assert_eq!(found(0, 8), Bracket { good: 0, bad: 1 });
-        assert_eq!(found(u64::MAX, 1 << 28), Bracket { good: CEILING, bad: u64::MAX });
+        assert_eq!(
+            found(u64::MAX, 1 << 28),
+            Bracket {
+                good: CEILING,
+                bad: u64::MAX
+            }
+        );
     }
 }

@@ -83,9 +83,7 @@ pub(super) async fn handle(cluster: &Cluster, deed: Deed) -> Result<Answered, Fa
     let mut tried = Vec::new();
     loop {
         let pool = &cluster.balancers[at].pool;
-        let lease = pool
-            .pick(&Request::new().key(&key).avoid(&tried))
-            .map_err(|_| Failed)?;
+        let lease = pool.pick(&Request::new().key(&key).avoid(&tried)).map_err(|_| Failed)?;
         answered.web = lease.target;
         match answer(cluster, &answered, deed, first).await {
             Ok(()) => {

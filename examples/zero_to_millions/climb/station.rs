@@ -204,7 +204,7 @@ impl Host {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.life.load(Ordering::Relaxed) % 2 == 0
+        self.life.load(Ordering::Relaxed).is_multiple_of(2)
     }
 
     /// Turns it off or on; its line is lost either way.

@@ -64,7 +64,7 @@ mod tests {
         };
         let before: Vec<_> = (0..4_000).map(home).collect();
         assert_eq!(before, (0..4_000).map(home).collect::<Vec<_>>());
-        let of_c = before.iter().filter(|id| **id == *"c").count();
+        let of_c = before.iter().filter(|id| &***id == "c").count();
         assert!((700..1_300).contains(&of_c), "{of_c}");
         pool.remove("c");
         let moved = (0..4_000)

@@ -227,7 +227,6 @@ fn drill(id: &str) -> Drill {
     };
     Drill {
         part: 1,
-        part: 1,
         killed: "the primary loses power".into(),
         survived: !dead,
         failed_requests: 12,

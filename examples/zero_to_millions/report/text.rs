@@ -214,7 +214,8 @@ mod tests {
         );
         let after = super::after(&report);
         assert!(
-            after.contains("    Killed the primary. It did not survive: 12 failed requests, 0 lost"),
+            after.contains("    Drill at 60 % of that load: the primary loses power. It did not survive: 12 of ")
+                && after.contains(" requests failed, 0 lost acknowledged writes"),
             "{after}"
         );
         assert!(

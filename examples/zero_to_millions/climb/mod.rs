@@ -37,6 +37,8 @@ const SATURATED: f64 = 0.8;
 const ALIKE: f64 = 0.02;
 /// How many times shorter the probes are for a look, or for many searches.
 const QUICK: u32 = 10;
+/// How long they last at least.
+const QUICK_LASTS: Duration = Duration::from_secs(1);
 
 /// The rungs that were asked for.
 fn rungs(inputs: &Inputs) -> Vec<Rung> {
@@ -92,7 +94,7 @@ pub(crate) fn sensitivity(inputs: &Inputs, progress: &Progress) -> Result<Vec<Se
                 .figures()
                 .find(|f| f.name == *figure)
                 .map_or(f64::NAN, |f| f.value);
-            let setup = setup(inputs, hardware).shortened(QUICK);
+            let setup = setup(inputs, hardware).shortened(QUICK, QUICK_LASTS);
             let report = report(&Arc::new(setup), *rung, false)?;
             Ok::<_, BoxError>(Some(Varied {
                 value,
@@ -148,18 +150,19 @@ fn setup(inputs: &Inputs, hardware: Hardware) -> Setup {
         shortest: Duration::from_secs(5),
     };
     match inputs.options.quick {
-        true => setup.shortened(QUICK),
+        true => setup.shortened(QUICK, QUICK_LASTS),
         false => setup,
     }
 }
 
 impl Setup {
-    /// The same with probes of a `part`-th of the length.
-    fn shortened(&self, part: u32) -> Setup {
+    /// The same with probes of a `part`-th of the requests, which still last as long as this: a load that is a little
+    /// too high shows only when the line has grown for a while.
+    fn shortened(&self, part: u32, shortest: Duration) -> Setup {
         Setup {
             requests: self.requests / part as usize,
             warm_up: self.warm_up / part as usize,
-            shortest: self.shortest / part,
+            shortest,
             ..self.clone()
         }
     }

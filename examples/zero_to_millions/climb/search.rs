@@ -13,7 +13,7 @@ const CEILING: u64 = 1 << 30;
 const CLOSE: f64 = 1.03;
 /// How close short probes come.
 const ROUGH: f64 = 1.2;
-/// How far apart the first long probes are.
+/// How far the first long probe is from the second; the factor is squared from one to the next.
 const STRIDE: f64 = 1.06;
 
 /// What a search found.
@@ -38,13 +38,13 @@ pub(super) fn search(setup: &Arc<Setup>, plan: &Plan, demand: &Demand) -> Result
     let unit = u64::from(small.part);
     let start = (guess / setup.visits.rate_per_user() / 4.0) as u64;
 
-    let short = Arc::new(setup.shortened(8));
+    let short = Arc::new(setup.shortened(8, setup.shortest / 2));
     let mut looks = Probes::new(&short, &small);
-    let rough = looks.bracket(start.clamp(unit, CEILING), 2.0)?;
+    let rough = looks.bracket(start.clamp(unit, CEILING), |factor| factor, 2.0)?;
     let rough = looks.bisect(rough, ROUGH)?;
 
     let mut probes = Probes::new(setup, &small);
-    let close = probes.bracket(rough.good.max(unit), STRIDE)?;
+    let close = probes.bracket(rough.good.max(unit), |factor| factor * factor, STRIDE)?;
     let Bracket { good, bad } = probes.bisect(close, CLOSE)?;
 
     // Where not even one user is carried, the row shows how that one fares.
@@ -102,7 +102,8 @@ impl<F: Fn(u64) -> Result<Measured>> Probes<F> {
     }
 
     /// Goes up by this factor (or, when the start fails, down) until one load passes and the next fails.
-    fn bracket(&mut self, start: u64, factor: f64) -> Result<Bracket> {
+    /// The factor of each step follows from that of the one before.
+    fn bracket(&mut self, start: u64, next_factor: fn(f64) -> f64, mut factor: f64) -> Result<Bracket> {
         let mut users = start;
         if self.passes(users)? {
             while users < CEILING {
@@ -111,6 +112,7 @@ impl<F: Fn(u64) -> Result<Measured>> Probes<F> {
                     return Ok(Bracket { good: users, bad: next });
                 }
                 users = next;
+                factor = next_factor(factor);
             }
             return Ok(Bracket {
                 good: users,
@@ -123,6 +125,7 @@ impl<F: Fn(u64) -> Result<Measured>> Probes<F> {
                 return Ok(Bracket { good: next, bad: users });
             }
             users = next;
+            factor = next_factor(factor);
         }
         Ok(Bracket { good: 0, bad: users })
     }
@@ -178,7 +181,9 @@ mod tests {
             unit: 1,
             seen: Vec::new(),
         };
-        let rough = probes.bracket(start, 2.0).expect("no probe fails to run");
+        let rough = probes
+            .bracket(start, |factor| factor, 2.0)
+            .expect("no probe fails to run");
         probes.bisect(rough, CLOSE).expect("no probe fails to run")
     }
 

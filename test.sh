@@ -65,7 +65,7 @@ examples() {
         name=${name%.rs}
         arguments=()
         case $name in
-            zero_to_millions) arguments=(--help) ;;
+            zero_to_millions) arguments=(--quick --rung balancer) ;;
         esac
         echo "-- $name ${arguments[*]}"
         timeout 300 "target/debug/examples/$name" "${arguments[@]}" </dev/null

@@ -104,6 +104,55 @@ fn a_wrong_command_line_is_refused_with_2() {
 }
 
 #[test]
+fn a_short_climb_runs_the_real_blocks_and_a_seed_repeats_it() {
+    let folder = Folder::new("climb");
+    let climb = |name: &str| {
+        let (json, html) = (
+            folder.0.join(format!("{name}.json")),
+            folder.0.join(format!("{name}.html")),
+        );
+        let (json_path, html_path) = (json.to_string_lossy(), html.to_string_lossy());
+        let output = run(&[
+            "--quick", "--rung", "balancer", "--users", "10000", "--json", &json_path, "--html", &html_path,
+        ]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), &*error), (Some(0), ""));
+        let read = |path| std::fs::read_to_string(path).expect("the program wrote it");
+        (
+            String::from_utf8(output.stdout).expect("the table is text"),
+            read(json),
+            read(html),
+        )
+    };
+    let (text, json, html) = climb("one");
+    assert!(text.contains("this is a GENERATED workload"), "{text}");
+    assert!(
+        text.contains("10,000 users online: \"load balancer\" is the first rung"),
+        "{text}"
+    );
+    let report: serde_json::Value = serde_json::from_str(&json).expect("valid JSON");
+    let rung = &report["rungs"][0];
+    assert_eq!(rung["id"], "balancer");
+    assert!(rung["users"].as_u64().is_some_and(|users| users > 10_000), "{rung}");
+    assert!(
+        rung["p99_ms"].as_f64().is_some_and(|ms| ms > 1.0 && ms <= 250.0),
+        "{rung}"
+    );
+    assert_eq!(rung["saturated"]["resources"][0]["name"], "database cpu", "{rung}");
+    assert_eq!(
+        (&rung["drill"]["survived"], &rung["drill"]["lost_acknowledged_writes"]),
+        (&true.into(), &0.into())
+    );
+    assert!(
+        rung["drill"]["lost_visits"].as_u64().is_some_and(|lost| lost > 0),
+        "{rung}"
+    );
+    assert!(html.contains("<svg"));
+    let again = climb("two");
+    assert_eq!((text, json, html), again);
+}
+
+#[test]
 fn help_is_no_error() {
     let output = run(&["--help"]);
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));

@@ -50,7 +50,6 @@ pub(crate) struct Workload {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine {
     pub(crate) cores: u32,
-    pub(crate) memory_bytes: u64,
     pub(crate) network_bytes_per_second: f64,
     /// To it and back, from another machine in its zone.
     pub(crate) round_trip: Duration,
@@ -87,7 +86,6 @@ pub(crate) struct Database {
     pub(crate) disk_read: Duration,
     pub(crate) disk_sync: Duration,
     pub(crate) disk_reads_per_second: f64,
-    pub(crate) disk_bytes_per_second: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -166,7 +164,6 @@ impl Hardware {
             let key = |key: &str| format!("{name}.{key}");
             Machine {
                 cores: count(&key("cores")),
-                memory_bytes: gib(&key("memory_gib")) as u64,
                 network_bytes_per_second: number(&key("network_mbit")) * 1e6 / 8.0,
                 round_trip: millis(&key("round_trip_ms")),
                 price: number(&key("price")),
@@ -190,7 +187,7 @@ impl Hardware {
                 static_cpu: millis("web.static_cpu_ms"),
                 render_cpu: millis("web.render_cpu_ms"),
                 send_cpu_per_mib: millis("web.send_cpu_ms_per_mib"),
-                cache_bytes: gib("web.cache_gib") as u64,
+                cache_bytes: (gib("web.memory_gib") * number("web.cache_memory_share")) as u64,
                 cache_cpu: millis("web.cache_cpu_ms"),
             },
             database: Database {
@@ -202,7 +199,6 @@ impl Hardware {
                 disk_read: millis("database.disk_read_ms"),
                 disk_sync: millis("database.disk_sync_ms"),
                 disk_reads_per_second: number("database.disk_reads_per_second"),
-                disk_bytes_per_second: number("database.disk_mib_per_second") * MIB,
             },
             queue: QueueServer {
                 machine: machine("queue"),
@@ -251,8 +247,7 @@ impl Suffixes {
 }
 
 const STATIC_SUFFIXES: &str = "workload.static_suffixes";
-const MIB: f64 = 1_048_576.0;
-const GIB: f64 = 1024.0 * MIB;
+const GIB: f64 = 1_073_741_824.0;
 
 const SPECS: &[Spec] = &[
     whole("workload.reads_per_dynamic", 0.0, 1000.0),
@@ -273,7 +268,7 @@ const SPECS: &[Spec] = &[
     millis("web.static_cpu_ms"),
     millis("web.render_cpu_ms"),
     millis("web.send_cpu_ms_per_mib"),
-    range("web.cache_gib", 0.001, 1e5),
+    share("web.cache_memory_share"),
     millis("web.cache_cpu_ms"),
     whole("database.cores", 1.0, 1024.0),
     range("database.memory_gib", 0.1, 1e5),
@@ -287,9 +282,7 @@ const SPECS: &[Spec] = &[
     millis("database.disk_read_ms"),
     millis("database.disk_sync_ms"),
     range("database.disk_reads_per_second", 1.0, 1e9),
-    range("database.disk_mib_per_second", 0.1, 1e9),
     whole("queue.cores", 1.0, 1024.0),
-    range("queue.memory_gib", 0.1, 1e5),
     range("queue.network_mbit", 1.0, 1e7),
     millis("queue.round_trip_ms"),
     range("queue.price", 0.0, 1e9),
@@ -297,7 +290,6 @@ const SPECS: &[Spec] = &[
     millis("queue.receive_cpu_ms"),
     millis("queue.disk_sync_ms"),
     whole("balancer.cores", 1.0, 1024.0),
-    range("balancer.memory_gib", 0.1, 1e5),
     range("balancer.network_mbit", 1.0, 1e7),
     millis("balancer.round_trip_ms"),
     range("balancer.price", 0.0, 1e9),

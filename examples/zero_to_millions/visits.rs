@@ -99,6 +99,7 @@ impl Visits {
     }
 
     /// How long the user of one visit is online.
+    #[cfg(test)]
     pub(crate) fn online(&self, visit: usize) -> Duration {
         Duration::from_millis(self.online_before(visit + 1) - self.online_before(visit))
     }
@@ -132,6 +133,7 @@ impl Visits {
     }
 
     /// The path that an index stands for, with its query.
+    #[cfg(test)]
     pub(crate) fn url(&self, url: u32) -> &[u8] {
         &self.log.urls[url as usize]
     }

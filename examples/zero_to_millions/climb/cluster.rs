@@ -9,6 +9,7 @@ use super::station::{DiskRead, Host};
 use super::sticky::Sticky;
 use crate::hardware::{self, Hardware};
 use crate::report::Busy;
+use bytes::Bytes;
 use outgrow::balance::{Endpoint, Pool};
 use outgrow::cache::CachedStore;
 use outgrow::env::Env;
@@ -19,12 +20,16 @@ use outgrow::store::{BoxStore, Store, StoreExt};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Rows that a cache is warmed with at once.
+const WARMED_AT_ONCE: usize = 1_024;
+
 /// Everything that a request meets.
 pub(super) struct Cluster {
     pub(super) env: Env,
     pub(super) hardware: Arc<Hardware>,
     pub(super) rows: Arc<Rows>,
-    pub(super) balancer: Option<Balancer>,
+    /// A visit always comes to the same one, as its name server told it.
+    pub(super) balancers: Vec<Balancer>,
     pub(super) webs: Vec<Web>,
     pub(super) workers: Vec<Arc<Host>>,
     pub(super) shards: Vec<Database>,
@@ -33,7 +38,7 @@ pub(super) struct Cluster {
     pub(super) together: bool,
 }
 
-/// The load balancer's machine, and the block that runs on it.
+/// A load balancer's machine, and the block that runs on it.
 pub(super) struct Balancer {
     pub(super) host: Arc<Host>,
     pub(super) pool: Pool<Sticky, usize>,
@@ -63,33 +68,35 @@ impl Cluster {
             rows,
             patience,
             env: &env,
+            plan,
         };
-        let server = plan.rung.together().then(|| Arc::new(maker.database_host(plan.size)));
+        let server = plan.rung.together().then(|| Arc::new(maker.database_host()));
         let mut shards = Vec::new();
         for shard in 0..plan.shards {
-            shards.push(maker.database(plan, shard, server.as_ref()).await?);
+            shards.push(maker.database(shard, server.as_ref()).await?);
         }
         let mut webs = Vec::new();
         for web in 0..plan.webs {
             let host = server
                 .clone()
-                .unwrap_or_else(|| Arc::new(maker.host(&hardware.web.machine, 1)));
-            webs.push(maker.web(plan, web, host, &shards).await?);
+                .unwrap_or_else(|| Arc::new(maker.host(&hardware.web.machine)));
+            webs.push(maker.web(web, host, &shards).await?);
         }
-        let balancer = plan.rung.balanced().then(|| {
+        let balancer = |_| {
             let ids = (0..webs.len()).map(|web| Endpoint::new(format!("web-{web}")).target(web));
             let pool = Pool::builder(Sticky::default()).env(env.clone()).endpoints(ids).build();
             Balancer {
-                host: Arc::new(maker.host(&hardware.balancer.machine, 1)),
+                host: Arc::new(maker.host(&hardware.balancer.machine)),
                 pool,
             }
-        });
+        };
+        let balancers = (0..plan.balancers).map(balancer).collect();
         let jobs = match plan.rung.queued() {
             true => Some(maker.jobs().await?),
             false => None,
         };
         let workers = (0..plan.workers)
-            .map(|_| Arc::new(maker.host(&hardware.web.machine, 1)))
+            .map(|_| Arc::new(maker.host(&hardware.web.machine)))
             .collect();
         let (hardware, rows) = (Arc::clone(hardware), Arc::clone(rows));
         let together = plan.rung.together();
@@ -97,7 +104,7 @@ impl Cluster {
             env,
             hardware,
             rows,
-            balancer,
+            balancers,
             webs,
             workers,
             shards,
@@ -115,8 +122,13 @@ impl Cluster {
     async fn warm(&self) -> Result<()> {
         self.shards.iter().for_each(|shard| shard.shared().set_warming(true));
         for web in self.webs.iter().filter(|web| !web.caches.is_empty()) {
-            for key in self.rows.hottest() {
-                web.store.get(&key).await?;
+            let mut hottest = self.rows.hottest();
+            loop {
+                let some: Vec<Bytes> = hottest.by_ref().take(WARMED_AT_ONCE).collect();
+                if some.is_empty() {
+                    break;
+                }
+                web.store.get_many(&some).await?;
             }
         }
         self.shards.iter().for_each(|shard| shard.shared().set_warming(false));
@@ -169,7 +181,7 @@ impl Cluster {
                 )
             })
         });
-        let balancer = self.balancer.iter().map(|balancer| ("balancer", &balancer.host));
+        let balancer = self.balancers.iter().map(|balancer| ("balancer", &balancer.host));
         let queue = self.jobs.iter().map(|jobs| ("queue", &jobs.host));
         let workers = self.workers.iter().map(|worker| ("worker", worker));
         balancer.chain(webs).chain(databases).chain(queue).chain(workers)
@@ -195,28 +207,32 @@ struct Maker<'a> {
     rows: &'a Arc<Rows>,
     patience: Duration,
     env: &'a Env,
+    plan: &'a Plan,
 }
 
 impl Maker<'_> {
-    fn host(&self, machine: &hardware::Machine, size: u32) -> Host {
-        let bytes_per_second = machine.network_bytes_per_second * f64::from(size);
-        Host::new(
-            machine.cores * size,
-            bytes_per_second,
-            DiskRead::default(),
-            self.patience,
-        )
+    /// How much larger a machine is here than the file says.
+    fn factor(&self) -> f64 {
+        f64::from(self.plan.size) / f64::from(self.plan.part)
     }
 
-    fn database_host(&self, size: u32) -> Host {
+    fn host(&self, machine: &hardware::Machine) -> Host {
+        self.host_with_disk(machine, DiskRead::default())
+    }
+
+    fn host_with_disk(&self, machine: &hardware::Machine, read: DiskRead) -> Host {
+        let cores = machine.cores * self.plan.size / self.plan.part;
+        let bytes_per_second = machine.network_bytes_per_second * self.factor();
+        Host::new(cores, bytes_per_second, read, self.patience)
+    }
+
+    fn database_host(&self) -> Host {
         let database = &self.hardware.database;
-        let reads_per_second = database.disk_reads_per_second * f64::from(size);
         let read = DiskRead {
             latency: database.disk_read,
-            work: Duration::from_secs_f64(1.0 / reads_per_second),
+            work: Duration::from_secs_f64(1.0 / (database.disk_reads_per_second * self.factor())),
         };
-        let bytes_per_second = database.machine.network_bytes_per_second * f64::from(size);
-        Host::new(database.machine.cores * size, bytes_per_second, read, self.patience)
+        self.host_with_disk(&database.machine, read)
     }
 
     /// A machine whose disk takes `sync` to make a write durable.
@@ -229,9 +245,9 @@ impl Maker<'_> {
         machine
     }
 
-    async fn database(&self, plan: &Plan, shard: u32, server: Option<&Arc<Host>>) -> Result<Database> {
+    async fn database(&self, shard: u32, server: Option<&Arc<Host>>) -> Result<Database> {
         let sync = self.hardware.database.disk_sync;
-        let names = (0..plan.nodes).map(|node| format!("db{shard}-{node}"));
+        let names = (0..self.plan.nodes).map(|node| format!("db{shard}-{node}"));
         let machines: Vec<_> = names.map(|name| (self.machine(&name, sync), name)).collect();
         let nodes = machines.iter().map(|(machine, name)| {
             ReplicaNode::new(name.as_str())
@@ -244,18 +260,23 @@ impl Maker<'_> {
         }
         let db = builder.open("data").await?;
         let nodes = machines.into_iter().map(|(machine, name)| {
-            let host = server
-                .cloned()
-                .unwrap_or_else(|| Arc::new(self.database_host(plan.size)));
+            let host = server.cloned().unwrap_or_else(|| Arc::new(self.database_host()));
             Node::new(name, host, machine, &db)
         });
         let nodes = nodes.collect();
-        Ok(Database::new(self.env, db, nodes, self.rows, self.hardware, plan.size))
+        Ok(Database::new(
+            self.env,
+            db,
+            nodes,
+            self.rows,
+            self.hardware,
+            self.plan.size,
+        ))
     }
 
-    async fn web(&self, plan: &Plan, web: u32, host: Arc<Host>, shards: &[Database]) -> Result<Web> {
+    async fn web(&self, web: u32, host: Arc<Host>, shards: &[Database]) -> Result<Web> {
         let mut caches = Vec::new();
-        if plan.rung.cached() {
+        if self.plan.rung.cached() {
             for shard in shards {
                 let capacity = self.rows.cacheable().div_ceil(shards.len());
                 let cached = CachedStore::builder(shard.clone())
@@ -281,7 +302,7 @@ impl Maker<'_> {
 
     async fn jobs(&self) -> Result<Jobs> {
         let queue = &self.hardware.queue;
-        let host = self.host(&queue.machine, 1);
+        let host = self.host(&queue.machine);
         Ok(Jobs::open(self.machine("queue", queue.disk_sync), host).await?)
     }
 }

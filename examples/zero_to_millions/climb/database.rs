@@ -4,8 +4,8 @@ use super::rows::Rows;
 use super::station::{Failure, Host, Work};
 use crate::hardware::Hardware;
 use bytes::Bytes;
-use futures::stream::BoxStream;
-use outgrow::balance::{Endpoint, LeastRequest, Pool, Request};
+use futures::stream::{self, BoxStream, StreamExt};
+use outgrow::balance::{Endpoint, EndpointId, Lease, LeastRequest, Pool, Request};
 use outgrow::env::Env;
 use outgrow::replica::{ReadPreference, ReplicatedStore};
 use outgrow::sim::Machine;
@@ -42,6 +42,11 @@ pub(super) struct Shared {
 
 /// The newest version of each key whose write was acknowledged.
 pub(super) type Ledger = BTreeMap<Bytes, Version>;
+
+/// How long a record of the feed waits for more to be sent with it.
+const FEED_DELAY: Duration = Duration::from_millis(10);
+/// The most records that are sent at once.
+const FEED_BATCH: usize = 4_096;
 
 /// A machine of the database.
 pub(super) struct Node {
@@ -104,7 +109,7 @@ impl Database {
     }
 
     /// Reads at the node with the least to do; a node that is down is tried once, and then another.
-    async fn read(&self, key: &[u8]) -> Result<Option<Entry>> {
+    async fn read(&self, keys: &[Bytes]) -> Result<Vec<Option<Entry>>> {
         let shared = &*self.shared;
         let mut tried = Vec::new();
         loop {
@@ -114,10 +119,10 @@ impl Database {
                 .pick(&request)
                 .map_err(|error| unavailable(&error.to_string()))?;
             let node = &shared.nodes[lease.target];
-            match shared.read_at(node, key).await {
-                Ok(entry) => {
+            match shared.read_at(node, keys).await {
+                Ok(entries) => {
                     lease.succeed();
-                    return Ok(entry);
+                    return Ok(entries);
                 }
                 Err(error) => {
                     tried.push(lease.id().clone());
@@ -132,28 +137,34 @@ impl Database {
 }
 
 impl Shared {
-    async fn read_at(&self, node: &Node, key: &[u8]) -> Result<Option<Entry>> {
+    async fn read_at(&self, node: &Node, keys: &[Bytes]) -> Result<Vec<Option<Entry>>> {
         let database = &self.hardware.database;
         if !self.warming.load(Ordering::Relaxed) {
+            let rows = keys.len() as u32;
+            let on_disk = keys.iter().filter(|key| !self.rows.is_resident(key, self.memory));
             let work = Work {
-                cpu: database.read_cpu,
-                bytes: self.hardware.workload.row_bytes.into(),
-                reads_disk: !self.rows.is_resident(key, self.memory),
+                cpu: database.read_cpu * rows,
+                bytes: u64::from(self.hardware.workload.row_bytes) * u64::from(rows),
+                disk_reads: on_disk.count() as u32,
             };
             node.host
                 .serve(&self.env, work, database.machine.round_trip)
                 .await
                 .map_err(down)?;
         }
-        let entry = node.view.get(key).await?;
+        let mut entries = match keys {
+            [key] => vec![node.view.get(key).await?],
+            _ => node.view.get_many(keys).await?,
+        };
         // A row that nobody has written since the data was loaded is made up on the spot, so that it need not be kept.
-        Ok(entry.or_else(|| {
-            Some(Entry {
+        entries.iter_mut().for_each(|entry| {
+            entry.get_or_insert_with(|| Entry {
                 value: Bytes::from_static(b"a row"),
                 version: Version(0),
                 expires: None,
-            })
-        }))
+            });
+        });
+        Ok(entries)
     }
 
     async fn write(&self, batch: Batch) -> Result<Receipt> {
@@ -164,14 +175,21 @@ impl Shared {
         let work = Work {
             cpu: database.write_cpu * rows,
             bytes: 0,
-            reads_disk: false,
+            disk_reads: 0,
         };
-        primary
-            .host
-            .serve(&self.env, work, database.machine.round_trip)
-            .await
-            .map_err(down)?;
-        let receipt = self.db.commit(batch).await?;
+        let lease = self.lease_on(primary);
+        let written = async {
+            let travel = database.machine.round_trip;
+            primary.host.serve(&self.env, work, travel).await.map_err(down)?;
+            self.db.commit(batch).await
+        };
+        let written = written.await;
+        match (lease, &written) {
+            (Some(lease), Ok(_)) => lease.succeed(),
+            (Some(lease), Err(_)) => lease.fail(),
+            (None, _) => {}
+        }
+        let receipt = written?;
         for node in &self.nodes {
             if !std::ptr::eq(node, primary) && node.host.is_up() {
                 // Nobody waits for a replica to take the rows over.
@@ -188,6 +206,15 @@ impl Shared {
             }
         }
         Ok(receipt)
+    }
+
+    /// Counts a write among what its node has to do, so that reads go elsewhere.
+    fn lease_on(&self, node: &Node) -> Option<Lease<LeastRequest, usize>> {
+        let others = self.nodes.iter().filter(|other| !std::ptr::eq(*other, node));
+        let others: Vec<EndpointId> = others.map(|other| other.name.as_str().into()).collect();
+        let lease = self.readers.pick(&Request::new().avoid(&others)).ok()?;
+        // It is another node's when this one is believed to be down.
+        std::ptr::eq(&self.nodes[lease.target], node).then_some(lease)
     }
 
     /// Whether calls take no time, while caches are filled.
@@ -240,15 +267,12 @@ fn down(failure: Failure) -> Error {
 
 impl Store for Database {
     async fn get(&self, key: &[u8]) -> Result<Option<Entry>> {
-        self.read(key).await
+        let entries = self.read(&[Bytes::copy_from_slice(key)]).await?;
+        Ok(entries.into_iter().next().flatten())
     }
 
     async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Entry>>> {
-        let mut entries = Vec::with_capacity(keys.len());
-        for key in keys {
-            entries.push(self.read(key).await?);
-        }
-        Ok(entries)
+        self.read(keys).await
     }
 
     /// At the primary, and in no time: no request of the workload scans.
@@ -274,15 +298,26 @@ impl Feed for Database {
         self.shared.db.position()
     }
 
+    /// Over the network: what has gathered comes at once, a moment after the first of it.
     fn watch(&self, from: Position) -> BoxStream<'_, Result<(Position, Record)>> {
-        self.shared.db.watch(from)
+        let delayed = move |records: Vec<Result<_>>| async move {
+            if records.first().is_some_and(Result::is_ok) {
+                self.shared.env.sleep(FEED_DELAY).await;
+            }
+            stream::iter(records)
+        };
+        let gathered = self.shared.db.watch(from).ready_chunks(FEED_BATCH);
+        gathered.then(delayed).flatten().boxed()
     }
 
     async fn snapshot(&self) -> Result<(Position, BoxStream<'_, Result<(Bytes, Entry)>>)> {
         self.shared.db.snapshot().await
     }
 
-    fn attach(&self, follower: Weak<dyn Follower>) -> Result<()> {
-        self.shared.db.attach(follower)
+    /// Not possible: who follows is on another machine, and has to watch.
+    fn attach(&self, _: Weak<dyn Follower>) -> Result<()> {
+        Err(Error::Invalid {
+            what: "a follower on another machine cannot be called: it has to watch".to_owned(),
+        })
     }
 }

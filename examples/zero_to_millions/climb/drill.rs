@@ -3,28 +3,35 @@
 use super::Result;
 use super::cluster::Cluster;
 use super::database::Database;
-use super::plan::{Plan, Rung};
+use super::plan::{Plan, Rung, divided};
 use super::probe::{Setup, quantiles};
 use super::service::{Deed, handle};
 use crate::report::{Drill, DrillPoint};
 use crate::traffic::Traffic;
+use outgrow::cache::CachedStore;
 use outgrow::env::{Env, Tick};
 use outgrow::replica::FailoverTo;
 use outgrow::sim::World;
 use parking_lot::Mutex;
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How much of a rung's load it bears in the drill.
 const LOAD: f64 = 0.6;
 /// Traffic before counting begins, so that queues are as they usually are.
-const SETTLE: Duration = Duration::from_secs(5);
-const BEFORE: Duration = Duration::from_secs(10);
-const AFTER: Duration = Duration::from_secs(50);
+const SETTLE: Duration = Duration::from_secs(2);
+const BEFORE: Duration = Duration::from_secs(5);
+/// The least and the most time that traffic goes on after the kill, where something takes over.
+const AFTER: RangeInclusive<u64> = 10..=30;
+/// How long traffic goes on when the machine that was lost is back, where nothing takes over.
+const ONCE_BACK: Duration = Duration::from_secs(15);
+/// About how many requests a drill simulates.
+const REQUESTS: f64 = 200_000.0;
 const STEP: Duration = Duration::from_secs(1);
-/// After the last request: for jobs that are still in the queue.
-const DRAIN: Duration = Duration::from_secs(30);
+/// The most time, after the last request, for jobs that are still in the queue.
+const DRAIN: Duration = Duration::from_secs(120);
 /// Until a dead primary is noticed: three missed health checks of a third of a second.
 const DETECTION: Duration = Duration::from_secs(1);
 /// Until a machine is back after it lost power.
@@ -40,19 +47,23 @@ struct Step {
     requests: u64,
 }
 
-/// Runs the drill of `plan`, whose machines are a `scale`-th of the real number; `users` is what all of it carries.
-pub(super) fn drill(setup: &Arc<Setup>, plan: &Plan, users: u64, scale: u32) -> Result<Drill> {
-    let here = (users as f64 * LOAD / f64::from(scale)).max(1.0) as u32;
+/// Runs the drill of `plan`, which carries `users`; with a part of both where that is enough to show it.
+pub(super) fn drill(setup: &Arc<Setup>, plan: &Plan, users: u64) -> Result<Drill> {
+    let users = (users as f64 * LOAD) as u64;
+    let rate = setup.visits.rate_per_user() * users as f64;
+    let shortest = SETTLE + BEFORE + Duration::from_secs(*AFTER.start());
+    let plan = divided(plan, &setup.hardware, rate * shortest.as_secs_f64() / REQUESTS);
+    let after = if plan.rung.balanced() {
+        let seconds = REQUESTS * f64::from(plan.part) / rate - (SETTLE + BEFORE).as_secs_f64();
+        Duration::from_secs((seconds as u64).clamp(*AFTER.start(), *AFTER.end()))
+    } else {
+        REBOOT + ONCE_BACK
+    };
     let world = World::new(setup.seed);
-    world.run(run(
-        &world,
-        setup,
-        plan,
-        NonZeroU32::new(here).unwrap_or(NonZeroU32::MIN),
-    ))
+    world.run(run(&world, setup, &plan, plan.part_of(users), after))
 }
 
-async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32) -> Result<Drill> {
+async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32, after: Duration) -> Result<Drill> {
     let cluster = Cluster::build(world, plan, &setup.hardware, &setup.rows, setup.timeout).await?;
     let env = cluster.env.clone();
     cluster.shards.iter().for_each(|shard| shard.shared().keep_ledger());
@@ -60,7 +71,7 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32) 
         jobs.keep_count();
     }
     let begin = env.now() + SETTLE;
-    let (kill, end) = (begin + BEFORE, begin + BEFORE + AFTER);
+    let (kill, end) = (begin + BEFORE, begin + BEFORE + after);
     let attack = env.spawn({
         let (cluster, env, rung) = (Arc::clone(&cluster), env.clone(), plan.rung);
         async move {
@@ -84,8 +95,8 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32) 
         let request = async move {
             let answer = handle(&cluster, deed).await;
             let latency = cluster.env.now() - deed.arrival.at;
-            if let Ok(web) = answer {
-                homes.answered(deed.arrival.visit, web, deed.arrival.at);
+            if let Ok(answered) = &answer {
+                homes.answered(deed.arrival.visit, answered.web, deed.arrival.at);
             }
             if let Some(step) = step {
                 count(
@@ -95,12 +106,15 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32) 
                     latency,
                 );
             }
+            if let Ok(answered) = answer {
+                answered.send_rest(&cluster).await;
+            }
         };
         env.spawn(request).detach();
     }
-    env.sleep(setup.timeout + DRAIN).await;
+    env.sleep(setup.timeout).await;
     let note = attack.await??;
-    let mut lost = cluster.jobs.as_ref().map_or(0, |jobs| jobs.open_jobs());
+    let mut lost = unfinished_jobs(&cluster).await;
     for shard in &cluster.shards {
         lost += shard.shared().lost_writes().await?;
     }
@@ -110,6 +124,7 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32) 
     let slo = setup.slo.as_secs_f64() * 1e3;
     let recovered = after().rposition_ms(slo);
     Ok(Drill {
+        part: plan.part,
         killed: killed(plan.rung).to_owned(),
         survived: after().all(|point| point.failed * 2 <= point.requests),
         failed_requests: after().map(|point| point.failed).sum(),
@@ -119,6 +134,16 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32) 
         note,
         timeline,
     })
+}
+
+/// How many accepted jobs are still not done when there has been time enough for all.
+async fn unfinished_jobs(cluster: &Cluster) -> u64 {
+    let Some(jobs) = &cluster.jobs else { return 0 };
+    let deadline = cluster.env.now() + DRAIN;
+    while jobs.open_jobs() > 0 && cluster.env.now() < deadline {
+        cluster.env.sleep(STEP).await;
+    }
+    jobs.open_jobs()
 }
 
 /// When the last step over the objective ended, if that was before the last step.
@@ -235,7 +260,7 @@ async fn attack(cluster: &Cluster, rung: Rung) -> Result<String> {
                 .webs
                 .iter()
                 .flat_map(|web| &web.caches)
-                .for_each(|cache| cache.clear());
+                .for_each(CachedStore::clear);
             Ok("the database bears the misses until the hot rows are back".to_owned())
         }
         Rung::Queue => {

@@ -1,12 +1,13 @@
 //! Work that nobody waits for: sent to a real queue, done by workers at their own pace.
 
 use super::cluster::Cluster;
-use super::service::{CommitRows, Failed, job_rows};
+use super::service::{Failed, job_rows};
 use super::station::{Host, Work};
 use bytes::Bytes;
 use futures::StreamExt;
-use outgrow::queue::{self, Delivery, DurableQueue, Message};
+use outgrow::queue::{self, Delivery, DurableQueue, Message, Subscriber};
 use outgrow::sim::Machine;
+use outgrow::store::Store;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,6 +26,12 @@ pub(super) struct Jobs {
 
 /// How long a worker that has lost the queue waits before it asks again.
 const RECONNECT: Duration = Duration::from_millis(100);
+/// How long a worker has for a job, many times what one takes; then another worker gets it.
+const LEASE: Duration = Duration::from_secs(10);
+/// How long a job that failed is left alone: what it needs may be down.
+const RETRY: Duration = Duration::from_secs(1);
+/// Enough for a job to outlast any outage of the drills.
+const MAX_ATTEMPTS: u32 = 100;
 const TOPIC: &str = "jobs";
 
 impl Jobs {
@@ -58,10 +65,9 @@ impl Jobs {
             open.insert(id);
         }
         let sent = queue.topic(TOPIC).send(Message::new(Bytes::from(payload))).await;
-        if sent.is_err()
-            && let Some(open) = &mut *self.open.lock()
-        {
-            open.remove(&id);
+        if sent.is_err() {
+            // Nothing was promised.
+            self.done(id);
         }
         sent.map(drop).map_err(|_| Failed)
     }
@@ -69,7 +75,7 @@ impl Jobs {
     /// Starts the workers' loops, one for each of their cores.
     pub(super) fn start_workers(cluster: &Arc<Cluster>) {
         for worker in 0..cluster.workers.len() {
-            for _ in 0..cluster.hardware.web.machine.cores {
+            for _ in 0..cluster.workers[worker].cpu.servers() {
                 let cluster = Arc::clone(cluster);
                 cluster
                     .env
@@ -100,6 +106,12 @@ impl Jobs {
         *self.open.lock() = Some(BTreeSet::new());
     }
 
+    fn done(&self, id: u64) {
+        if let Some(open) = &mut *self.open.lock() {
+            open.remove(&id);
+        }
+    }
+
     /// How many accepted jobs are not done.
     pub(super) fn open_jobs(&self) -> u64 {
         self.open.lock().as_ref().map_or(0, |open| open.len() as u64)
@@ -111,18 +123,37 @@ async fn work(cluster: &Arc<Cluster>, worker: usize) {
     let Some(jobs) = &cluster.jobs else { return };
     loop {
         if let Some(queue) = jobs.queue()
-            && let Ok(mut deliveries) = queue.topic(TOPIC).subscribe("workers").build().await
+            && let Ok(mut deliveries) = subscribe(&queue).await
         {
             while let Some(Ok(delivery)) = deliveries.next().await {
-                // A job that fails is delivered again; that is what its lease is for.
-                let _outcome = do_job(cluster, jobs, worker, delivery).await;
+                match do_job(cluster, jobs, worker, &delivery).await {
+                    Ok(id) => {
+                        // One that is done and cannot be acknowledged will be done once more.
+                        if delivery.ack().await.is_ok() {
+                            jobs.done(id);
+                        }
+                    }
+                    // Where the queue cannot be told, the lease ends by itself.
+                    Err(Failed) => drop(delivery.retry_in(RETRY).await),
+                }
             }
         }
         cluster.env.sleep(RECONNECT).await;
     }
 }
 
-async fn do_job(cluster: &Cluster, jobs: &Jobs, worker: usize, delivery: Delivery<DurableQueue>) -> Result<(), Failed> {
+async fn subscribe(queue: &DurableQueue) -> Result<Subscriber<DurableQueue>, queue::Error> {
+    let subscription = queue.topic(TOPIC).subscribe("workers");
+    subscription.lease(LEASE).max_attempts(MAX_ATTEMPTS).build().await
+}
+
+/// Does one job, and says which it was.
+async fn do_job(
+    cluster: &Cluster,
+    jobs: &Jobs,
+    worker: usize,
+    delivery: &Delivery<DurableQueue>,
+) -> Result<u64, Failed> {
     let (env, hardware) = (&cluster.env, &cluster.hardware);
     let server = &hardware.queue;
     jobs.host
@@ -134,13 +165,7 @@ async fn do_job(cluster: &Cluster, jobs: &Jobs, worker: usize, delivery: Deliver
     let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| delivery.payload()[at + i]));
     let (id, seed) = (number(0), number(8));
     let batch = job_rows(seed, hardware.workload.job_writes);
-    cluster.webs[worker % cluster.webs.len()]
-        .store
-        .commit_rows(batch)
-        .await?;
-    delivery.ack().await.map_err(|_| Failed)?;
-    if let Some(open) = &mut *jobs.open.lock() {
-        open.remove(&id);
-    }
-    Ok(())
+    // A worker reaches the database as the web machines do.
+    cluster.webs[worker % cluster.webs.len()].store.commit(batch).await?;
+    Ok(id)
 }

@@ -35,10 +35,10 @@ type Result<T, E = BoxError> = std::result::Result<T, E>;
 const SATURATED: f64 = 0.8;
 /// Resources whose utilisation differs by less are named together.
 const ALIKE: f64 = 0.02;
-/// Requests that a drill may simulate.
-const DRILL_REQUESTS: f64 = 600_000.0;
-/// How long a drill lasts, in seconds.
-const DRILL_SECONDS: f64 = 65.0;
+/// How many times shorter the probes are for a look, or for many searches.
+const QUICK: u32 = 10;
+/// How long they last at least.
+const QUICK_LASTS: Duration = Duration::from_secs(1);
 
 /// The rungs that were asked for.
 fn rungs(inputs: &Inputs) -> Vec<Rung> {
@@ -94,8 +94,7 @@ pub(crate) fn sensitivity(inputs: &Inputs, progress: &Progress) -> Result<Vec<Se
                 .figures()
                 .find(|f| f.name == *figure)
                 .map_or(f64::NAN, |f| f.value);
-            let mut setup = setup(inputs, hardware);
-            setup.shorten();
+            let setup = setup(inputs, hardware).shortened(QUICK, QUICK_LASTS);
             let report = report(&Arc::new(setup), *rung, false)?;
             Ok::<_, BoxError>(Some(Varied {
                 value,
@@ -138,7 +137,7 @@ fn setup(inputs: &Inputs, hardware: Hardware) -> Setup {
     let visits = Arc::clone(&inputs.visits);
     let dynamic = visits.urls().iter().map(|url| hardware.is_dynamic(url)).collect();
     let rows = Arc::new(Rows::new(&hardware));
-    let mut setup = Setup {
+    let setup = Setup {
         visits,
         hardware: Arc::new(hardware),
         rows,
@@ -150,18 +149,22 @@ fn setup(inputs: &Inputs, hardware: Hardware) -> Setup {
         warm_up: 20_000,
         shortest: Duration::from_secs(5),
     };
-    if inputs.options.quick {
-        setup.shorten();
+    match inputs.options.quick {
+        true => setup.shortened(QUICK, QUICK_LASTS),
+        false => setup,
     }
-    setup
 }
 
 impl Setup {
-    /// A tenth of the requests: for a look, or for many searches.
-    fn shorten(&mut self) {
-        self.requests = 20_000;
-        self.warm_up = 5_000;
-        self.shortest = Duration::from_secs(1);
+    /// The same with probes of a `part`-th of the requests, which still last as long as this: a load that is a little
+    /// too high shows only when the line has grown for a while.
+    fn shortened(&self, part: u32, shortest: Duration) -> Setup {
+        Setup {
+            requests: self.requests / part as usize,
+            warm_up: self.warm_up / part as usize,
+            shortest,
+            ..self.clone()
+        }
     }
 }
 
@@ -176,7 +179,7 @@ fn report(setup: &Arc<Setup>, rung: Rung, with_drill: bool) -> Result<RungReport
         notes,
     } = search(setup, &plan, &demand)?;
     let drill = if with_drill && users > 0 {
-        Some(run_drill(setup, &plan, users, &best)?)
+        Some(drill::drill(setup, &plan, users)?)
     } else {
         None
     };
@@ -199,20 +202,6 @@ fn report(setup: &Arc<Setup>, rung: Rung, with_drill: bool) -> Result<RungReport
         relieves: String::new(),
         notes,
     })
-}
-
-fn run_drill(setup: &Arc<Setup>, plan: &Plan, users: u64, best: &probe::Measured) -> Result<crate::report::Drill> {
-    let requests = best.point.requests_per_second * DRILL_SECONDS;
-    let wanted = (requests / DRILL_REQUESTS).ceil();
-    let divided = (1..=64).filter_map(|by| plan.divided(by).map(|plan| (by, plan)));
-    let (mut scale, mut small) = (1, plan.clone());
-    for (by, plan) in divided {
-        (scale, small) = (by, plan);
-        if f64::from(by) >= wanted {
-            break;
-        }
-    }
-    drill::drill(setup, &small, users, scale)
 }
 
 fn saturated(mut busy: Vec<Busy>, at_ceiling: bool) -> Saturated {

@@ -1,7 +1,8 @@
 //! The rungs: which machines each has, and what it adds to the one before.
 
-use super::sizing::{Demand, NODES, SHARDS, Sizes};
+use super::sizing::{Demand, HEADROOM, NODES, SHARDS, Sizes, Tier};
 use crate::hardware::Hardware;
+use std::num::NonZeroU32;
 
 /// One rung: its parts, how many of each.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,6 +10,9 @@ pub(super) struct Plan {
     pub(super) rung: Rung,
     /// How many times larger its one machine is; 1 but for the scaled-up single servers.
     pub(super) size: u32,
+    /// Each machine is measured as a `part`-th of itself, under a `part`-th of the users.
+    pub(super) part: u32,
+    pub(super) balancers: u32,
     pub(super) webs: u32,
     pub(super) workers: u32,
     pub(super) shards: u32,
@@ -133,6 +137,20 @@ impl Rung {
     }
 }
 
+/// The parts that machines and users may be divided into.
+pub(super) const PARTS: [u32; 3] = [1, 2, 4];
+
+/// `plan` with machines divided by `wanted` or more, or else as far as they can be.
+pub(super) fn divided(plan: &Plan, hardware: &Hardware, wanted: f64) -> Plan {
+    let mut divided = plan.clone();
+    for part in PARTS {
+        if f64::from(divided.part) < wanted {
+            divided = plan.divided(part, hardware).unwrap_or(divided);
+        }
+    }
+    divided
+}
+
 impl Plan {
     pub(super) fn new(rung: Rung, sizes: &Sizes) -> Plan {
         let size = match rung {
@@ -140,12 +158,12 @@ impl Plan {
             Rung::Quadrupled => 4,
             _ => 1,
         };
-        let webs = match rung {
-            Rung::Single | Rung::Doubled | Rung::Quadrupled | Rung::Database => 1,
+        let Tier { balancers, webs } = match rung {
+            Rung::Single | Rung::Doubled | Rung::Quadrupled | Rung::Database => Tier { balancers: 0, webs: 1 },
             Rung::Balancer => sizes.balanced,
             Rung::Replication | Rung::Cache => sizes.replicated,
             Rung::Queue => sizes.queued,
-            Rung::Sharding => sizes.queued * SHARDS,
+            Rung::Sharding => sizes.sharded,
         };
         let shards = if rung == Rung::Sharding { SHARDS } else { 1 };
         let workers = if rung.queued() { sizes.workers * shards } else { 0 };
@@ -153,6 +171,8 @@ impl Plan {
         Plan {
             rung,
             size,
+            part: 1,
+            balancers,
             webs,
             workers,
             shards,
@@ -160,20 +180,25 @@ impl Plan {
         }
     }
 
-    /// The same with a `by`-th of the machines that come in numbers; `None` where they cannot be divided, or where
-    /// one shard would be left of several.
-    pub(super) fn divided(&self, by: u32) -> Option<Plan> {
-        let whole = [self.webs, self.workers, self.shards]
-            .iter()
-            .all(|count| count % by == 0);
-        let sharded = self.shards == 1 || self.shards > by;
-        let plan = Plan {
-            webs: self.webs / by,
-            workers: self.workers / by,
-            shards: self.shards / by,
-            ..self.clone()
-        };
-        (by == 1 || whole && sharded).then_some(plan)
+    /// The same with machines of a `part`-th of the cores, disk and network, for a `part`-th of the users; `None` where
+    /// cores cannot be divided so. There are as many machines as before, since it is their number that decides how many
+    /// caches each write has to reach and how many shards a key may be on. What a machine has in memory stays too: a
+    /// part of the users looks at all of the data.
+    pub(super) fn divided(&self, part: u32, hardware: &Hardware) -> Option<Plan> {
+        let kinds = [
+            &hardware.web.machine,
+            &hardware.database.machine,
+            &hardware.queue.machine,
+            &hardware.balancer.machine,
+        ];
+        let whole = kinds.iter().all(|machine| machine.cores % part == 0);
+        (self.part == 1 && whole).then(|| Plan { part, ..self.clone() })
+    }
+
+    /// The users of all that come to the part that is measured.
+    pub(super) fn part_of(&self, users: u64) -> NonZeroU32 {
+        let share = (users / u64::from(self.part)).clamp(1, u64::from(u32::MAX));
+        NonZeroU32::new(share as u32).unwrap_or(NonZeroU32::MIN)
     }
 
     /// How many machines of each kind.
@@ -181,7 +206,7 @@ impl Plan {
         let separate = u32::from(!self.rung.together());
         [
             ("server", 1 - separate),
-            ("load balancer", u32::from(self.rung.balanced())),
+            ("load balancer", self.balancers),
             ("web", self.webs * separate),
             ("database", self.shards * self.nodes * separate),
             ("queue", u32::from(self.rung.queued())),
@@ -219,12 +244,14 @@ impl Plan {
 
     /// The requests a second that it might take, to start the search from.
     pub(super) fn guess(&self, demand: &Demand, hardware: &Hardware) -> f64 {
-        let cores = f64::from(hardware.web.machine.cores);
-        let web = demand.web + if self.rung.queued() { 0.0 } else { demand.jobs };
         if self.rung.together() {
-            demand.single_limit(hardware.web.machine.cores * self.size)
-        } else {
-            f64::from(self.webs) * cores / web
+            return demand.single_limit(&hardware.web.machine) * f64::from(self.size);
         }
+        let webs = f64::from(self.webs) / demand.webs(&hardware.web.machine, self.rung.queued());
+        if self.rung.cached() {
+            // How much a cache takes off the database is what the search is to find out.
+            return webs / HEADROOM;
+        }
+        webs.min(demand.database_limit(self.nodes, hardware.database.machine.cores))
     }
 }

@@ -9,7 +9,6 @@ use crate::hardware::Hardware;
 use crate::report::{Busy, CurvePoint};
 use crate::traffic::Traffic;
 use crate::visits::Visits;
-use outgrow::env::Tick;
 use outgrow::sim::World;
 use parking_lot::Mutex;
 use std::num::NonZeroU32;
@@ -17,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What all probes share.
+#[derive(Clone)]
 pub(super) struct Setup {
     pub(super) visits: Arc<Visits>,
     pub(super) hardware: Arc<Hardware>,
@@ -49,6 +49,27 @@ pub(super) struct Measured {
     pub(super) passed: bool,
 }
 
+#[cfg(test)]
+impl Measured {
+    /// Of a probe that was not run.
+    pub(super) fn verdict(users: u64, passed: bool) -> Measured {
+        let point = CurvePoint {
+            users,
+            requests_per_second: 0.0,
+            p50_ms: 0.0,
+            p99_ms: 0.0,
+            p999_ms: 0.0,
+            error_rate: 0.0,
+        };
+        Measured {
+            point,
+            hit_ratio: None,
+            busy: Vec::new(),
+            passed,
+        }
+    }
+}
+
 /// How the measured requests went.
 #[derive(Debug, Default)]
 struct Tally {
@@ -76,15 +97,15 @@ impl Tally {
     }
 }
 
-/// Puts `users` users on `plan`, whose machines are a `scale`-th of the real number, as are the users.
-pub(super) fn probe(setup: &Arc<Setup>, plan: &Plan, users: u64, scale: u32) -> Result<Measured> {
-    let share = users / u64::from(scale);
-    let here = NonZeroU32::new(share.clamp(1, u64::from(u32::MAX)) as u32).unwrap_or(NonZeroU32::MIN);
+/// Puts `users` users on `plan`, or the part of them that it is measured with.
+pub(super) fn probe(setup: &Arc<Setup>, plan: &Plan, users: u64) -> Result<Measured> {
     let world = World::new(setup.seed);
-    world.run(run(&world, setup, plan, here, f64::from(scale)))
+    let mut measured = world.run(run(&world, setup, plan, plan.part_of(users)))?;
+    measured.point.users = users;
+    Ok(measured)
 }
 
-async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32, scale: f64) -> Result<Measured> {
+async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32) -> Result<Measured> {
     let cluster = Cluster::build(world, plan, &setup.hardware, &setup.rows, setup.timeout).await?;
     let env = cluster.env.clone();
     let mut rng = world.rng("deeds");
@@ -116,6 +137,9 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32, 
                     let latency = cluster.env.now() - deed.arrival.at;
                     tally.lock().count(answer.is_ok(), latency, &setup);
                 }
+                if let Ok(answered) = answer {
+                    answered.send_rest(&cluster).await;
+                }
             }
         };
         env.spawn(request).detach();
@@ -135,7 +159,11 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32, 
     let quantiles = quantiles(&mut tally.latencies, [0.5, 0.99, 0.999]);
     let point = CurvePoint {
         users: 0,
-        requests_per_second: if span > 0.0 { issued as f64 / span * scale } else { 0.0 },
+        requests_per_second: if span > 0.0 {
+            issued as f64 / span * f64::from(plan.part)
+        } else {
+            0.0
+        },
         p50_ms: quantiles[0],
         p99_ms: quantiles[1],
         p999_ms: quantiles[2],
@@ -161,11 +189,6 @@ pub(super) fn quantiles<const N: usize>(latencies: &mut [u32], at: [f64; N]) -> 
             .get(rank.saturating_sub(1))
             .map_or(0.0, |&micros| f64::from(micros) / 1e3)
     })
-}
-
-/// How long after `start` it is at `now`, in milliseconds.
-pub(super) fn millis(start: Tick, now: Tick) -> f64 {
-    (now - start).as_secs_f64() * 1e3
 }
 
 #[cfg(test)]

@@ -6,13 +6,13 @@ use outgrow::env::Rng;
 
 /// How many rows are modelled. Each stands for the same number of real ones, in memory and in caches too: under a
 /// Zipf law, what share of requests the hottest tenth gets hardly depends on how finely it is cut.
-pub(super) const ROWS: usize = 1 << 16;
+pub(super) const ROWS: usize = 1 << 13;
 
 /// The rows, by falling popularity.
 #[derive(Debug)]
 pub(super) struct Rows {
-    /// The share of requests for this row or a hotter one.
-    cumulative: Vec<f64>,
+    /// For drawing a row in constant time.
+    places: Vec<Place>,
     keys: Vec<Bytes>,
     celebrity_share: f64,
     /// Rows that fit the database's page memory.
@@ -24,18 +24,10 @@ pub(super) struct Rows {
 impl Rows {
     pub(super) fn new(hardware: &Hardware) -> Rows {
         let workload = &hardware.workload;
-        let mut total = 0.0;
         let weights = (1..=ROWS).map(|rank| (rank as f64).powf(-workload.row_skew));
-        let mut cumulative: Vec<f64> = weights
-            .map(|weight| {
-                total += weight;
-                total
-            })
-            .collect();
-        cumulative.iter_mut().for_each(|sum| *sum /= total);
         let fitting = |bytes: u64| ((bytes as f64 / workload.data_bytes as f64).min(1.0) * ROWS as f64) as usize;
         Rows {
-            cumulative,
+            places: places(weights.collect()),
             keys: (0..ROWS).map(|rank| format!("row/{rank:06}").into()).collect(),
             celebrity_share: workload.celebrity_share,
             resident: fitting(hardware.database.page_memory_bytes),
@@ -48,8 +40,9 @@ impl Rows {
         if rng.chance(self.celebrity_share) {
             return Bytes::from_static(CELEBRITY);
         }
-        let point = rng.unit();
-        let rank = self.cumulative.partition_point(|&sum| sum <= point).min(ROWS - 1);
+        let at = rng.index(ROWS);
+        let place = &self.places[at];
+        let rank = if rng.unit() < place.own { at } else { place.other };
         self.keys[rank].clone()
     }
 
@@ -69,6 +62,35 @@ impl Rows {
         let rows = self.keys[..(self.cacheable - 1).min(ROWS)].iter().rev().cloned();
         rows.chain([Bytes::from_static(CELEBRITY)])
     }
+}
+
+/// One of equally likely places, shared by two rows.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// How much of it belongs to the row of its own rank; the rest is the other's.
+    own: f64,
+    other: usize,
+}
+
+/// Fills places of equal size with rows of these weights (Walker's alias method, 1977).
+fn places(mut weights: Vec<f64>) -> Vec<Place> {
+    let mean = weights.iter().sum::<f64>() / weights.len() as f64;
+    weights.iter_mut().for_each(|weight| *weight /= mean);
+    let mut places: Vec<Place> = (0..weights.len()).map(|other| Place { own: 1.0, other }).collect();
+    let (mut small, mut large): (Vec<usize>, Vec<usize>) = (0..weights.len()).partition(|&row| weights[row] < 1.0);
+    while let (Some(row), Some(&other)) = (small.pop(), large.last()) {
+        places[row] = Place {
+            own: weights[row],
+            other,
+        };
+        // The larger one has given away what the smaller one's place had left.
+        weights[other] -= 1.0 - weights[row];
+        if weights[other] < 1.0 {
+            large.pop();
+            small.push(other);
+        }
+    }
+    places
 }
 
 /// The one key that `celebrity_share` goes to.
@@ -92,8 +114,16 @@ mod tests {
         let share = |key: &[u8]| drawn.iter().filter(|drawn| *drawn == key).count() as f64 / f64::from(draws);
         let celebrity = hardware.workload.celebrity_share;
         assert!((share(CELEBRITY) - celebrity).abs() < 0.002);
-        let first = (1.0 - celebrity) * rows.cumulative[0];
+        let weight = |rank: usize| (rank as f64).powf(-hardware.workload.row_skew);
+        let total: f64 = (1..=ROWS).map(weight).sum();
+        let first = (1.0 - celebrity) / total;
         assert!((share(b"row/000000") / first - 1.0).abs() < 0.1);
-        assert!(rows.is_resident(b"row/000000", 1) && !rows.is_resident(b"row/065535", 1));
+        assert!((share(b"row/000009") / (first * weight(10)) - 1.0).abs() < 0.2);
+        let hot: f64 = (1..=ROWS / 10).map(weight).sum::<f64>() * first;
+        let drawn_hot = drawn
+            .iter()
+            .filter(|key| rank(key).is_some_and(|rank| rank < ROWS / 10));
+        assert!((drawn_hot.count() as f64 / f64::from(draws) - hot).abs() < 0.01);
+        assert!(rows.is_resident(b"row/000000", 1) && !rows.is_resident(b"row/008191", 1));
     }
 }

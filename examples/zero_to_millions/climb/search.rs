@@ -1,9 +1,9 @@
 //! The most users that a rung carries: by doubling, then by bisection.
 
-use super::plan::Plan;
+use super::Result;
+use super::plan::{PARTS, Plan, divided};
 use super::probe::{Measured, Setup, probe};
 use super::sizing::Demand;
-use super::{BoxError, Result};
 use crate::report::CurvePoint;
 use std::sync::Arc;
 
@@ -11,8 +11,10 @@ use std::sync::Arc;
 const CEILING: u64 = 1 << 30;
 /// How close the answer is to the first load that fails.
 const CLOSE: f64 = 1.03;
-/// The most that machines and users are divided by.
-const MOST_DIVIDED: u32 = 16;
+/// How close short probes come.
+const ROUGH: f64 = 1.2;
+/// How far the first long probe is from the second; the factor is squared from one to the next.
+const STRIDE: f64 = 1.06;
 
 /// What a search found.
 pub(super) struct Found {
@@ -25,99 +27,146 @@ pub(super) struct Found {
 }
 
 /// Searches for the most users on `plan`.
+///
+/// Short probes find about where the limit is, by doubling and a rough bisection. Long ones then close in on it from
+/// there, since a queue that grows slowly takes time to show.
 pub(super) fn search(setup: &Arc<Setup>, plan: &Plan, demand: &Demand) -> Result<Found> {
     let guess = plan.guess(demand, &setup.hardware);
-    let scale = scale_for(setup, plan, guess);
-    let small = plan.divided(scale).unwrap_or_else(|| plan.clone());
-    let mut seen: Vec<(u64, Measured)> = Vec::new();
-    let mut passes = |users: u64| -> Result<bool> {
-        let mut measured = probe(setup, &small, users, scale)?;
-        measured.point.users = users;
-        let passed = measured.passed;
-        seen.push((users, measured));
-        Ok(passed)
-    };
-    let unit = u64::from(scale);
+    // So that the requests of a probe last long enough to mean something.
+    let wanted = setup.shortest.as_secs_f64() * guess / setup.requests as f64;
+    let small = divided(plan, &setup.hardware, wanted);
+    let unit = u64::from(small.part);
     let start = (guess / setup.visits.rate_per_user() / 4.0) as u64;
-    let (mut good, mut bad) = bracket(start.clamp(unit, CEILING), unit, &mut passes)?;
-    while bad != u64::MAX && bad as f64 > good.max(1) as f64 * CLOSE && bad - good > unit {
-        let middle = good.midpoint(bad);
-        if passes(middle)? {
-            good = middle;
-        } else {
-            bad = middle;
-        }
-    }
-    seen.sort_by_key(|(users, _)| *users);
-    let mut notes = Vec::new();
-    let curve = seen.iter().map(|(_, measured)| measured.point).collect();
+
+    let short = Arc::new(setup.shortened(8, setup.shortest / 2));
+    let mut looks = Probes::new(&short, &small);
+    let rough = looks.bracket(start.clamp(unit, CEILING), |factor| factor, 2.0)?;
+    let rough = looks.bisect(rough, ROUGH)?;
+
+    let mut probes = Probes::new(setup, &small);
+    let close = probes.bracket(rough.good.max(unit), |factor| factor * factor, STRIDE)?;
+    let Bracket { good, bad } = probes.bisect(close, CLOSE)?;
+
     // Where not even one user is carried, the row shows how that one fares.
-    let best = seen
-        .into_iter()
-        .rfind(|(users, _)| *users <= good.max(unit))
-        .map(|(_, measured)| measured);
-    let best = best.expect("broken invariant: the search probed the load that it returns");
-    if scale > 1 {
-        notes.push(check_scale(setup, plan, good, scale)?);
-    }
+    let most = good.max(unit);
+    let mut seen = probes.seen;
+    let below = |measured: &Measured| measured.point.users * 10 < most * 8;
+    seen.extend(looks.seen.into_iter().filter(below));
+    seen.sort_by_key(|measured| measured.point.users);
+    let curve = seen.iter().map(|measured| measured.point).collect();
+    let best = seen.into_iter().rfind(|measured| measured.point.users <= most);
+    let notes = match small.part {
+        1 => Vec::new(),
+        _ => vec![check_part(setup, plan, &small, good)?],
+    };
     Ok(Found {
         users: good,
-        best,
+        best: best.expect("broken invariant: the search probed the load that it returns"),
         curve,
         at_ceiling: bad == u64::MAX,
         notes,
     })
 }
 
-/// Doubles (or, when the start fails, halves) until one load passes and its double fails. Returns both; 0 passes always,
-/// and [`u64::MAX`] stands for what was never reached.
-fn bracket(start: u64, least: u64, passes: &mut impl FnMut(u64) -> Result<bool>) -> Result<(u64, u64)> {
-    let mut users = start;
-    if passes(users)? {
-        while users < CEILING {
-            let next = users * 2;
-            if !passes(next)? {
-                return Ok((users, next));
+/// A load that passes and one that fails. 0 passes always, and [`u64::MAX`] stands for what was never reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bracket {
+    good: u64,
+    bad: u64,
+}
+
+/// Probes of one length.
+struct Probes<F> {
+    probe: F,
+    /// The least number of users, and the least difference.
+    unit: u64,
+    seen: Vec<Measured>,
+}
+
+impl<'a> Probes<Box<dyn Fn(u64) -> Result<Measured> + 'a>> {
+    fn new(setup: &'a Arc<Setup>, plan: &'a Plan) -> Self {
+        Probes {
+            probe: Box::new(|users| probe(setup, plan, users)),
+            unit: u64::from(plan.part),
+            seen: Vec::new(),
+        }
+    }
+}
+
+impl<F: Fn(u64) -> Result<Measured>> Probes<F> {
+    fn passes(&mut self, users: u64) -> Result<bool> {
+        let measured = (self.probe)(users)?;
+        let passed = measured.passed;
+        self.seen.push(measured);
+        Ok(passed)
+    }
+
+    /// Goes up by this factor (or, when the start fails, down) until one load passes and the next fails.
+    /// The factor of each step follows from that of the one before.
+    fn bracket(&mut self, start: u64, next_factor: fn(f64) -> f64, mut factor: f64) -> Result<Bracket> {
+        let mut users = start;
+        if self.passes(users)? {
+            while users < CEILING {
+                let next = ((users as f64 * factor) as u64).clamp(users + self.unit, CEILING.max(users + self.unit));
+                if !self.passes(next)? {
+                    return Ok(Bracket { good: users, bad: next });
+                }
+                users = next;
+                factor = next_factor(factor);
+            }
+            return Ok(Bracket {
+                good: users,
+                bad: u64::MAX,
+            });
+        }
+        while users > self.unit {
+            let next = ((users as f64 / factor) as u64).clamp(self.unit, users - 1);
+            if self.passes(next)? {
+                return Ok(Bracket { good: next, bad: users });
             }
             users = next;
+            factor = next_factor(factor);
         }
-        return Ok((users, u64::MAX));
+        Ok(Bracket { good: 0, bad: users })
     }
-    while users / 2 >= least {
-        let next = users / 2;
-        if passes(next)? {
-            return Ok((next, users));
+
+    /// Halves the bracket until its ends are within this factor.
+    fn bisect(&mut self, bracket: Bracket, factor: f64) -> Result<Bracket> {
+        let Bracket { mut good, mut bad } = bracket;
+        while bad != u64::MAX && bad as f64 > good.max(1) as f64 * factor && bad - good > self.unit {
+            let middle = good.midpoint(bad);
+            if self.passes(middle)? {
+                good = middle;
+            } else {
+                bad = middle;
+            }
         }
-        users = next;
+        Ok(Bracket { good, bad })
     }
-    Ok((0, users))
 }
 
-/// By how much machines and users are divided, so that the requests of a probe last long enough to mean something.
-fn scale_for(setup: &Setup, plan: &Plan, requests_per_second: f64) -> u32 {
-    let lasts = setup.requests as f64 / requests_per_second;
-    let wanted = (setup.shortest.as_secs_f64() / lasts).ceil();
-    let fits = |scale: &u32| plan.divided(*scale).is_some();
-    (1..=MOST_DIVIDED)
-        .filter(fits)
-        .find(|scale| f64::from(*scale) >= wanted)
-        .or((1..=MOST_DIVIDED).rfind(fits))
-        .unwrap_or(1)
-}
-
-/// Probes the undivided rung 5 % below and above what the divided one carries.
-fn check_scale(setup: &Arc<Setup>, plan: &Plan, users: u64, scale: u32) -> Result<String> {
-    let verdict = |users: u64| {
-        Ok::<_, BoxError>(if probe(setup, plan, users, 1)?.passed {
-            "passes"
-        } else {
-            "fails"
-        })
+/// Probes machines of the next larger part 5 % below and above what the `small` ones carry.
+fn check_part(setup: &Arc<Setup>, plan: &Plan, small: &Plan, users: u64) -> Result<String> {
+    let larger = PARTS
+        .into_iter()
+        .filter(|part| *part < small.part)
+        .filter_map(|part| plan.divided(part, &setup.hardware))
+        .next_back()
+        .expect("broken invariant: every plan can be divided by one");
+    let below = probe(setup, &larger, users / 20 * 19)?.passed;
+    let above = probe(setup, &larger, users / 20 * 21)?.passed;
+    let verdict = |passed| if passed { "pass" } else { "fail" };
+    let held = match (below, above) {
+        (true, false) => "so the scale does not matter",
+        (true, true) => "so the small machines show it too low",
+        (false, _) => "so the small machines show it too high",
     };
-    let below = verdict(users / 20 * 19)?;
-    let above = verdict(users / 20 * 21)?;
     Ok(format!(
-        "measured with a {scale}th of machines and users; checked undivided: 5 % fewer users {below}, 5 % more {above}"
+        "Measured with machines and users divided by {}; checked with both divided by {}: 5 % fewer users {}, 5 % more {}, {held}.",
+        small.part,
+        larger.part,
+        verdict(below),
+        verdict(above),
     ))
 }
 
@@ -125,15 +174,33 @@ fn check_scale(setup: &Arc<Setup>, plan: &Plan, users: u64, scale: u32) -> Resul
 mod tests {
     use super::*;
 
-    fn bracketed(limit: u64, start: u64) -> (u64, u64) {
-        bracket(start, 1, &mut |users| Ok(users <= limit)).expect("no probe fails to run")
+    /// What a rung that carries `limit` users is found to carry.
+    fn found(limit: u64, start: u64) -> Bracket {
+        let mut probes = Probes {
+            probe: |users| Ok(Measured::verdict(users, users <= limit)),
+            unit: 1,
+            seen: Vec::new(),
+        };
+        let rough = probes
+            .bracket(start, |factor| factor, 2.0)
+            .expect("no probe fails to run");
+        probes.bisect(rough, CLOSE).expect("no probe fails to run")
     }
 
     #[test]
-    fn a_bracket_is_found_from_either_side() {
-        assert_eq!(bracketed(1_000, 100), (800, 1_600));
-        assert_eq!(bracketed(1_000, 5_000), (625, 1_250));
-        assert_eq!(bracketed(0, 8), (0, 1));
-        assert_eq!(bracketed(u64::MAX, 1 << 28), (1 << 30, u64::MAX));
+    fn the_limit_is_found_from_either_side() {
+        for start in [1, 100, 999, 1_000, 1_001, 5_000, 1 << 29] {
+            let Bracket { good, bad } = found(1_000, start);
+            assert!(good <= 1_000 && bad > 1_000, "{good} to {bad} from {start}");
+            assert!(bad as f64 <= good as f64 * CLOSE, "{good} to {bad} from {start}");
+        }
+        assert_eq!(found(0, 8), Bracket { good: 0, bad: 1 });
+        assert_eq!(
+            found(u64::MAX, 1 << 28),
+            Bracket {
+                good: CEILING,
+                bad: u64::MAX
+            }
+        );
     }
 }

@@ -52,35 +52,43 @@ impl Deed {
 
 /// How often a request that changes nothing is tried.
 const ATTEMPTS: usize = 2;
+/// How much of an answer is sent before other answers have their turn: half a millisecond of a 4 Gbit/s link.
+const PIECE: u64 = 256 << 10;
 
-/// Answers one request, through the load balancer if there is one. Says which web machine did.
-pub(super) async fn handle(cluster: &Cluster, deed: Deed) -> Result<usize, Failed> {
-    let Some(balancer) = &cluster.balancer else {
-        return answer(cluster, &cluster.webs[0], deed)
-            .await
-            .map(|()| 0)
-            .map_err(|failed| failed.0);
+/// An answer whose first piece has been sent, which is where a request's latency ends: how long a large file takes
+/// after that is up to its user's own line.
+pub(super) struct Answered {
+    /// Which web machine answers.
+    pub(super) web: usize,
+    balancer: Option<usize>,
+    /// Bytes that are still to be sent.
+    left: u64,
+}
+
+/// Answers one request, through a load balancer if there is one.
+pub(super) async fn handle(cluster: &Cluster, deed: Deed) -> Result<Answered, Failed> {
+    let first = u64::from(deed.arrival.step.bytes).min(PIECE);
+    let mut answered = Answered {
+        web: 0,
+        balancer: None,
+        left: u64::from(deed.arrival.step.bytes) - first,
     };
-    let machine = &cluster.hardware.balancer;
-    let bytes = u64::from(deed.arrival.step.bytes);
-    let work = Work {
-        cpu: machine.request_cpu + sending(machine.send_cpu_per_mib, bytes),
-        bytes,
-        reads_disk: false,
-    };
-    balancer.host.serve(&cluster.env, work, Duration::ZERO).await?;
+    if cluster.balancers.is_empty() {
+        let done = answer(cluster, &answered, deed, first).await;
+        return done.map(|()| answered).map_err(|blamed| blamed.0);
+    }
+    let at = deed.arrival.visit as usize % cluster.balancers.len();
+    answered.balancer = Some(at);
     let key = deed.arrival.visit.to_le_bytes();
     let mut tried = Vec::new();
     loop {
-        let lease = balancer
-            .pool
-            .pick(&Request::new().key(&key).avoid(&tried))
-            .map_err(|_| Failed)?;
-        let web = lease.target;
-        match answer(cluster, &cluster.webs[web], deed).await {
+        let pool = &cluster.balancers[at].pool;
+        let lease = pool.pick(&Request::new().key(&key).avoid(&tried)).map_err(|_| Failed)?;
+        answered.web = lease.target;
+        match answer(cluster, &answered, deed, first).await {
             Ok(()) => {
                 lease.succeed();
-                return Ok(web);
+                return Ok(answered);
             }
             Err(Blamed(failed, Blame::Web)) => {
                 tried.push(lease.id().clone());
@@ -90,7 +98,7 @@ pub(super) async fn handle(cluster: &Cluster, deed: Deed) -> Result<usize, Faile
                     return Err(failed);
                 }
             }
-            Err(Blamed(failed, Blame::Behind)) => {
+            Err(Blamed(failed, Blame::Other)) => {
                 // The web machine did its part.
                 lease.succeed();
                 return Err(failed);
@@ -99,11 +107,57 @@ pub(super) async fn handle(cluster: &Cluster, deed: Deed) -> Result<usize, Faile
     }
 }
 
+impl Answered {
+    /// Sends the rest of the answer. One that is cut off by a machine's end is not counted as failed: it was answered.
+    pub(super) async fn send_rest(mut self, cluster: &Cluster) {
+        while self.left > 0 {
+            let bytes = self.left.min(PIECE);
+            self.left -= bytes;
+            let sent = self.send(cluster, bytes, [Duration::ZERO; 2], Duration::ZERO);
+            if sent.await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Sends a piece of the answer: the balancer passes it on while the web machine sends it. Both have more to do
+    /// besides, first the web machine.
+    async fn send(
+        &self,
+        cluster: &Cluster,
+        bytes: u64,
+        besides: [Duration; 2],
+        travel: Duration,
+    ) -> Result<(), Blamed> {
+        let Cluster { env, hardware, .. } = cluster;
+        let now = env.now();
+        let work = |besides, per_mib: Duration| Work {
+            cpu: besides + per_mib.mul_f64(bytes as f64 / f64::from(1 << 20)),
+            bytes,
+            disk_reads: 0,
+        };
+        let web = &cluster.webs[self.web].host;
+        let sent = web
+            .book(now, work(besides[0], hardware.web.send_cpu_per_mib))
+            .map_err(web_failed)?;
+        let Some(balancer) = self.balancer.map(|at| &cluster.balancers[at].host) else {
+            env.sleep_until(sent.done + travel).await;
+            return web.finish(sent).map_err(web_failed);
+        };
+        let passed_on = balancer
+            .book(now, work(besides[1], hardware.balancer.send_cpu_per_mib))
+            .map_err(other_failed)?;
+        env.sleep_until(sent.done.max(passed_on.done) + travel).await;
+        web.finish(sent).map_err(web_failed)?;
+        balancer.finish(passed_on).map_err(other_failed)
+    }
+}
+
 /// Whose fault it is that a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Blame {
     Web,
-    Behind,
+    Other,
 }
 
 struct Blamed(Failed, Blame);
@@ -112,12 +166,28 @@ fn web_failed(_: Failure) -> Blamed {
     Blamed(Failed, Blame::Web)
 }
 
-fn behind_failed(_: impl Into<Failed>) -> Blamed {
-    Blamed(Failed, Blame::Behind)
+fn other_failed(_: impl Into<Failed>) -> Blamed {
+    Blamed(Failed, Blame::Other)
 }
 
-/// What a web machine does for one request.
-async fn answer(cluster: &Cluster, web: &Web, deed: Deed) -> Result<(), Blamed> {
+/// What is done for one request until the first piece of its answer has been sent.
+async fn answer(cluster: &Cluster, answered: &Answered, deed: Deed, first: u64) -> Result<(), Blamed> {
+    let (machine, request_cpu) = (&cluster.hardware.web, cluster.hardware.balancer.request_cpu);
+    let travel = match answered.balancer {
+        Some(_) => machine.machine.round_trip,
+        None => Duration::ZERO,
+    };
+    let web_cpu = if deed.dynamic {
+        render(cluster, &cluster.webs[answered.web], deed).await?;
+        Duration::ZERO
+    } else {
+        machine.static_cpu
+    };
+    answered.send(cluster, first, [web_cpu, request_cpu], travel).await
+}
+
+/// What a web machine does for a page: reads, rendering, and the changes that the request makes.
+async fn render(cluster: &Cluster, web: &Web, deed: Deed) -> Result<(), Blamed> {
     let Cluster {
         env,
         hardware,
@@ -125,59 +195,36 @@ async fn answer(cluster: &Cluster, web: &Web, deed: Deed) -> Result<(), Blamed> 
         jobs,
         ..
     } = cluster;
-    let machine = &hardware.web;
-    let travel = if cluster.balancer.is_some() {
-        machine.machine.round_trip
-    } else {
-        Duration::ZERO
-    };
-    let bytes = u64::from(deed.arrival.step.bytes);
-    let sent = |cpu| Work {
-        cpu: cpu + sending(machine.send_cpu_per_mib, bytes),
-        bytes,
-        reads_disk: false,
-    };
-    if !deed.dynamic {
-        return web
-            .host
-            .serve(env, sent(machine.static_cpu), travel)
-            .await
-            .map_err(web_failed);
-    }
+    let workload = &hardware.workload;
     let mut rng = Rng::seeded(deed.seed);
-    for _ in 0..hardware.workload.reads_per_dynamic {
-        web.store.get(&rows.draw(&mut rng)).await.map_err(behind_failed)?;
-    }
-    let lookups = if web.caches.is_empty() {
-        0
-    } else {
-        hardware.workload.reads_per_dynamic
-    };
-    let work = sent(machine.render_cpu + machine.cache_cpu * lookups);
-    web.host.serve(env, work, travel).await.map_err(web_failed)?;
-    if deed.writes {
-        let batch = changed_rows(rows, deed, &mut rng, hardware.workload.writes_per_write);
-        web.store.commit_rows(batch).await.map_err(behind_failed)?;
-    }
-    if deed.job {
-        match jobs {
-            Some(jobs) => jobs.send(cluster, deed.seed).await.map_err(behind_failed)?,
-            None => {
-                web.host
-                    .serve(env, Work::cpu(hardware.workload.job_cpu), Duration::ZERO)
-                    .await
-                    .map_err(web_failed)?;
-                let batch = job_rows(deed.seed, hardware.workload.job_writes);
-                web.store.commit_rows(batch).await.map_err(behind_failed)?;
-            }
+    let keys: Vec<Bytes> = (0..workload.reads_per_dynamic).map(|_| rows.draw(&mut rng)).collect();
+    if let [main, others @ ..] = &*keys {
+        // What else a page shows depends on its main object; then it is asked for at once.
+        web.store.get(main).await.map_err(other_failed)?;
+        if !others.is_empty() {
+            web.store.get_many(others).await.map_err(other_failed)?;
         }
     }
-    Ok(())
-}
-
-/// What sending `bytes` takes of a core.
-fn sending(per_mib: Duration, bytes: u64) -> Duration {
-    per_mib.mul_f64(bytes as f64 / f64::from(1 << 20))
+    let lookups = match web.caches.is_empty() {
+        true => Duration::ZERO,
+        false => hardware.web.cache_cpu * workload.reads_per_dynamic,
+    };
+    let cpu = Work::cpu(hardware.web.render_cpu + lookups);
+    web.host.serve(env, cpu, Duration::ZERO).await.map_err(web_failed)?;
+    if deed.writes {
+        let rows = changed_rows(rows, deed, &mut rng, workload.writes_per_write);
+        commit(&web.store, rows).await.map_err(other_failed)?;
+    }
+    if !deed.job {
+        return Ok(());
+    }
+    if let Some(jobs) = jobs {
+        return jobs.send(cluster, deed.seed).await.map_err(other_failed);
+    }
+    let cpu = Work::cpu(workload.job_cpu);
+    web.host.serve(env, cpu, Duration::ZERO).await.map_err(web_failed)?;
+    let batch = job_rows(deed.seed, workload.job_writes);
+    web.store.commit(batch).await.map(drop).map_err(other_failed)
 }
 
 /// What a writing request changes: one row that others read, drawn by popularity, and rows that only its user does.
@@ -186,27 +233,24 @@ fn changed_rows(rows: &Rows, deed: Deed, rng: &mut Rng, count: u32) -> Vec<Bytes
     [rows.draw(rng)].into_iter().take(count as usize).chain(own).collect()
 }
 
-/// What a job writes: rows of its own.
-pub(super) fn job_rows(job: u64, count: u32) -> Vec<Bytes> {
-    (0..count).map(|n| format!("job/{job:x}/{n}").into()).collect()
+/// What a job writes: rows of its own, which a sharded store keeps together for the name in braces.
+pub(super) fn job_rows(job: u64, count: u32) -> Batch {
+    let rows = (0..count).map(|n| format!("job/{{{job:x}}}/{n}").into());
+    rows.fold(Batch::new(), put)
 }
 
-/// Writing rows to whatever store there is.
-pub(super) trait CommitRows {
-    /// Writes all in one commit, or, where a store has no commit across its shards, one by one.
-    async fn commit_rows(&self, rows: Vec<Bytes>) -> store::Result<()>;
+fn put(batch: Batch, row: Bytes) -> Batch {
+    batch.put(row, Bytes::from_static(b"a changed row"))
 }
 
-impl CommitRows for BoxStore {
-    async fn commit_rows(&self, rows: Vec<Bytes>) -> store::Result<()> {
-        let put = |batch: Batch, row: &Bytes| batch.put(row.clone(), Bytes::from_static(b"a changed row"));
-        if self.capability().has(store::Feature::AtomicBatches) {
-            self.commit(rows.iter().fold(Batch::new(), put)).await?;
-        } else {
-            for row in &rows {
-                self.commit(put(Batch::new(), row)).await?;
-            }
+/// Writes all rows in one commit, or, where a store has no commit across its shards, one by one.
+async fn commit(store: &BoxStore, rows: Vec<Bytes>) -> store::Result<()> {
+    if store.capability().has(store::Feature::AtomicBatches) {
+        store.commit(rows.into_iter().fold(Batch::new(), put)).await?;
+    } else {
+        for row in rows {
+            store.commit(put(Batch::new(), row)).await?;
         }
-        Ok(())
     }
+    Ok(())
 }

@@ -38,6 +38,11 @@ impl Station {
         }
     }
 
+    /// How many pieces of work it serves at once.
+    pub(super) fn servers(&self) -> u32 {
+        self.servers
+    }
+
     /// Takes a place in the line for `work`, and says when it will be done; `None` when it could not begin within
     /// `patience`.
     pub(super) fn book(&self, now: Tick, work: Duration, patience: Duration) -> Option<Tick> {
@@ -101,6 +106,15 @@ pub(super) struct Host {
     life: AtomicU64,
 }
 
+/// Work that a machine has taken on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Booked {
+    /// When it will be done, unless the machine goes down.
+    pub(super) done: Tick,
+    /// Which life of the machine it belongs to.
+    life: u64,
+}
+
 /// Why a machine did not do its part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -126,8 +140,8 @@ pub(super) struct Work {
     pub(super) cpu: Duration,
     /// Bytes to send.
     pub(super) bytes: u64,
-    /// Whether a page has to come from the disk.
-    pub(super) reads_disk: bool,
+    /// Pages that have to come from the disk.
+    pub(super) disk_reads: u32,
 }
 
 impl Work {
@@ -153,26 +167,36 @@ impl Host {
 
     /// Waits until every part of `work` is done, then for `travel` more.
     pub(super) async fn serve(&self, env: &Env, work: Work, travel: Duration) -> Result<(), Failure> {
+        let booked = self.book(env.now(), work)?;
+        env.sleep_until(booked.done + travel).await;
+        self.finish(booked)
+    }
+
+    /// Takes a place in each line that `work` needs.
+    pub(super) fn book(&self, now: Tick, work: Work) -> Result<Booked, Failure> {
         let life = self.life.load(Ordering::Relaxed);
         if life % 2 == 1 {
             return Err(Failure::Down);
         }
-        let now = env.now();
         let mut done = self.cpu.book(now, work.cpu, self.patience).ok_or(Failure::Refused)?;
-        if work.reads_disk {
+        if work.disk_reads > 0 {
             let read = self
                 .disk
-                .book(now, self.disk_read.work, self.patience)
+                .book(now, self.disk_read.work * work.disk_reads, self.patience)
                 .ok_or(Failure::Refused)?;
-            // The query waits for its page in the middle of its work.
+            // The query waits for its pages in the middle of its work, for all at once.
             done = done.max(read) + self.disk_read.latency;
         }
         if work.bytes > 0 {
             let sending = Duration::from_secs_f64(work.bytes as f64 / self.bytes_per_second);
             done = done.max(self.network.book(now, sending, self.patience).ok_or(Failure::Refused)?);
         }
-        env.sleep_until(done + travel).await;
-        if self.life.load(Ordering::Relaxed) == life {
+        Ok(Booked { done, life })
+    }
+
+    /// What became of work, when the time has come that it should be done.
+    pub(super) fn finish(&self, booked: Booked) -> Result<(), Failure> {
+        if self.life.load(Ordering::Relaxed) == booked.life {
             Ok(())
         } else {
             Err(Failure::Down)
@@ -180,7 +204,7 @@ impl Host {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.life.load(Ordering::Relaxed) % 2 == 0
+        self.life.load(Ordering::Relaxed).is_multiple_of(2)
     }
 
     /// Turns it off or on; its line is lost either way.

@@ -163,7 +163,9 @@ pub(crate) struct CurvePoint {
 /// A part is killed at 60 % of the load.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Drill {
-    /// What was killed.
+    /// By how much machines and users were divided for it.
+    pub(crate) part: u32,
+    /// What happened to what.
     pub(crate) killed: String,
     /// Whether the rung went on answering.
     pub(crate) survived: bool,

@@ -226,7 +226,8 @@ fn drill(id: &str) -> Drill {
         }
     };
     Drill {
-        killed: "the primary".into(),
+        part: 1,
+        killed: "the primary loses power".into(),
         survived: !dead,
         failed_requests: 12,
         lost_acknowledged_writes: 0,

@@ -121,8 +121,14 @@ pub(super) fn drill_line(drill: &Drill) -> String {
         Some(ms) => format!("p99 back under the objective after {} ms", millis(ms)),
         None => "p99 never back under the objective".to_owned(),
     };
+    let divided = match drill.part {
+        1 => String::new(),
+        part => format!(", machines and users divided by {part}"),
+    };
+    let after = drill.timeline.iter().filter(|point| point.at_ms >= 0);
     format!(
-        "Killed {}. {}: {} failed requests, {} lost acknowledged writes, {} lost visits; {recovery}. {}",
+        "Drill at 60 % of that load{divided}: {}. {}: {} of {} requests failed, {} lost acknowledged writes, {} lost \
+         visits; {recovery}. {}",
         drill.killed,
         if drill.survived {
             "It went on"
@@ -130,6 +136,7 @@ pub(super) fn drill_line(drill: &Drill) -> String {
             "It did not survive"
         },
         thousands(drill.failed_requests),
+        thousands(after.map(|point| point.requests).sum()),
         thousands(drill.lost_acknowledged_writes),
         thousands(drill.lost_visits),
         drill.note
@@ -207,7 +214,8 @@ mod tests {
         );
         let after = super::after(&report);
         assert!(
-            after.contains("    Killed the primary. It did not survive: 12 failed requests, 0 lost"),
+            after.contains("    Drill at 60 % of that load: the primary loses power. It did not survive: 12 of ")
+                && after.contains(" requests failed, 0 lost acknowledged writes"),
             "{after}"
         );
         assert!(

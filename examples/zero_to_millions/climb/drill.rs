@@ -51,14 +51,15 @@ struct Step {
 pub(super) fn drill(setup: &Arc<Setup>, plan: &Plan, users: u64) -> Result<Drill> {
     let users = (users as f64 * LOAD) as u64;
     let rate = setup.visits.rate_per_user() * users as f64;
-    let shortest = SETTLE + BEFORE + Duration::from_secs(*AFTER.start());
-    let plan = divided(plan, &setup.hardware, rate * shortest.as_secs_f64() / REQUESTS);
-    let after = if plan.rung.balanced() {
-        let seconds = REQUESTS * f64::from(plan.part) / rate - (SETTLE + BEFORE).as_secs_f64();
-        Duration::from_secs((seconds as u64).clamp(*AFTER.start(), *AFTER.end()))
-    } else {
-        REBOOT + ONCE_BACK
+    let requests = REQUESTS.min(setup.requests as f64);
+    let shortest = match plan.rung.balanced() {
+        true => Duration::from_secs(*AFTER.start()),
+        false => REBOOT + ONCE_BACK,
     };
+    let lasts = (SETTLE + BEFORE + shortest).as_secs_f64();
+    let plan = divided(plan, &setup.hardware, rate * lasts / requests);
+    let longer = Duration::from_secs((requests * f64::from(plan.part) / rate) as u64).saturating_sub(SETTLE + BEFORE);
+    let after = longer.clamp(shortest, shortest.max(Duration::from_secs(*AFTER.end())));
     let world = World::new(setup.seed);
     world.run(run(&world, setup, &plan, plan.part_of(users), after))
 }

@@ -36,7 +36,7 @@ const SATURATED: f64 = 0.8;
 /// Resources whose utilisation differs by less are named together.
 const ALIKE: f64 = 0.02;
 /// How many times shorter the probes are for a look, or for many searches.
-const QUICK: u32 = 10;
+const QUICK: u32 = 20;
 /// How long they last at least.
 const QUICK_LASTS: Duration = Duration::from_secs(1);
 

@@ -204,6 +204,14 @@ impl DurableQueue {
         }
     }
 
+    /// Whether it takes and gives messages, for a health check.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], or [`Error::Poisoned`] after a failed write or sync.
+    pub fn check(&self) -> Result<()> {
+        self.handle.shell.check()
+    }
+
     /// Takes nothing more, writes what is on its way, and frees the directory. Subscribers come to their end. Every
     /// clone is closed with it.
     ///

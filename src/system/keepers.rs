@@ -63,7 +63,7 @@ impl Block for ReplicatedStore {
     }
 }
 
-/// Degraded once messages are lost to damage. A drain waits until no delivery is leased: stop the consumers before, or
+/// Down when it is closed, or poisoned by a failed write; degraded once messages are lost to damage. A drain waits until no delivery is leased: stop the consumers before, or
 /// give them to the system as blocks after the queue. Messages that nobody has taken stay, on disk.
 impl Block for DurableQueue {
     fn kind(&self) -> &'static str {
@@ -72,9 +72,10 @@ impl Block for DurableQueue {
 
     fn status(&self) -> BlockStatus {
         let stats = self.stats();
-        let block = match stats.lost {
-            0 => BlockStatus::new(Health::Ready),
-            lost => BlockStatus::new(Health::Degraded).because(format!("{lost} messages are lost to damage")),
+        let block = match (self.check(), stats.lost) {
+            (Err(error), _) => BlockStatus::new(Health::Down).because(error.to_string()),
+            (Ok(()), 0) => BlockStatus::new(Health::Ready),
+            (Ok(()), lost) => BlockStatus::new(Health::Degraded).because(format!("{lost} messages are lost to damage")),
         };
         let messages: usize = stats.topics.values().map(|topic| topic.messages).sum();
         block
@@ -234,6 +235,7 @@ mod tests {
             assert!(system.shut_down(second).await.is_clean());
             assert_eq!(figure(&system, "acked"), 1.0);
             assert!(mail.send("3").await.is_err());
+            assert_eq!(Block::status(&queue).health, Health::Down);
 
             let again = DurableQueue::builder().env(env.clone()).open("jobs").await.unwrap();
             assert_eq!(Block::status(&again).figures["messages"], 1.0);

@@ -107,7 +107,7 @@ package() {
     cargo package --locked "${dirty[@]}"
     # What a user downloads is the crate, its tests and its licences, and none of our tooling.
     local listed expected unexpected
-    local allowed='^(src|tests|benches|examples|proptest-regressions)/|^Cargo\.(toml(\.orig)?|lock)$|^(README|CHANGELOG)\.md$|^LICENSE-'
+    local allowed='^(src|tests|benches|examples)/|^Cargo\.(toml(\.orig)?|lock)$|^(README|CHANGELOG)\.md$|^LICENSE-'
     allowed+='|^(clippy|rustfmt)\.toml$|^\.gitignore$|^\.cargo_vcs_info\.json$'
     listed=$(cargo package --locked --list "${dirty[@]}")
     for expected in Cargo.lock Cargo.toml README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT src/lib.rs tests/support/mod.rs; do

@@ -209,7 +209,7 @@ mod tests {
             "{before}"
         );
         assert!(
-            before.contains("web.cores") && before.contains("cores of its own"),
+            before.contains("web.cores") && before.contains("a common size of general-purpose machine"),
             "{before}"
         );
         let after = super::after(&report);

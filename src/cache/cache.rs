@@ -222,14 +222,14 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
         drop(gone);
     }
 
-    /// Takes out what is under `key` if it is `stale`, and makes its load stale as [`remove`](Cache::remove) does.
-    pub(super) fn remove_if<Q>(&self, key: &Q, stale: impl Fn(&V) -> bool)
+    /// Takes out what is under `key`, whose [`hash`](Cache::hash) is known, if it is `stale`, and makes its load stale as
+    /// [`remove`](Cache::remove) does.
+    pub(super) fn remove_if<Q>(&self, hash: u64, key: &Q, stale: impl Fn(&V) -> bool)
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
         let inner = &*self.inner;
-        let hash = inner.hash(key);
         let place = inner.shard(hash);
         if place.read().loading > 0 {
             inner.detach(hash, key);

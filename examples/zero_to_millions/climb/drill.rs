@@ -28,7 +28,7 @@ const AFTER: RangeInclusive<u64> = 10..=30;
 /// How long traffic goes on when the machine that was lost is back, where nothing takes over.
 const ONCE_BACK: Duration = Duration::from_secs(15);
 /// About how many requests a drill simulates.
-const REQUESTS: f64 = 200_000.0;
+const REQUESTS: f64 = 100_000.0;
 const STEP: Duration = Duration::from_secs(1);
 /// The most time, after the last request, for jobs that are still in the queue.
 const DRAIN: Duration = Duration::from_secs(120);

@@ -20,7 +20,7 @@ pub(super) struct Jobs {
     pub(super) machine: Machine,
     queue: Mutex<Option<DurableQueue>>,
     next_id: AtomicU64,
-    /// Jobs that were accepted and are not done, while a drill keeps count.
+    /// Jobs that were accepted and never done, while a drill keeps count.
     open: Mutex<Option<BTreeSet<u64>>>,
 }
 
@@ -128,10 +128,10 @@ async fn work(cluster: &Arc<Cluster>, worker: usize) {
             while let Some(Ok(delivery)) = deliveries.next().await {
                 match do_job(cluster, jobs, worker, &delivery).await {
                     Ok(id) => {
-                        // One that is done and cannot be acknowledged will be done once more.
-                        if delivery.ack().await.is_ok() {
-                            jobs.done(id);
-                        }
+                        jobs.done(id);
+                        // One that is done and cannot be acknowledged is done once more, unless the queue's disk has
+                        // the acknowledgement all the same.
+                        drop(delivery.ack().await);
                     }
                     // Where the queue cannot be told, the lease ends by itself.
                     Err(Failed) => drop(delivery.retry_in(RETRY).await),

@@ -12,9 +12,9 @@ const CEILING: u64 = 1 << 30;
 /// How close the answer is to the first load that fails.
 const CLOSE: f64 = 1.03;
 /// How close short probes come.
-const ROUGH: f64 = 1.2;
+const ROUGH: f64 = 1.08;
 /// How far the first long probe is from the second; the factor is squared from one to the next.
-const STRIDE: f64 = 1.06;
+const STRIDE: f64 = 1.058;
 
 /// What a search found.
 pub(super) struct Found {

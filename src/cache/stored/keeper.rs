@@ -90,8 +90,9 @@ impl Keeper {
     /// Drops what a commit of this process wrote, of which the feed may not have told yet. `fates` are in its order.
     pub(super) fn wrote(&self, keys: &[Bytes], fates: impl Iterator<Item = Fate>) {
         for (key, fate) in keys.iter().zip(fates) {
-            self.stripes.wrote(self.cache.hash(&key[..]), fate);
-            self.forget(key, fate);
+            let hash = self.cache.hash(&key[..]);
+            self.stripes.wrote(hash, fate);
+            self.forget(hash, key, fate);
         }
     }
 
@@ -108,14 +109,15 @@ impl Keeper {
     fn drop_all(&self, record: &Record) {
         for change in &record.changes {
             let fate = Fate::of(change);
-            self.stripes.heard(self.cache.hash(&change.key[..]), fate);
-            self.forget(&change.key, fate);
+            let hash = self.cache.hash(&change.key[..]);
+            self.stripes.heard(hash, fate);
+            self.forget(hash, &change.key, fate);
         }
     }
 
-    fn forget(&self, key: &[u8], fate: Fate) {
+    fn forget(&self, hash: u64, key: &[u8], fate: Fate) {
         self.counters.invalidations.add(1);
-        self.cache.remove_if(key, |cached| !fate.left(cached.as_ref()));
+        self.cache.remove_if(hash, key, |cached| !fate.left(cached.as_ref()));
     }
 
     pub(super) fn stats(&self, newest: Position) -> CachedStoreStats {

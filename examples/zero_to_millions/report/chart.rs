@@ -1,5 +1,6 @@
 //! A small chart as inline SVG: lines and bars over two axes. Colours and type come from the page's style.
 
+use super::numbers::short;
 use std::fmt::Write;
 
 /// A chart to draw. Values outside an axis are clipped to it.
@@ -23,8 +24,20 @@ pub(crate) struct Axis<'a> {
     pub(crate) from: f64,
     pub(crate) to: f64,
     pub(crate) log: bool,
-    /// How a tick is written.
-    pub(crate) write: fn(f64) -> String,
+}
+
+impl<'a> Axis<'a> {
+    /// An axis of which each step is as long as the last.
+    pub(crate) fn linear(label: &'a str, (from, to): (f64, f64)) -> Axis<'a> {
+        let log = false;
+        Axis { label, from, to, log }
+    }
+
+    /// An axis of which each step is as many times the last.
+    pub(crate) fn log(label: &'a str, (from, to): (f64, f64)) -> Axis<'a> {
+        let log = true;
+        Axis { label, from, to, log }
+    }
 }
 
 /// Points to draw.
@@ -110,7 +123,7 @@ impl Chart<'_> {
                 out,
                 r#"<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1}" y2="{y:.1}"/>"#
             )?;
-            let text = (self.y.write)(tick);
+            let text = short(tick);
             write!(
                 out,
                 r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{text}</text>"#,
@@ -125,7 +138,7 @@ impl Chart<'_> {
                 r#"<line class="mark" x1="{x:.1}" x2="{x:.1}" y1="{bottom}" y2="{:.1}"/>"#,
                 bottom + 4.0
             )?;
-            let text = (self.x.write)(tick);
+            let text = short(tick);
             write!(
                 out,
                 r#"<text class="tick" x="{x:.1}" y="{:.1}" text-anchor="middle">{text}</text>"#,
@@ -272,16 +285,10 @@ const MOST_TICKS: usize = 50;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::numbers::short;
 
     fn axis(from: f64, to: f64, log: bool) -> Axis<'static> {
-        Axis {
-            label: "x",
-            from,
-            to,
-            log,
-            write: short,
-        }
+        let label = "x";
+        Axis { label, from, to, log }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The parts of the page that show something: curves, drills, and what figures matter.
 
 use super::chart::{Axis, Chart, Series, Shape, escape};
-use super::numbers::{millis, percent, plain, short, thousands};
+use super::numbers::{millis, percent, plain, thousands};
 use super::text::drill_line;
 use super::{CurvePoint, Drill, Report, RungReport, Sensitivity, Varied};
 use std::fmt::{Result, Write};
@@ -11,13 +11,12 @@ pub(super) fn curves(out: &mut String, report: &Report) -> Result {
     out.push_str("<section><h2>Latency under load</h2><p class=\"hint\">Users online to the right, milliseconds up, both \
         logarithmic. <i class=\"key p50\"></i>p50 <i class=\"key p99\"></i>p99 <i class=\"key p999\"></i>p99.9</p><div class=\"grid\">");
     let points = || report.rungs.iter().flat_map(|rung| &rung.curve);
-    let (low, high) = bounds(
+    let latencies = bounds(
         points().flat_map(|point| [point.p50_ms, point.p999_ms]),
         report.inputs.slo_ms as f64,
     );
     for rung in &report.rungs {
         let users = rung.curve.iter().map(|point| point.users as f64);
-        let (from, to) = bounds(users, rung.users as f64);
         let series = |class: &str, pick: fn(&CurvePoint) -> f64| Series {
             class: format!("line {class}"),
             shape: Shape::Line,
@@ -30,20 +29,8 @@ pub(super) fn curves(out: &mut String, report: &Report) -> Result {
         let chart = Chart {
             width: 360.0,
             height: 230.0,
-            x: Axis {
-                label: "users online",
-                from,
-                to,
-                log: true,
-                write: short,
-            },
-            y: Axis {
-                label: "ms",
-                from: low,
-                to: high,
-                log: true,
-                write: short,
-            },
+            x: Axis::log("users online", bounds(users, rung.users as f64)),
+            y: Axis::log("ms", latencies),
             series: vec![
                 series("p999", |p| p.p999_ms),
                 series("p99", |p| p.p99_ms),
@@ -103,8 +90,9 @@ pub(super) fn drills(out: &mut String, report: &Report) -> Result {
 fn timeline(drill: &Drill, slo_ms: f64) -> String {
     let second = |at_ms: i64| at_ms as f64 / 1000.0;
     let times = || drill.timeline.iter().map(|point| second(point.at_ms));
-    let (low, high) = bounds(drill.timeline.iter().filter_map(|point| point.p99_ms), slo_ms);
+    let latencies = bounds(drill.timeline.iter().filter_map(|point| point.p99_ms), slo_ms);
     // Failures share the picture: no bar at none failed, a full one at all failed.
+    let (low, high) = latencies;
     let height = |share: f64| low * (high / low).powf(share);
     let failed = drill.timeline.iter().map(|point| {
         let share = point.failed as f64 / point.requests.max(1) as f64;
@@ -130,20 +118,11 @@ fn timeline(drill: &Drill, slo_ms: f64) -> String {
     let chart = Chart {
         width: 360.0,
         height: 210.0,
-        x: Axis {
-            label: "seconds since the kill",
-            from: times().fold(0.0, f64::min),
-            to: times().fold(0.0, f64::max),
-            log: false,
-            write: short,
-        },
-        y: Axis {
-            label: "ms",
-            from: low,
-            to: high,
-            log: true,
-            write: short,
-        },
+        x: Axis::linear(
+            "seconds since the kill",
+            (times().fold(0.0, f64::min), times().fold(0.0, f64::max)),
+        ),
+        y: Axis::log("ms", latencies),
         series: vec![
             series("bars failed", Shape::Bars, failed.collect()),
             series("line p99", Shape::Line, p99.collect()),

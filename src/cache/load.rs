@@ -1,109 +1,58 @@
-use super::cache::{Cache, Inner};
+use super::cache::Cache;
 use super::flight::{Flight, Outcome, Seat};
-use super::{InsertOptions, LoadError};
-use crate::hash::KeyedHash;
-use crate::sync::{AtomicUsize, Ordering};
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
+use super::inner::{Inner, Standing};
+use super::stats::Count;
+use super::write::{Gone, Refused};
+use super::{InsertOptions, LoadError, Rejected};
+use crate::sync::{Ordering, pin};
 use futures::FutureExt;
+use hashbrown::Equivalent;
 use std::borrow::Borrow;
 use std::future::{Future, poll_fn};
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
-/// The loads under way, by key.
-///
-/// A flight stays in the table until it has landed, everyone left, or its key was written: then those aboard still get
-/// its value, but it is not stored, and who comes later does not board. The lock of its key's entry here is taken
-/// before that of the key's shard, never after.
-pub(super) struct Flights<K, V> {
-    table: DashMap<K, Arc<Flight<V>>, KeyedHash>,
-    /// How many calls wait, over all keys.
-    waiting: AtomicUsize,
-    limit: usize,
-}
-
-/// The parts of the table, each with a lock; fixed, so that nothing depends on the machine.
-const TABLE_PARTS: usize = 16;
-
-impl<K: Hash + Eq, V> Flights<K, V> {
-    pub(super) fn new(hash: KeyedHash, limit: usize) -> Flights<K, V> {
-        Flights {
-            table: DashMap::with_hasher_and_shard_amount(hash, TABLE_PARTS),
-            waiting: AtomicUsize::new(0),
-            limit,
-        }
-    }
-
-    /// How many keys are being loaded, and how many calls wait.
-    #[cfg(test)]
-    pub(super) fn counts(&self) -> (usize, usize) {
-        (self.table.len(), self.waiting.load(Ordering::Relaxed))
-    }
-}
-
-impl<K: Hash + Eq, V> Inner<K, V> {
-    /// Makes what is being loaded for `key` stale: it will not be stored.
-    #[cold]
-    pub(super) fn detach<Q: Hash + Eq + ?Sized>(&self, hash: u64, key: &Q)
-    where
-        K: Borrow<Q>,
-    {
-        if self.flights.table.remove(key).is_some() {
-            self.shard(hash).write().loading -= 1;
-        }
-    }
-
+impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     /// Makes everything that is being loaded stale.
     pub(super) fn detach_all(&self) {
-        self.flights.table.retain(|key, _| {
-            self.shard(self.hash(key)).write().loading -= 1;
-            false
-        });
+        self.flights
+            .take_all(|hash| self.shard(hash).lock().state().loading -= 1);
     }
 }
 
 /// What a call that missed finds when it looks again.
-enum Found<'a, K: Hash + Eq, V: Clone, Q: Hash + Eq + ?Sized>
-where
-    K: Borrow<Q>,
-{
+enum Boarded<'a, K: Hash + Eq, V, S: BuildHasher, Q: Equivalent<K> + ?Sized> {
     /// The value: a load landed in between.
     Value(V),
     /// A seat in the flight that loads it.
-    Seat(Aboard<'a, K, V, Q>),
+    Seat(Aboard<'a, K, V, S, Q>),
 }
 
 /// A seat, given up when dropped.
-struct Aboard<'a, K: Hash + Eq, V: Clone, Q: Hash + Eq + ?Sized>
-where
-    K: Borrow<Q>,
-{
-    inner: &'a Inner<K, V>,
+struct Aboard<'a, K: Hash + Eq, V, S: BuildHasher, Q: Equivalent<K> + ?Sized> {
+    inner: &'a Inner<K, V, S>,
     key: &'a Q,
     hash: u64,
     flight: Arc<Flight<V>>,
     seat: Seat,
 }
 
-impl<K, V, Q> Drop for Aboard<'_, K, V, Q>
-where
-    K: Hash + Eq + Borrow<Q>,
-    V: Clone,
-    Q: Hash + Eq + ?Sized,
-{
+impl<K: Hash + Eq, V, S: BuildHasher, Q: Equivalent<K> + ?Sized> Drop for Aboard<'_, K, V, S, Q> {
     fn drop(&mut self) {
-        self.inner.flights.waiting.fetch_sub(1, Ordering::Relaxed);
+        let Inner { flights, .. } = self.inner;
+        flights.waiting.fetch_sub(1, Ordering::Relaxed);
         if self.flight.leave(self.seat) {
-            let is_mine = |_: &K, flight: &Arc<Flight<V>>| Arc::ptr_eq(flight, &self.flight);
-            if self.inner.flights.table.remove_if(self.key, is_mine).is_some() {
-                self.inner.shard(self.hash).write().loading -= 1;
+            let mut part = flights.hold(self.hash);
+            let mine = part.remove(self.hash, self.key, |flight| Arc::ptr_eq(flight, &self.flight));
+            if mine.is_some() {
+                self.inner.shard(self.hash).lock().state().loading -= 1;
             }
+            drop(part);
         }
     }
 }
 
-impl<K: Hash + Eq, V: Clone> Cache<K, V> {
+impl<K: Hash + Eq, V: Clone, S: BuildHasher> Cache<K, V, S> {
     /// The value under `key`, loaded by `load` if it is not there: one load, however many calls wait for it.
     ///
     /// The loader is polled by its callers, one at a time, and never by a pool of this crate. When the call that polls
@@ -165,12 +114,12 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
         let mut load = Some(load);
         loop {
             let aboard = match self.inner.board(key)? {
-                Found::Value(value) => return Ok(value),
-                Found::Seat(aboard) => aboard,
+                Boarded::Value(value) => return Ok(value),
+                Boarded::Seat(aboard) => aboard,
             };
             let start = |load: &mut Option<F>| {
                 let load = load.take().expect("a call starts its loader once, and ends with it");
-                self.inner.counters.loads.add(1);
+                self.inner.counters.add(&pin(), Count::Loads, 1);
                 load(key.to_owned()).map(erase).boxed()
             };
             let landed = poll_fn(|cx| {
@@ -206,21 +155,22 @@ pub(super) enum Keep {
     Leave,
 }
 
-impl<K: Hash + Eq, V: Clone> Inner<K, V> {
+impl<K: Hash + Eq, V: Clone, S: BuildHasher> Inner<K, V, S> {
     /// Finds a place in the flight for `key`, or starts one.
-    fn board<'a, Q, E>(&'a self, key: &'a Q) -> Result<Found<'a, K, V, Q>, LoadError<E>>
+    fn board<'a, Q, E>(&'a self, key: &'a Q) -> Result<Boarded<'a, K, V, S, Q>, LoadError<E>>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        let Flights { table, waiting, limit } = &self.flights;
-        if waiting.fetch_add(1, Ordering::Relaxed) >= *limit {
+        let limit = self.flights.limit;
+        let waiting = &self.flights.waiting;
+        if waiting.fetch_add(1, Ordering::Relaxed) >= limit {
             waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(LoadError::Crowded { limit: *limit });
+            return Err(LoadError::Crowded { limit });
         }
         let hash = self.hash(key);
         let aboard = |flight: Arc<Flight<V>>, seat| {
-            Found::Seat(Aboard {
+            Boarded::Seat(Aboard {
                 inner: self,
                 key,
                 hash,
@@ -228,35 +178,32 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
                 seat,
             })
         };
-        if let Some(flight) = table.get(key).map(|flight| Arc::clone(&flight))
-            && let Some(seat) = flight.board()
-        {
+        let new_key = key.to_owned();
+        let mut part = self.flights.hold(hash);
+        let known = part.get(hash, key).map(|flight| (Arc::clone(flight), flight.board()));
+        if let Some((flight, Some(seat))) = known {
             return Ok(aboard(flight, seat));
         }
-        let mut entry = table.entry(key.to_owned());
-        if let Entry::Occupied(occupied) = &mut entry {
-            let flight = Arc::clone(occupied.get());
-            if let Some(seat) = flight.board() {
-                return Ok(aboard(flight, seat));
+        // Its last passenger is about to take it out, and finds ours there, which it leaves alone.
+        let abandoned = part.remove(hash, key, |_| true);
+        let mut locked = self.shard(hash).lock();
+        if abandoned.is_none() {
+            // A load may have landed since this call missed; it landed under this lock.
+            let pin = pin();
+            let found = self.peek(hash, key, &pin);
+            let fresh = found.filter(|found| found.standing == Standing::Fresh);
+            if let Some(value) = fresh.and_then(|found| found.entry.value()).cloned() {
+                waiting.fetch_sub(1, Ordering::Relaxed);
+                return Ok(Boarded::Value(value));
             }
-            // Its last passenger is about to take it out of the table; it finds ours there and leaves it alone.
-            let (flight, seat) = Flight::new();
-            let flight = Arc::new(flight);
-            occupied.insert(Arc::clone(&flight));
-            drop(entry);
-            return Ok(aboard(flight, seat));
+            locked.state().loading += 1;
         }
-        let mut shard = self.shard(hash).write();
-        // A load may have landed since this call missed; it landed under this lock.
-        if let Some(value) = shard.peek(hash, key, |deadline| self.is_past(deadline)) {
-            waiting.fetch_sub(1, Ordering::Relaxed);
-            return Ok(Found::Value(value.clone()));
-        }
-        shard.loading += 1;
-        drop(shard);
+        drop(locked);
         let (flight, seat) = Flight::new();
         let flight = Arc::new(flight);
-        entry.insert(Arc::clone(&flight));
+        part.put(hash, new_key, Arc::clone(&flight));
+        drop(part);
+        drop(abandoned);
         Ok(aboard(flight, seat))
     }
 
@@ -266,24 +213,29 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
+        let pin = pin();
         if outcome.is_err() {
-            self.counters.load_errors.add(1);
+            self.counters.add(&pin, Count::LoadErrors, 1);
         }
-        let value = match (keep, outcome) {
-            (Keep::Store, Ok(value)) => Some(value.clone()),
+        let incoming = match (keep, outcome) {
+            (Keep::Store, Ok(value)) => Some(self.incoming(key.to_owned(), Some(value.clone()), &InsertOptions::new())),
             _ => None,
         };
-        let Entry::Occupied(entry) = self.flights.table.entry(key.to_owned()) else {
-            return;
-        };
-        if !Arc::ptr_eq(entry.get(), flight) {
-            return;
+        let mut gone = Gone::new();
+        let mut part = self.flights.hold(hash);
+        let landed = part.remove(hash, key, |other| Arc::ptr_eq(other, flight));
+        let mut refused = None;
+        if landed.is_some() {
+            self.shard(hash).lock().state().loading -= 1;
+            let put = incoming.map(|incoming| self.put(incoming, |_, _| true, &pin, &mut gone));
+            refused = put.and_then(Result::err);
         }
-        let mut shard = self.shard(hash).write();
-        shard.loading -= 1;
-        let gone = value.map(|value| self.put(&mut shard, hash, key.to_owned(), value, &InsertOptions::new()));
-        drop(shard);
-        entry.remove();
-        drop(gone);
+        drop(part);
+        drop(landed);
+        gone.tell(self.listener.as_ref());
+        if let Some(Refused::NoSlot(incoming) | Refused::Condition(incoming)) = refused {
+            // Whoever asks next loads it again.
+            self.reject(incoming, Rejected::HeldBack);
+        }
     }
 }

@@ -21,23 +21,43 @@
 //! The hearts are plain data: `s3fifo` chooses who leaves, `shard` keeps entries and their deadlines, `flight` passes
 //! one loader among those who wait, `stored::stripes` judges which reads may be kept. The rest holds locks and time.
 
+mod arena;
+mod budget;
 mod builder;
 #[allow(clippy::module_inception, reason = "the room is named after its main type")]
 mod cache;
 mod error;
+mod extra;
 mod flight;
+mod flights;
+mod hasher;
+mod index;
+mod inner;
 mod load;
-mod order;
-mod s3fifo;
+mod options;
+mod pinned;
+pub mod policy;
+mod removal;
+mod settings;
 mod shard;
+mod slab;
 mod stats;
 mod stored;
+mod tags;
 #[cfg(test)]
 mod tests;
+mod time;
+mod wheel;
+mod word;
+mod write;
 
 pub use builder::CacheBuilder;
-pub use cache::{Cache, InsertOptions};
+pub use cache::Cache;
 pub use error::{Error, LoadError};
-pub use order::Policy;
+pub use hashbrown::Equivalent;
+pub use hasher::DefaultHash;
+pub use options::InsertOptions;
+pub use pinned::Pinned;
+pub use removal::{Inserted, Rejected, Removal};
 pub use stats::CacheStats;
 pub use stored::{CachedSession, CachedStore, CachedStoreBuilder, CachedStoreStats};

@@ -34,6 +34,8 @@ mod stats;
 mod stored;
 #[cfg(test)]
 mod tests;
+#[allow(dead_code, reason = "the cache's core is about to use it")]
+mod wheel;
 
 pub use builder::CacheBuilder;
 pub use cache::{Cache, InsertOptions};

@@ -30,6 +30,8 @@ mod load;
 mod order;
 mod s3fifo;
 mod shard;
+#[allow(dead_code, unused_imports, reason = "the cache's core is about to use it")]
+pub(crate) mod snapshot;
 mod stats;
 mod stored;
 #[cfg(test)]
@@ -41,5 +43,8 @@ pub use builder::CacheBuilder;
 pub use cache::{Cache, InsertOptions};
 pub use error::{Error, LoadError};
 pub use order::Policy;
+#[cfg(feature = "postcard")]
+pub use snapshot::PostcardCodec;
+pub use snapshot::{BytesCodec, Encode, SnapshotCodec, SnapshotError};
 pub use stats::CacheStats;
 pub use stored::{CachedSession, CachedStore, CachedStoreBuilder, CachedStoreStats};

@@ -230,14 +230,21 @@ fn parts_lost_doubled_or_out_of_place_are_noticed() {
 #[test]
 fn once_refused_it_stays_refused() {
     let mut bytes = sample_snapshot();
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
-    let mut reader = SnapshotReader::new(&bytes[..]).unwrap();
-    while let Ok(entry) = reader.next() {
-        assert!(entry.is_some(), "the end is not believed");
+    let sound = read(&bytes[..]).unwrap();
+    for at in 12..bytes.len() {
+        bytes[at] ^= 1;
+        if let Ok(mut reader) = SnapshotReader::new(&bytes[..]) {
+            let mut yielded = 0;
+            while let Ok(entry) = reader.next() {
+                let entry = entry.expect("the end is not believed");
+                assert_eq!(Owned::of(&entry), sound[yielded], "with byte {at} changed");
+                yielded += 1;
+            }
+            assert!((0..5).all(|_| reader.next().is_err()), "with byte {at} changed");
+            assert!(reader.finish().is_err());
+        }
+        bytes[at] ^= 1;
     }
-    assert!(reader.next().is_err());
-    assert!(reader.finish().is_err());
 }
 
 #[test]
@@ -252,6 +259,7 @@ fn bytes_that_a_checksum_vouches_for_are_still_judged() {
         (&[END, 0, 0], 0, "an end with more behind it"),
         (&[9], 0, "an unknown kind"),
         (&[&[ENTRIES], &entry[..]].concat(), 2, "one entry said to be two"),
+        (&[&[ENTRIES], &entry[..]].concat(), 0, "one entry said to be none"),
         (&[ENTRIES, 8, 1, 0, 0], 1, "an unknown mark"),
         (
             &[ENTRIES, HAS_TAGS, 1, 0, 0, 0],
@@ -259,7 +267,11 @@ fn bytes_that_a_checksum_vouches_for_are_still_judged() {
             "marked for tags that are not there",
         ),
         (&[ENTRIES, HAS_TAGS, 1, 0, 0, 1, 1, 0xff], 1, "a tag that is not text"),
-        (&[ENTRIES, HAS_TAGS, 1, 0, 0, 0x80, 0x80, 4], 1, "65,536 tags"),
+        (
+            &[&[ENTRIES, HAS_TAGS, 1, 0, 0, 0x80, 0x80, 4], &[0; MAX_TAGS + 1][..]].concat(),
+            1,
+            "65,536 tags",
+        ),
         (&[ENTRIES, 0, 1, 0xff, 0xff, 0xff, 0xff, 0x0f], 1, "a key of 4 GiB"),
     ] {
         let refused = read(&sealed(body, entries)[..]);
@@ -293,6 +305,7 @@ fn a_large_entry_has_a_part_for_itself_and_its_memory_comes_back() {
     let mut writer = SnapshotWriter::new(Vec::new(), NOW, "").unwrap();
     for value in [b"small", &large[..], b"small"] {
         writer.push(&plain(b"key", value)).unwrap();
+        assert!(writer.memory() <= 2 * PART_LEN);
     }
     let bytes = writer.finish().unwrap();
     let mut reader = SnapshotReader::new(&bytes[..]).unwrap();

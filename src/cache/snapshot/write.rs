@@ -133,6 +133,11 @@ impl<W: Write> SnapshotWriter<W> {
         self.broken = false;
         Ok(())
     }
+
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.body.capacity()
+    }
 }
 
 impl<W> fmt::Debug for SnapshotWriter<W> {

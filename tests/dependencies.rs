@@ -38,6 +38,7 @@ const ABSENT: &[&str] = &[
     "mio",
     "monoio",
     "polling",
+    "postcard",
     "rand",
     "rayon",
     "serde",
@@ -85,9 +86,10 @@ fn each_feature_brings_what_it_says() {
     for (feature, brings) in [
         ("tokio", &["tokio"][..]),
         ("serde", &["serde", "serde_core"][..]),
+        ("postcard", &["postcard", "serde", "serde_core"][..]),
         ("sim", &[][..]),
         ("suite", &[][..]),
-        ("full", &["serde", "serde_core", "tokio"][..]),
+        ("full", &["postcard", "serde", "serde_core", "tokio"][..]),
     ] {
         let tree = tree(&["-e", "normal", "--no-default-features", "--features", feature]);
         assert_eq!(common(&tree, ABSENT), brings, "feature `{feature}`");

@@ -41,6 +41,8 @@ mod removal;
 mod settings;
 mod shard;
 mod slab;
+#[allow(dead_code, unused_imports, reason = "the cache's core is about to use it")]
+pub(crate) mod snapshot;
 mod stats;
 mod stored;
 mod tags;
@@ -59,5 +61,8 @@ pub use hasher::DefaultHash;
 pub use options::InsertOptions;
 pub use pinned::Pinned;
 pub use removal::{Inserted, Rejected, Removal};
+#[cfg(feature = "postcard")]
+pub use snapshot::PostcardCodec;
+pub use snapshot::{BytesCodec, Encode, SnapshotCodec, SnapshotError};
 pub use stats::CacheStats;
 pub use stored::{CachedSession, CachedStore, CachedStoreBuilder, CachedStoreStats};

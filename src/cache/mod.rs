@@ -33,6 +33,7 @@ mod flights;
 mod hasher;
 mod index;
 mod inner;
+mod lanes;
 mod load;
 mod options;
 mod pinned;

@@ -38,6 +38,8 @@ missing() {
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
     # It says whether the work tree is clean.
     [ ! -e .git ] || command -v git >/dev/null || packages+=(git)
+    # Tests start servers of their own, on free ports; one that the package starts is left alone.
+    command -v redis-server >/dev/null || packages+=(redis-server)
     if [ ${#packages[@]} -gt 0 ]; then
         echo "installing ${packages[*]}"
         install "${packages[@]}"

@@ -33,6 +33,7 @@
 //! |---|---|
 //! | `tokio` | [`Env::tokio`](env::Env), and `Env::default()` finds the current runtime |
 //! | `serde` | `Serialize` for statistics and status |
+//! | `redis` | a store and an invalidation bus on a Redis server: `store::RedisStore`, `cache::RedisBus` |
 //! | `sim` | the module `sim`: virtual time, machines, disks and faults, to test what is built on the blocks |
 //! | `suite` | conformance suites for those who implement a trait of this crate |
 //! | `full` | all of them |

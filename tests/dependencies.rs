@@ -40,6 +40,7 @@ const ABSENT: &[&str] = &[
     "polling",
     "rand",
     "rayon",
+    "redis",
     "serde",
     "serde_core",
     "smol",
@@ -85,9 +86,10 @@ fn each_feature_brings_what_it_says() {
     for (feature, brings) in [
         ("tokio", &["tokio"][..]),
         ("serde", &["serde", "serde_core"][..]),
+        ("redis", &["mio", "redis", "socket2", "tokio"][..]),
         ("sim", &[][..]),
         ("suite", &[][..]),
-        ("full", &["serde", "serde_core", "tokio"][..]),
+        ("full", &["mio", "redis", "serde", "serde_core", "socket2", "tokio"][..]),
     ] {
         let tree = tree(&["-e", "normal", "--no-default-features", "--features", feature]);
         assert_eq!(common(&tree, ABSENT), brings, "feature `{feature}`");

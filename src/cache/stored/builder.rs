@@ -1,4 +1,5 @@
-use super::{CachedStore, Config};
+use super::CachedStore;
+use crate::cache::remember::Lifetimes;
 use crate::cache::{Cache, Error, Policy};
 use crate::env::Env;
 use crate::store::{Feed, Store};
@@ -13,7 +14,7 @@ pub struct CachedStoreBuilder<S> {
     jitter: f64,
     policy: Policy,
     max_waiting: usize,
-    config: Config,
+    lifetimes: Lifetimes,
     env: Option<Env>,
 }
 
@@ -25,7 +26,7 @@ impl<S: Store + Feed + 'static> CachedStoreBuilder<S> {
             jitter: 0.1,
             policy: Policy::default(),
             max_waiting: 1 << 16,
-            config: Config {
+            lifetimes: Lifetimes {
                 ttl: Duration::from_secs(300),
                 negative_ttl: Duration::from_secs(5),
             },
@@ -42,14 +43,14 @@ impl<S: Store + Feed + 'static> CachedStoreBuilder<S> {
     /// How long an entry is remembered at most, longer than zero; its own expiry cuts that short. Writes drop it at
     /// once, so this only bounds how long a mistake of the store below is repeated. Default: 5 minutes.
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.config.ttl = ttl;
+        self.lifetimes.ttl = ttl;
         self
     }
 
     /// How long it is remembered that a key does not exist; zero for not at all. A write of the key ends it at once.
     /// Short, since absent keys are without number and crowd out those that exist. Default: 5 seconds.
     pub fn negative_ttl(mut self, ttl: Duration) -> Self {
-        self.config.negative_ttl = ttl;
+        self.lifetimes.negative_ttl = ttl;
         self
     }
 
@@ -90,12 +91,12 @@ impl<S: Store + Feed + 'static> CachedStoreBuilder<S> {
         let env = self.env.unwrap_or_default();
         let cache = Cache::builder()
             .capacity(self.capacity)
-            .ttl(self.config.ttl)
+            .ttl(self.lifetimes.ttl)
             .jitter(self.jitter)
             .policy(self.policy)
             .max_waiting(self.max_waiting)
             .env(env.clone());
-        Ok(CachedStore::start(self.store, env, cache.build()?, self.config).await)
+        Ok(CachedStore::start(self.store, env, cache.build()?, self.lifetimes).await)
     }
 }
 
@@ -104,7 +105,7 @@ impl<S> fmt::Debug for CachedStoreBuilder<S> {
         f.debug_struct("CachedStoreBuilder")
             .field("capacity", &self.capacity)
             .field("policy", &self.policy)
-            .field("config", &self.config)
+            .field("config", &self.lifetimes)
             .finish_non_exhaustive()
     }
 }

@@ -61,7 +61,7 @@ impl RedisStoreBuilder {
         let link = Link::new(&self.url, env, self.timeout)?;
         check_evictions(&link).await?;
         Ok(RedisStore {
-            inner: Arc::new(Inner::new(link, self.prefix)),
+            inner: Arc::new(Inner::new(link, &self.prefix)),
         })
     }
 }

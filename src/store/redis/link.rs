@@ -7,7 +7,9 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisResult, Value,
+};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,6 +122,14 @@ impl Link {
         let limit = self.shared.timeout;
         let made = self.shared.env.timeout(limit, self.shared.on_runtime(dial)).await;
         made.unwrap_or(Err(Error::Timeout { effect: Effect::None }))
+    }
+
+    /// Waits for a call on a [dedicated](Link::dedicated) connection that changes no data, as long as any other.
+    pub(crate) async fn within<T: Send>(&self, call: impl Future<Output = RedisResult<T>> + Send) -> Result<T> {
+        match self.shared.env.timeout(self.shared.timeout, call).await {
+            Ok(answer) => answer.map_err(|error| fault::of_call(&error, Effect::None)),
+            Err(_) => Err(Error::Timeout { effect: Effect::None }),
+        }
     }
 
     /// The shared connection, made if there is none: by one task for all who wait.

@@ -113,10 +113,10 @@ impl Keys {
 }
 
 impl Inner {
-    fn new(link: Link, prefix: Bytes) -> Inner {
+    fn new(link: Link, prefix: &[u8]) -> Inner {
         Inner {
             link,
-            keys: Keys::new(&prefix),
+            keys: Keys::new(prefix),
             commit: (COMMIT, Script::new(COMMIT)),
             scan: (SCAN, Script::new(SCAN)),
         }

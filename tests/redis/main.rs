@@ -1,5 +1,5 @@
 //! A real Redis server, started by each test: the store's contract on it, and what happens when it is slow, killed, or
-//! holds what it should not.
+//! holds what it should not; and two processes that tell each other over it what they wrote.
 #![allow(clippy::disallowed_methods, reason = "the test acts as the outside world")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -8,6 +8,7 @@ mod server;
 mod store;
 #[path = "../support/mod.rs"]
 mod support;
+mod tiered;
 
 use outgrow::store::RedisStore;
 use server::Server;

@@ -8,6 +8,8 @@ mod server;
 mod store;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../../examples/swap_store.rs"]
+mod swap_store;
 mod tiered;
 
 use outgrow::store::RedisStore;
@@ -31,4 +33,12 @@ fn on_tokio<F: Future>(test: F) -> F::Output {
 async fn connect(server: &Server, prefix: &str) -> RedisStore {
     let builder = RedisStore::builder(server.url()).prefix(prefix.to_owned());
     builder.timeout(Duration::from_secs(20)).connect().await.unwrap()
+}
+
+#[test]
+fn the_shop_of_the_example_runs_on_it() {
+    let Some(server) = server("shop") else { return };
+    on_tokio(async { swap_store::run(Some(&server.url())).await.unwrap() });
+    // What is left of it: the counter of versions, and nothing that grows.
+    assert_eq!(server.tell("DBSIZE"), ":1\r\n");
 }

@@ -130,7 +130,9 @@ package() {
 mutants() {
     export RUSTC_WORKSPACE_WRAPPER=$PWD/.ci/rustc-with-mutants
     local row mutant simulation status output=target/mutant.txt
-    for row in AckBeforeSync:sim_queue SkipEpochCheck:sim_replica ForgetTornTail:sim_queue KeepOvertakenRead:sim_cache; do
+    local rows=(AckBeforeSync:sim_queue SkipEpochCheck:sim_replica ForgetTornTail:sim_queue
+        KeepOvertakenRead:sim_cache KeepOvertakenRead:sim_tiered)
+    for row in "${rows[@]}"; do
         IFS=: read -r mutant simulation <<<"$row"
         OUTGROW_SEEDS=20 cargo test --locked --all-features --test "$simulation" >"$output" 2>&1 || {
             tail -n 40 "$output"

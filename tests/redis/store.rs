@@ -267,6 +267,14 @@ fn what_it_cannot_work_with_is_refused() {
         );
         server.tell("CONFIG SET maxmemory-policy noeviction");
 
+        // One that does not say is believed, and what it forbids is an error that no retry helps.
+        server.tell("ACL SETUSER guest on >guest ~* &* +@all -info -mget");
+        let guest = RedisStore::builder(server.url().replace("//", "//guest:guest@")).prefix("r/");
+        let guest = guest.connect().await.unwrap();
+        assert!(guest.read(b"a").await.unwrap().is_some());
+        let forbidden = guest.get_many(&["a".into()]).await.unwrap_err();
+        assert!(matches!(forbidden, Error::Invalid { .. }), "{forbidden}");
+
         server.tell("CONFIG SET requirepass secret");
         let stranger = RedisStore::builder(server.url()).connect().await.unwrap_err();
         assert!(matches!(stranger, Error::Invalid { .. }), "{stranger}");

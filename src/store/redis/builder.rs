@@ -59,10 +59,13 @@ impl RedisStoreBuilder {
     pub async fn connect(self) -> Result<RedisStore> {
         let env = self.env.unwrap_or_default();
         let link = Link::new(&self.url, env, self.timeout)?;
-        check_evictions(&link).await?;
-        Ok(RedisStore {
-            inner: Arc::new(Inner::new(link, &self.prefix)),
-        })
+        let inner = Inner::new(link, &self.prefix);
+        // Whatever is wrong with the address or the credentials shows here, by a read as every user of it may do.
+        let mut read: Cmd = cmd("GET");
+        read.arg(&inner.keys.counter[..]);
+        inner.link.call(&read, Effect::None).await?;
+        check_evictions(&inner.link).await?;
+        Ok(RedisStore { inner: Arc::new(inner) })
     }
 }
 
@@ -73,8 +76,7 @@ async fn check_evictions(link: &Link) -> Result<()> {
     let answer = match link.call(&info, Effect::None).await {
         Ok(answer) => text_of(answer),
         // Some services keep it from their users.
-        Err(Error::Invalid { what }) if what.contains("NOPERM") => return Ok(()),
-        Err(Error::Other(_)) => return Ok(()),
+        Err(Error::Invalid { .. } | Error::Other(_)) => return Ok(()),
         Err(error) => return Err(error),
     };
     let value = |name: &str| {

@@ -46,6 +46,8 @@ const PAGE_BYTES: usize = 4 << 20;
 ///   script is short, yet it holds up every other client while it runs, so keep batches to some thousand writes.
 /// - Versions are unique and rise: each is the server's time in microseconds, or one more than the last. So they go on
 ///   rising where a server lost its data, unless its clock was set back too.
+/// - All calls share one connection, on which none waits for another's answer; each has a time limit, and how many there
+///   are at a time is for the caller to bound.
 /// - The server's clock decides when an entry expires; a reader hides in addition what has expired by its own.
 /// - A scan walks an index that each batch keeps. A page is consistent in itself and of 10,000 entries, or the entry
 ///   that passes 4 MiB, at most; what commits between pages may be seen.

@@ -1,9 +1,11 @@
 //! What do a hit, mixes of gets and inserts, and a read-through cost, on one thread and on two? Peers: see benches/caches.
 //!
 //! Keys and values are u64, asked for by Zipf's law with exponent 0.99 over a million keys.
-//! - `hits` finds every key resident, with room to spare; `ours_ttl` does so where entries have a time to live;
+//! - `hits` finds every key resident, with room to spare; `ours_ttl` does so where entries have a time to live, and
+//!   `ours_pinned` borrows a hundred values under each pin instead of cloning one at a time;
 //! - `mixed95` gets 95 times and inserts 5 times, and `mixed75` 75 and 25 times, with room for a tenth of the keys;
-//! - `read_through` inserts what a get did not find, with room for a tenth of the keys.
+//! - `read_through` inserts what a get did not find, with room for a tenth of the keys;
+//! - `invalidate_tag` makes a million entries that carry a tag disappear.
 //!
 //! A time is the wall time by the operations of all threads: with two threads, half of it would be perfect. Who is
 //! better at keeping what is asked for again has less to insert in `read_through`: the shares found are printed below.
@@ -15,7 +17,7 @@ mod caches;
 
 use caches::{Remember, Visit, ours, visit_peers};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use outgrow::cache::Cache;
+use outgrow::cache::{Cache, InsertOptions};
 use outgrow::env::Rng;
 use std::cell::{Cell, LazyCell};
 use std::hint::black_box;
@@ -191,6 +193,30 @@ fn ours_ttl(capacity: usize) -> Cache<u64, u64> {
     cache.expect("the options are in bounds")
 }
 
+/// Ours where a batch of gets shares a pin.
+struct Pinned(Cache<u64, u64>);
+
+impl Remember for Pinned {
+    fn get(&self, key: u64) -> Option<u64> {
+        self.0.pin().get(&key).copied()
+    }
+
+    fn insert(&self, key: u64, value: u64) {
+        self.0.insert(key, value);
+    }
+
+    fn held(&self) -> usize {
+        self.0.len()
+    }
+
+    fn get_each(&self, keys: &[u64]) {
+        let pin = self.0.pin();
+        for key in keys {
+            black_box(pin.get(key).copied());
+        }
+    }
+}
+
 fn workloads(criterion: &mut Criterion) {
     let mixes = [
         ("hits", Mix::Hits),
@@ -208,6 +234,7 @@ fn workloads(criterion: &mut Criterion) {
         workload.visit("ours", ours);
         if mix == Mix::Hits {
             workload.visit("ours_ttl", ours_ttl);
+            workload.visit("ours_pinned", |capacity| Pinned(ours(capacity)));
         }
         visit_peers(&mut workload);
         if !workload.found.is_empty() {
@@ -219,6 +246,37 @@ fn workloads(criterion: &mut Criterion) {
             println!("* {name}, {of}: {}", workload.found.join(", "));
         }
     }
+}
+
+/// The first call meets a million entries that carry the tag. Each later one meets one that was written since, so that
+/// it has something to do, and a million that earlier ones made disappear.
+fn invalidate_tag(criterion: &mut Criterion) {
+    let tagged = || InsertOptions::new().tag("all");
+    let cache = LazyCell::new(|| {
+        let cache = ours(ROOMY);
+        for key in (0..KEYS).map(scatter) {
+            cache.insert_with(key, key, tagged());
+        }
+        assert_eq!(cache.get(&scatter(7)), Some(scatter(7)));
+        cache.invalidate_tag("all");
+        assert_eq!((0..KEYS).find(|&key| cache.get(&scatter(key)).is_some()), None);
+        cache
+    });
+    let mut group = criterion.benchmark_group("cache/invalidate_tag");
+    group.bench_function("ours", |b| {
+        let cache = &*cache;
+        b.iter_custom(|calls| {
+            let mut took = Duration::ZERO;
+            for call in 0..calls {
+                let key = scatter(call % KEYS);
+                cache.insert_with(key, key, tagged());
+                let began = Instant::now();
+                cache.invalidate_tag("all");
+                took += began.elapsed();
+            }
+            took
+        });
+    });
 }
 
 /// Many short samples lose less to a slow spell of the machine than one long one, and rounds come on top.
@@ -233,6 +291,6 @@ fn settings() -> Criterion {
 criterion_group! {
     name = benches;
     config = settings();
-    targets = workloads
+    targets = workloads, invalidate_tag
 }
 criterion_main!(benches);

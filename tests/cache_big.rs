@@ -56,18 +56,31 @@ fn ten_million_entries_come_and_go() {
     let held = cache.len() as u64;
     assert!((ENTRIES / 100 * 99..=ENTRIES).contains(&held), "{held} entries");
     assert_eq!(found(&cache, 0..2 * ENTRIES), held);
-    let most = peak() - start;
+
+    // It shrinks to a tenth, in memory too, and serves on.
+    cache.resize(ENTRIES as usize / 10);
+    let held = cache.len() as u64;
+    assert!(held <= ENTRIES / 10, "{held} entries");
+    assert!(held > ENTRIES / 100 * 9, "{held} entries");
+    assert_eq!(found(&cache, 0..2 * ENTRIES), held);
+    insert(&cache, 0..ENTRIES / 100);
+    assert!(cache.len() as u64 <= ENTRIES / 10);
+    assert!(found(&cache, 0..ENTRIES / 100) > 0);
+    let shrunk = live() - start;
+    assert!(shrunk < full / 2, "{shrunk} bytes after it shrank, of {full}");
 
     cache.clear();
     assert!(cache.is_empty());
     assert_eq!(found(&cache, 0..ENTRIES / 10), 0);
     insert(&cache, 0..ENTRIES / 100);
     assert_eq!(found(&cache, 0..ENTRIES / 100), ENTRIES / 100);
+    let most = peak() - start;
 
     drop(cache);
     let left = live().saturating_sub(start);
     report("cache_big", "entries", ENTRIES);
     report("cache_big", "bytes when full", full as u64);
     report("cache_big", "bytes at most", most as u64);
+    report("cache_big", "bytes when shrunk to a tenth", shrunk as u64);
     assert!(left <= KEPT, "{left} bytes are still out");
 }

@@ -200,7 +200,7 @@ const UNSAFE: &[(&str, &str)] = &[
         "a measured gain: readers of a snapshot take no lock",
     ),
     (
-        "tests/balance_allocations.rs",
+        "tests/support/counting.rs",
         "an allocator that counts is an unsafe trait's implementation",
     ),
 ];

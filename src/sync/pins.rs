@@ -199,7 +199,7 @@ mod tests {
         (0..10).for_each(|_| {
             advance();
         });
-        assert!(!super::super::seat::is_free(stamp, epoch()));
+        assert!(!is_free(stamp, epoch()));
         let other = std::thread::spawn(|| pin().number()).join().unwrap();
         assert_ne!(other, pinned.number());
         assert!(is_pinned());

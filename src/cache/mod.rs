@@ -28,6 +28,7 @@ mod error;
 mod flight;
 mod load;
 mod order;
+pub mod policy;
 mod s3fifo;
 mod shard;
 mod stats;

@@ -6,7 +6,7 @@ use super::removal::{Inserted, Removal};
 use super::shard::Shard;
 use super::slab::Located;
 use super::stats::CacheStats;
-use super::write::{Gone, Refused};
+use super::write::Gone;
 use super::{InsertOptions, word};
 use crate::sync::{Ordering, pin};
 use hashbrown::Equivalent;
@@ -312,16 +312,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let inner = &*self.inner;
         let incoming = inner.incoming(key, Some(value), options);
         let shard = inner.shard(incoming.hash);
+        let mut incoming = Some(incoming);
         let pin = pin();
         let mut gone = Gone::new();
         let is_free = |_: &mut _, old: Option<Located>| {
             let old = old.and_then(|old| Some((old.slot, shard.at(old.slot, &pin)?.word.read())));
             old.is_none_or(|(slot, read)| inner.judge(shard, slot, read, &pin) == Standing::Gone)
         };
-        let put = inner.put(incoming, is_free, &pin, &mut gone);
-        gone.tell(inner.listener.as_ref());
         // What is not kept is asked for again.
-        drop::<Result<Inserted, Refused<K, V>>>(put);
+        let _put = inner.put(&mut incoming, is_free, &pin, &mut gone);
+        gone.tell(inner.listener.as_ref());
     }
 
     /// Takes out what is under `key`, whose [`hash`](Cache::hash) is known, if it is `stale`, and makes its load stale as

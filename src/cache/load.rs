@@ -2,7 +2,7 @@ use super::cache::Cache;
 use super::flight::{Flight, Outcome, Seat};
 use super::inner::{Inner, Standing};
 use super::stats::Count;
-use super::write::{Gone, Refused};
+use super::write::Gone;
 use super::{InsertOptions, LoadError, Rejected};
 use crate::sync::{Ordering, pin};
 use futures::FutureExt;
@@ -217,24 +217,25 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> Inner<K, V, S> {
         if outcome.is_err() {
             self.counters.add(&pin, Count::LoadErrors, 1);
         }
-        let incoming = match (keep, outcome) {
+        let mut incoming = match (keep, outcome) {
             (Keep::Store, Ok(value)) => Some(self.incoming(key.to_owned(), Some(value.clone()), &InsertOptions::new())),
             _ => None,
         };
         let mut gone = Gone::new();
         let mut part = self.flights.hold(hash);
         let landed = part.remove(hash, key, |other| Arc::ptr_eq(other, flight));
-        let mut refused = None;
+        let stores = landed.is_some() && incoming.is_some();
         if landed.is_some() {
             self.shard(hash).lock().state().loading -= 1;
-            let put = incoming.map(|incoming| self.put(incoming, |_, _| true, &pin, &mut gone));
-            refused = put.and_then(Result::err);
+        }
+        if stores {
+            // Without a slot, whoever asks next loads it again.
+            let _put = self.put(&mut incoming, |_, _| true, &pin, &mut gone);
         }
         drop(part);
         drop(landed);
         gone.tell(self.listener.as_ref());
-        if let Some(Refused::NoSlot(incoming) | Refused::Condition(incoming)) = refused {
-            // Whoever asks next loads it again.
+        if stores && incoming.is_some() {
             self.reject(incoming, Rejected::HeldBack);
         }
     }

@@ -31,6 +31,8 @@ pub(super) struct Inner<K, V, S> {
     pub(super) mark_max: u8,
     /// Whether a hit takes the shard's lock.
     pub(super) hit_locks: bool,
+    /// Whether its entries neither expire nor weigh anything, and nobody hears of them, unless one insert says otherwise.
+    pub(super) is_plain: bool,
     /// A power of two of them.
     pub(super) shards: Box<[Shard<K, V>]>,
     pub(super) budget: Budget,
@@ -96,6 +98,11 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
                 _ => 0,
             },
             hit_locks: policy.hit_cost() == HitCost::Lock,
+            is_plain: !weighted
+                && settings.ttl.is_none()
+                && settings.idle.is_none()
+                && parts.expiry.is_none()
+                && parts.listener.is_none(),
             shards: Shard::several(planned, patience, states).collect(),
             budget: Budget::new(
                 settings.capacity.map(|entries| entries as u64),

@@ -40,6 +40,7 @@ mod lanes;
 mod load;
 mod options;
 mod pinned;
+mod plain;
 pub mod policy;
 mod remember;
 mod removal;

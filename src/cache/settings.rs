@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The most shards of a cache of up to 2 Mi entries. Fixed, so that what a simulation does is the same on every machine.
 const SHARDS: usize = 64;
 /// A shard has at least this many entries, so that its policy has something to choose from.
-const MIN_SHARD: usize = 1024;
+const MIN_SHARD: usize = 4096;
 /// A larger cache has more shards, so that none has more entries than this on average: half of what it can number.
 const MAX_SHARD: usize = 1 << 15;
 /// Shards of a cache that only weight limits: it holds 16 Mi entries at most.

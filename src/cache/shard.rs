@@ -84,6 +84,13 @@ impl State {
         }
     }
 
+    /// Whether a write has nothing to see to but its own entry: nothing expires, nothing is being loaded, and no tag has
+    /// ended, of `seen` times that any has, for which entries are still to be looked at.
+    #[inline]
+    pub(super) fn is_quiet(&self, seen: u64) -> bool {
+        self.loading == 0 && !self.has_deadlines() && self.sweep.seen == seen && self.sweep.left == 0
+    }
+
     /// Whether any entry expires, so that a write needs the time.
     pub(super) fn has_deadlines(&self) -> bool {
         self.wheel.as_ref().is_some_and(|wheel| !wheel.is_empty())

@@ -469,6 +469,11 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         self.use_another(pin).map(|slot| (slot, None)).ok_or(NoSlot::Full)
     }
 
+    /// Takes back a slot from [`take_slot`](Locked::take_slot) that was not filled.
+    pub(super) fn put_back(&mut self, slot: u32) {
+        self.writer.free.push(slot);
+    }
+
     /// Takes a slot into use that never was; none when all that can be numbered are.
     fn use_another(&mut self, pin: &Pin) -> Option<u32> {
         let slot = self.used(pin);

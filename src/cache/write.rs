@@ -90,7 +90,19 @@ impl<'p, K, V> Gone<'p, K, V> {
 
 impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     /// Puts a value in, waiting a little for readers that hold memory back.
+    #[inline]
     pub(super) fn insert(&self, key: K, value: V, options: &InsertOptions) -> Inserted {
+        if !self.is_plain || !options.is_plain() {
+            return self.insert_further(key, value, options);
+        }
+        match self.put_plain(key, value) {
+            Ok(inserted) => inserted,
+            Err((key, value)) => self.insert_further(key, value, options),
+        }
+    }
+
+    #[inline(never)]
+    fn insert_further(&self, key: K, value: V, options: &InsertOptions) -> Inserted {
         let waits = !pins::is_pinned();
         let mut incoming = Some(self.incoming(key, Some(value), options));
         for _ in 0..PATIENCE {
@@ -362,7 +374,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
 
     /// Whether victims may be taken from a shard of so many entries: one that holds much less than the others does not
     /// get smaller.
-    fn has_its_share(&self, len: usize) -> bool {
+    pub(super) fn has_its_share(&self, len: usize) -> bool {
         len > 0 && len * self.shards.len() * 4 >= self.budget.used().count as usize
     }
 

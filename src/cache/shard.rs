@@ -1,6 +1,6 @@
 use super::budget::Size;
 use super::policy::{Entries, EvictionOrder};
-use super::slab::{Locked, Slab, View};
+use super::slab::{Locked, Moved, Slab, View};
 use super::wheel::Wheel;
 use super::word::NEVER;
 use crate::sync::pins::Pin;
@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) loading: usize,
     /// The slots still to be looked at for entries that a tag's end has made invalid.
     sweep: Sweep,
+    /// For how many entries its memory should be planned, when that is much less than it is planned for.
+    pub(super) too_large_for: Option<usize>,
 }
 
 /// A walk through the slots, a few with each write.
@@ -44,6 +46,7 @@ impl State {
             weighted,
             loading: 0,
             sweep: Sweep::default(),
+            too_large_for: None,
         }
     }
 
@@ -84,6 +87,36 @@ impl State {
         }
     }
 
+    /// Notes that entries have other slots, all of them below `slots`.
+    pub(super) fn renumber(&mut self, moves: &[Moved], slots: u32) {
+        for Moved { old, new, deadline } in moves.iter().copied() {
+            self.order.replace(old, new);
+            if let Some(wheel) = &mut self.wheel {
+                wheel.cancel(old);
+                if deadline != NEVER {
+                    wheel.schedule(new, deadline);
+                }
+            }
+            if self.weighted {
+                let weight = self.weight(old);
+                if new as usize >= self.weights.len() {
+                    self.weights.resize(new as usize + 1, 0);
+                }
+                self.weights[new as usize] = weight;
+            }
+        }
+        if let Some(wheel) = &mut self.wheel {
+            wheel.shrink(slots);
+        }
+        self.weights.truncate(slots as usize);
+        self.weights.shrink_to_fit();
+        // Whatever was to be looked at may be anywhere now.
+        self.sweep.next = 0;
+        if self.sweep.left > 0 {
+            self.sweep.left = slots;
+        }
+    }
+
     /// What the entry at `slot` weighs.
     pub(super) fn weight(&self, slot: u32) -> u64 {
         self.weights.get(slot as usize).copied().unwrap_or(0)
@@ -118,6 +151,24 @@ const STIR: u64 = 0x9e37_79b9_7f4a_7c15;
 pub(super) fn hash_of<Q: Hash + ?Sized>(hasher: &impl BuildHasher, key: &Q) -> u64 {
     let product = u128::from(hasher.hash_one(key) ^ STIR) * u128::from(STIR);
     (product >> 64) as u64 ^ product as u64
+}
+
+impl<K, V> LockedShard<'_, K, V> {
+    /// The slots of all entries, each once, what is most worth keeping first: those that the policy does not name come
+    /// last.
+    pub(super) fn ranked(&mut self, pin: &Pin) -> Vec<u32> {
+        let mut seen = vec![false; self.used(pin) as usize];
+        let mut ranked = self.state().order.hottest();
+        let slab = self.slab();
+        let is_new = |slot: &u32| slab.at(*slot, pin).is_some() && !std::mem::replace(&mut seen[*slot as usize], true);
+        ranked.retain(is_new);
+        let others = slab
+            .live(pin)
+            .map(|(slot, _)| slot)
+            .filter(|slot| !seen[*slot as usize]);
+        ranked.extend(others);
+        ranked
+    }
 }
 
 impl<K: Hash, V> LockedShard<'_, K, V> {

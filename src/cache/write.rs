@@ -29,10 +29,12 @@ pub(super) struct Incoming<K, V> {
     pub(super) key: K,
     /// `None` for a key that is known to have no value.
     pub(super) value: Option<V>,
-    weight: u64,
-    deadline: u64,
-    idle: bool,
-    extra: Option<Box<Extra>>,
+    pub(super) weight: u64,
+    pub(super) deadline: u64,
+    pub(super) idle: bool,
+    pub(super) extra: Option<Box<Extra>>,
+    /// What is under its key stays while there is no slot for it.
+    pub(super) spares: bool,
 }
 
 /// What a write took out, to be told of and dropped when no lock is held any more.
@@ -170,6 +172,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             deadline: idle.map_or(latest, |idle| self.time.after(start, idle).min(latest)),
             idle: idle.is_some(),
             extra: (!extra.is_empty()).then(|| Box::new(extra)),
+            spares: false,
             key,
             value,
             weight,
@@ -221,6 +224,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             Ok(taken) => taken,
             Err(why) => {
                 // Whatever is under the key is not what the caller wants there.
+                let old = old.filter(|_| !incoming.spares);
                 self.take_out_with(&mut locked, old, Removal::Replaced, pin, gone);
                 if why == NoSlot::Full {
                     self.evict_here(&mut locked, &mut room, pin, gone);
@@ -324,7 +328,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         len > 0 && len * self.shards.len() * 4 >= self.budget.used().count as usize
     }
 
-    fn evict_here<'p>(
+    pub(super) fn evict_here<'p>(
         &'p self,
         locked: &mut LockedShard<'p, K, V>,
         room: &mut Room<'_>,

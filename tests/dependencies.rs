@@ -87,9 +87,22 @@ fn each_feature_brings_what_it_says() {
         ("tokio", &["tokio"][..]),
         ("serde", &["serde", "serde_core"][..]),
         ("postcard", &["postcard", "serde", "serde_core"][..]),
+        ("tracing", &["tracing", "tracing-core"][..]),
+        ("metrics", &["metrics"][..]),
         ("sim", &[][..]),
         ("suite", &[][..]),
-        ("full", &["postcard", "serde", "serde_core", "tokio"][..]),
+        (
+            "full",
+            &[
+                "metrics",
+                "postcard",
+                "serde",
+                "serde_core",
+                "tokio",
+                "tracing",
+                "tracing-core",
+            ][..],
+        ),
     ] {
         let tree = tree(&["-e", "normal", "--no-default-features", "--features", feature]);
         assert_eq!(common(&tree, ABSENT), brings, "feature `{feature}`");

@@ -26,6 +26,7 @@ mod budget;
 mod builder;
 #[allow(clippy::module_inception, reason = "the room is named after its main type")]
 mod cache;
+pub mod coming_from;
 mod entry;
 mod error;
 mod extra;
@@ -36,6 +37,8 @@ mod index;
 mod inner;
 mod iter;
 mod load;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod options;
 mod pinned;
 pub mod policy;
@@ -53,6 +56,7 @@ mod tags;
 mod tests;
 mod ticker;
 mod time;
+mod trace;
 mod wheel;
 mod word;
 mod write;

@@ -7,7 +7,7 @@ use super::settings::{MAX_CAPACITY, MAX_SHARD};
 use super::shard::Shard;
 use super::slab::Relocated;
 use super::write::Gone;
-use super::{Error, word};
+use super::{Error, trace, word};
 use crate::sync::pins;
 use std::hash::{BuildHasher, Hash};
 
@@ -57,6 +57,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 why: format!("this cache can be made to hold 1 to {most} entries"),
             });
         }
+        let _span = trace::resize(capacity as u64);
         self.inner.budget.set_count(capacity as u64);
         self.inner.tell_shares();
         self.inner.fit();
@@ -96,6 +97,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 why: "nothing would ever be kept".to_owned(),
             });
         }
+        let _span = trace::resize(weight);
         self.inner.budget.set_weight(weight);
         self.inner.fit();
         self.inner.give_memory_back();

@@ -10,7 +10,7 @@ use super::snapshot::{SavedEntry, SavedIdle, SnapshotReader, SnapshotWriter};
 use super::time::millis;
 use super::word::NEVER;
 use super::write::{Gone, Incoming, Refused};
-use super::{Rejected, SnapshotCodec, SnapshotError};
+use super::{Rejected, SnapshotCodec, SnapshotError, trace};
 use crate::env::Tick;
 use crate::sync::pins;
 use std::hash::{BuildHasher, Hash};
@@ -52,6 +52,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// [`SnapshotError::Io`] when `out` fails, [`SnapshotError::Codec`] when the codec does; what was written by then is
     /// no snapshot, and is refused. [`SnapshotError::TooLarge`] for a schema past 64 KiB.
     pub fn save(&self, out: impl Write, codec: &impl SnapshotCodec<K, V>) -> Result<u64, SnapshotError> {
+        let span = trace::save();
         let inner = &*self.inner;
         let (now, wall) = (inner.time.now(), inner.time.env().wall());
         let mut writer = SnapshotWriter::new(out, wall, &codec.schema())?;
@@ -82,6 +83,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             }
         }
         writer.finish()?;
+        span.note(saved);
         Ok(saved)
     }
 
@@ -101,6 +103,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Whatever is wrong with the snapshot, see [`SnapshotError`]; [`SnapshotError::Io`] when `from` fails. The cache is
     /// then as it was.
     pub fn restore(&self, from: impl Read, codec: &impl SnapshotCodec<K, V>) -> Result<u64, SnapshotError> {
+        let span = trace::restore();
         let inner = &*self.inner;
         // Before the reading, so that how long that takes makes nothing live longer.
         let (start, now) = (inner.time.read(), inner.time.env().wall());
@@ -130,7 +133,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             .rev()
             .map(incoming)
             .filter_map(|incoming| inner.fill(incoming).then_some(()));
-        Ok(put.count() as u64)
+        let restored = put.count() as u64;
+        span.note(restored);
+        Ok(restored)
     }
 }
 

@@ -89,11 +89,24 @@ fn each_feature_brings_what_it_says() {
         ("serde", &["serde", "serde_core"][..]),
         ("postcard", &["postcard", "serde", "serde_core"][..]),
         ("redis", &["mio", "redis", "socket2", "tokio"][..]),
+        ("tracing", &["tracing", "tracing-core"][..]),
+        ("metrics", &["metrics"][..]),
         ("sim", &[][..]),
         ("suite", &[][..]),
         (
             "full",
-            &["mio", "postcard", "redis", "serde", "serde_core", "socket2", "tokio"][..],
+            &[
+                "metrics",
+                "mio",
+                "postcard",
+                "redis",
+                "serde",
+                "serde_core",
+                "socket2",
+                "tokio",
+                "tracing",
+                "tracing-core",
+            ][..],
         ),
     ] {
         let tree = tree(&["-e", "normal", "--no-default-features", "--features", feature]);

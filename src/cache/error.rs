@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Why a cache could not be built.
+/// Why a cache could not be built, or not be given another size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -13,6 +13,9 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// The weight limit of a cache was to be moved that was built without one, and so does not know what its entries weigh.
+    #[error("the cache was built without a weight limit")]
+    Unweighted,
 }
 
 /// Why [`Cache::get_or_load`](super::Cache::get_or_load) has no value.

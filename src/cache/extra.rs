@@ -12,6 +12,11 @@ pub(super) struct Extra {
 }
 
 impl Extra {
+    /// True when there is nothing to keep.
+    pub(super) fn is_empty(&self) -> bool {
+        self.latest.is_none() && self.idle.is_none() && self.tags.is_empty()
+    }
+
     /// Whether one of its tags was invalidated since.
     pub(super) fn is_invalid(&self) -> bool {
         self.tags.iter().any(Stamp::is_past)

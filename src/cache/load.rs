@@ -3,7 +3,7 @@ use super::flight::{Flight, Outcome, Seat};
 use super::inner::{Inner, Standing};
 use super::stats::Count;
 use super::write::Gone;
-use super::{InsertOptions, LoadError, Rejected};
+use super::{InsertOptions, LoadError, Rejected, trace};
 use crate::sync::{Ordering, pin};
 use futures::FutureExt;
 use hashbrown::Equivalent;
@@ -120,7 +120,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> Cache<K, V, S> {
             let start = |load: &mut Option<F>| {
                 let load = load.take().expect("a call starts its loader once, and ends with it");
                 self.inner.counters.add(&pin(), Count::Loads, 1);
-                load(key.to_owned()).map(erase).boxed()
+                trace::load(load(key.to_owned()).map(erase)).boxed()
             };
             let landed = poll_fn(|cx| {
                 let land = |outcome: &Outcome<V>| self.inner.land(&aboard.flight, key, aboard.hash, keep, outcome);

@@ -7,11 +7,11 @@ const SHARDS: usize = 64;
 /// A shard has at least this many entries, so that its policy has something to choose from.
 const MIN_SHARD: usize = 4096;
 /// A larger cache has more shards, so that none has more entries than this on average: half of what it can number.
-const MAX_SHARD: usize = 1 << 15;
+pub(super) const MAX_SHARD: usize = 1 << 15;
 /// Shards of a cache that only weight limits: it holds 16 Mi entries at most.
 const SHARDS_BY_WEIGHT: usize = 256;
 /// Entries of all shards that there may be.
-const MAX_CAPACITY: usize = u32::MAX as usize;
+pub(super) const MAX_CAPACITY: usize = u32::MAX as usize;
 
 /// The options of a cache, as given.
 #[derive(Clone, Debug)]

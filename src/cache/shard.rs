@@ -1,6 +1,6 @@
 use super::budget::Size;
 use super::policy::{Entries, EvictionOrder};
-use super::slab::{Locked, Slab, Slot, View};
+use super::slab::{Locked, Moved, Slab, Slot, View};
 use super::wheel::Wheel;
 use super::word::NEVER;
 use crate::sync::pins::Pin;
@@ -25,6 +25,8 @@ pub(super) struct State {
     pub(super) loading: usize,
     /// The slots still to be looked at for entries that a tag's end has made invalid.
     sweep: Sweep,
+    /// For how many entries its memory should be planned, when that is much less than it is planned for.
+    pub(super) too_large_for: Option<usize>,
 }
 
 /// The numbers by which the policy knows the entries: an entry keeps its own when it is written anew and gets another slot.
@@ -81,6 +83,7 @@ impl State {
             weighted,
             loading: 0,
             sweep: Sweep::default(),
+            too_large_for: None,
         }
     }
 
@@ -128,6 +131,37 @@ impl State {
         }
     }
 
+    /// Notes that entries have other slots, all of them below `slots`.
+    pub(super) fn renumber(&mut self, moves: &[Moved], slots: u32) {
+        for moved in moves.iter().copied() {
+            let Moved { old, new, deadline, .. } = moved;
+            self.numbers.set(moved.number, new);
+            if let Some(wheel) = &mut self.wheel {
+                wheel.cancel(old);
+                if deadline != NEVER {
+                    wheel.schedule(new, deadline);
+                }
+            }
+            if self.weighted {
+                let weight = self.weight(old);
+                if new as usize >= self.weights.len() {
+                    self.weights.resize(new as usize + 1, 0);
+                }
+                self.weights[new as usize] = weight;
+            }
+        }
+        if let Some(wheel) = &mut self.wheel {
+            wheel.shrink(slots);
+        }
+        self.weights.truncate(slots as usize);
+        self.weights.shrink_to_fit();
+        // Whatever was to be looked at may be anywhere now.
+        self.sweep.next = 0;
+        if self.sweep.left > 0 {
+            self.sweep.left = slots;
+        }
+    }
+
     /// What the entry at `slot` weighs.
     pub(super) fn weight(&self, slot: u32) -> u64 {
         self.weights.get(slot as usize).copied().unwrap_or(0)
@@ -171,6 +205,25 @@ pub(super) fn hash_of<Q: Hash + ?Sized>(hasher: &impl BuildHasher, key: &Q) -> u
     (product >> 64) as u64 ^ product as u64
 }
 
+impl<K, V> LockedShard<'_, K, V> {
+    /// The slots of all entries, each once, what is most worth keeping first: those that the policy does not name come
+    /// last.
+    pub(super) fn ranked(&mut self, pin: &Pin) -> Vec<u32> {
+        let mut seen = vec![false; self.used(pin) as usize];
+        let State { order, numbers, .. } = self.state();
+        let mut ranked: Vec<u32> = order.hottest().into_iter().map(|number| numbers.slot(number)).collect();
+        let slab = self.slab();
+        let is_new = |slot: &u32| slab.at(*slot, pin).is_some() && !std::mem::replace(&mut seen[*slot as usize], true);
+        ranked.retain(is_new);
+        let others = slab
+            .live(pin)
+            .map(|(slot, _)| slot)
+            .filter(|slot| !seen[*slot as usize]);
+        ranked.extend(others);
+        ranked
+    }
+}
+
 impl<K: Hash, V> LockedShard<'_, K, V> {
     /// Lets the policy choose who leaves. There is at least one entry.
     pub(super) fn choose(&mut self, hasher: &impl BuildHasher, pin: &Pin) -> u32 {
@@ -205,13 +258,6 @@ impl<K: Hash, V> LockedShard<'_, K, V> {
         let (state, entries) = self.split(pin);
         let wheel = state.wheel.as_mut()?;
         wheel.next_expired(now, budget, |slot| entries.at(slot).word.read().deadline())
-    }
-
-    /// Puts an expired entry's deadline back, which [`next_expired`](Self::next_expired) gave and nobody takes out.
-    pub(super) fn schedule(&mut self, slot: u32, deadline: u64) {
-        if let Some(wheel) = &mut self.state().wheel {
-            wheel.schedule(slot, deadline);
-        }
     }
 
     /// Whether nothing is left to look at after tags were invalidated, `seen` times so far.

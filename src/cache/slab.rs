@@ -22,6 +22,9 @@ use std::collections::VecDeque;
 use std::mem::{MaybeUninit, needs_drop};
 use std::sync::Arc;
 
+mod relocate;
+pub(super) use relocate::{Moved, Relocated};
+
 /// Slots in a chunk beyond those that were planned for, and in a column of extras.
 const CHUNK: usize = 256;
 
@@ -82,6 +85,8 @@ struct Writer<X> {
     len: usize,
     /// Retired slots from which on the epoch is pushed to move.
     patience: usize,
+    /// Changes when slots get other numbers.
+    layout: u32,
     state: X,
 }
 
@@ -141,6 +146,7 @@ impl<K, V, X> Slab<K, V, X> {
                 retired: Retired::default(),
                 len: 0,
                 patience,
+                layout: 0,
                 state,
             })),
         })

@@ -29,10 +29,12 @@ pub(super) struct Incoming<K, V> {
     pub(super) key: K,
     /// `None` for a key that is known to have no value.
     pub(super) value: Option<V>,
-    weight: u64,
-    deadline: u64,
-    idle: bool,
-    extra: Option<Box<Extra>>,
+    pub(super) weight: u64,
+    pub(super) deadline: u64,
+    pub(super) idle: bool,
+    pub(super) extra: Option<Box<Extra>>,
+    /// What is under its key stays while there is no slot for it.
+    pub(super) spares: bool,
 }
 
 impl<K, V> Incoming<K, V> {
@@ -134,15 +136,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     ) -> Result<Inserted, Refused> {
         let nothing_loads = |locked: &mut LockedShard<'p, K, V>, _| locked.state().loading == 0;
         match self.put(incoming, nothing_loads, pin, gone) {
-            Err(Refused::Condition) => self.put_held(incoming, pin, gone),
+            Err(Refused::Condition) => self.put_held(incoming, |_, _| true, pin, gone),
             put => put,
         }
     }
 
+    /// As [`put`](Self::put); what is being loaded for the key will not be stored.
     #[cold]
-    fn put_held<'p>(
+    pub(super) fn put_held<'p>(
         &'p self,
         incoming: &mut Option<Incoming<K, V>>,
+        allows: impl Fn(&mut LockedShard<'p, K, V>, Option<Located>) -> bool,
         pin: &'p Pin,
         gone: &mut Gone<'p, K, V>,
     ) -> Result<Inserted, Refused> {
@@ -150,7 +154,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         let mut held = self.flights.hold(new.hash);
         let detached = held.remove(new.hash, &new.key, |_| true);
         self.shard(new.hash).lock().state().loading -= usize::from(detached.is_some());
-        let put = self.put(incoming, |_, _| true, pin, gone);
+        let put = self.put(incoming, allows, pin, gone);
         drop(held);
         drop(detached);
         put
@@ -192,6 +196,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             deadline: idle.map_or(latest, |idle| self.time.after(start, idle).min(latest)),
             idle: idle.is_some(),
             extra: self.extra(options, idle.and(ttl).map(|_| latest)),
+            spares: false,
             key,
             value,
             weight,
@@ -201,14 +206,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     /// What does not fit into an entry's word.
     #[inline]
     fn extra(&self, options: &InsertOptions, latest: Option<u64>) -> Option<Box<Extra>> {
-        if latest.is_none() && options.idle.is_none() && options.tags.is_empty() {
-            return None;
-        }
-        Some(Box::new(Extra {
+        let extra = Extra {
             latest,
             idle: options.idle.map(millis),
-            tags: options.tags.iter().map(|tag| self.tags.stamp(tag)).collect(),
-        }))
+            tags: match &options.tags[..] {
+                [] => Box::default(),
+                tags => tags.iter().map(|tag| self.tags.stamp(tag)).collect(),
+            },
+        };
+        (!extra.is_empty()).then(|| Box::new(extra))
     }
 
     /// Puts an entry in, which it takes, if `allows` says so of what is under its key, which may have expired.
@@ -257,6 +263,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             Ok(taken) => taken,
             Err(why) => {
                 // Whatever is under the key is not what the caller wants there.
+                let old = old.filter(|_| !incoming.as_ref().is_some_and(|new| new.spares));
                 self.take_out_with(&mut locked, old, Removal::Replaced, pin, gone);
                 if why == NoSlot::Full {
                     self.evict_here(&mut locked, &mut room, pin, gone);
@@ -378,7 +385,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         len > 0 && len * self.shards.len() * 4 >= self.budget.used().count as usize
     }
 
-    fn evict_here<'p>(
+    pub(super) fn evict_here<'p>(
         &'p self,
         locked: &mut LockedShard<'p, K, V>,
         room: &mut Room<'_>,

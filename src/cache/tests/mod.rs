@@ -1,6 +1,12 @@
 mod bounds;
+mod entry;
+mod iter;
 mod loading;
 mod model;
+mod resize;
+mod save;
+#[cfg(feature = "sim")]
+mod ticker;
 
 use crate::env::{Clock, Env, Tick, TimerId, WallTime};
 use crate::sync::{AtomicU64, Ordering};

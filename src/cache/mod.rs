@@ -35,6 +35,7 @@ mod index;
 mod inner;
 mod load;
 mod options;
+mod pauses;
 mod pinned;
 pub mod policy;
 mod removal;

@@ -13,7 +13,6 @@ pub use builder::CachedStoreBuilder;
 pub use session::CachedSession;
 pub use stats::CachedStoreStats;
 
-use super::load::Keep;
 use super::{Cache, LoadError};
 use crate::env::Env;
 use crate::store::{
@@ -151,12 +150,13 @@ impl<S: Store + Feed + 'static> CachedStore<S> {
             Ok::<_, Error>(found)
         };
         let key = Bytes::copy_from_slice(key);
-        let loaded = self.shared.keeper.cache().load(&key, Keep::Leave, load).await;
+        let loaded = self.shared.keeper.cache().load_only(&key, load).await;
         loaded.map_err(|error| match error {
             LoadError::Failed(error) => Error::clone(&error),
             LoadError::Crowded { limit } => Error::Full {
                 what: format!("{limit} reads wait for the store below the cache already; see max_waiting"),
             },
+            LoadError::TimedOut { .. } => Error::Timeout { effect: Effect::None },
         })
     }
 }

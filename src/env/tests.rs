@@ -310,11 +310,11 @@ fn the_clocks_agree() {
 fn parts_can_be_replaced() {
     struct Refuse;
     impl Spawn for Refuse {
-        fn spawn(&self, _: futures::future::BoxFuture<'static, ()>) {}
-        fn spawn_dedicated(&self, _: &str, _: futures::future::BoxFuture<'static, ()>) -> io::Result<()> {
+        fn spawn(&self, _: BoxFuture<'static, ()>) {}
+        fn spawn_dedicated(&self, _: &str, _: BoxFuture<'static, ()>) -> io::Result<()> {
             Err(io::ErrorKind::OutOfMemory.into())
         }
-        fn spawn_blocking(&self, _: futures::future::BoxFuture<'static, ()>) {}
+        fn spawn_blocking(&self, _: BoxFuture<'static, ()>) {}
     }
     let env = Env::builder().seed(7).spawn(Refuse).build();
     assert_eq!(block_on(env.spawn(async {})), Err(TaskGone));

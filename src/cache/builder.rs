@@ -114,8 +114,60 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// How many calls of [`get_or_load`](Cache::get_or_load) may wait for loads at once, over all keys, at least 1; more
-    /// fail with [`LoadError::Crowded`](super::LoadError::Crowded). Default: 65,536.
+    /// How long it is remembered that a key has no value, a millisecond at least, where a loader of
+    /// [`get_or_load_optional`](Cache::get_or_load_optional) or [`get_or_load_many`](Cache::get_or_load_many) found none.
+    /// It takes an entry, which counts as any other. Default: not at all.
+    pub fn negative_ttl(mut self, ttl: Duration) -> Self {
+        self.settings.negative_ttl = Some(ttl);
+        self
+    }
+
+    /// How long after its time to live a value is still served, a millisecond at least, while one load in the background
+    /// replaces it. So nobody waits for a key that is asked for often. [`get`](Cache::get) does not serve it, having no
+    /// loader. The loader is polled by the runtime of the [`Env`]; without one this option fails to build.
+    /// Default: not at all.
+    pub fn stale_while_revalidate(mut self, grace: Duration) -> Self {
+        self.settings.stale_while_revalidate = Some(grace);
+        self
+    }
+
+    /// How long after its time to live a value is still served, a millisecond at least, when loading it anew fails, in
+    /// whatever way. Default: not at all.
+    pub fn stale_if_error(mut self, grace: Duration) -> Self {
+        self.settings.stale_if_error = Some(grace);
+        self
+    }
+
+    /// How long what is there is served without trying again, after a load that was to replace it has failed. Zero tries
+    /// with each call. It holds for up to 65,536 keys that fail at once; with more, others are not tried either, as long
+    /// as there is a value to serve. Default: a second.
+    pub fn refresh_pause(mut self, pause: Duration) -> Self {
+        self.settings.refresh_pause = pause;
+        self
+    }
+
+    /// Loads anew, by chance, what is about to expire, so that of the many who ask for a key one loads it before all find
+    /// it expired at once: XFetch (Vattani, Chierichetti and Lowenstein, "Optimal probabilistic cache stampede
+    /// prevention", VLDB 2015). A call does so when a draw from an exponential distribution with mean `beta` times the
+    /// usual time of a load is more than what is left of the time to live. 1 is the authors' choice; more is earlier.
+    /// Where the [`Env`] has a runtime the load goes on in the background, else its caller waits for it, and who asks
+    /// meanwhile gets what is there. Default: off.
+    pub fn early_refresh(mut self, beta: f64) -> Self {
+        self.settings.early_refresh = Some(beta);
+        self
+    }
+
+    /// How long a load may take, a millisecond at least. Then its loader is dropped, and all who wait for it fail with
+    /// [`LoadError::TimedOut`](super::LoadError::TimedOut). A loader that blocks cannot be stopped: who runs it gets what
+    /// it returns, however late, which is not stored then. Default: no limit.
+    pub fn load_timeout(mut self, limit: Duration) -> Self {
+        self.settings.load_timeout = Some(limit);
+        self
+    }
+
+    /// How many calls of [`get_or_load`](Cache::get_or_load) and its kin may wait for loads at once, over all keys, at
+    /// least 1; more fail with [`LoadError::Crowded`](super::LoadError::Crowded). A load in the background counts as one,
+    /// a call for many keys as one for each that it waits for. Default: 65,536.
     pub fn max_waiting(mut self, calls: usize) -> Self {
         self.settings.max_waiting = calls;
         self
@@ -145,7 +197,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
     /// Makes the cache.
     ///
     /// # Errors
-    /// [`Error::Option`] for an option outside its bounds, which it names.
+    /// [`Error::Option`] for an option outside its bounds, which it names; [`Error::NeedsSpawner`] for one that loads in
+    /// the background, where the [`Env`] has no runtime for loaders.
     pub fn build(self) -> Result<Cache<K, V, S>, Error> {
         let mut settings = self.settings;
         if settings.capacity.is_none() && settings.weight_capacity.is_none() {
@@ -153,6 +206,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
         }
         settings.check()?;
         let env = self.env.unwrap_or_default();
+        if settings.stale_while_revalidate.is_some() && !env.can_spawn_user() {
+            let option = "stale_while_revalidate";
+            return Err(Error::NeedsSpawner { option });
+        }
         let mut rng = env.rng("cache");
         let hasher = (self.hasher)(&mut rng);
         Ok(Cache::new(Parts {
@@ -194,10 +251,23 @@ mod tests {
             ("jitter", new().jitter(-0.1)),
             ("jitter", new().jitter(f64::NAN)),
             ("max_waiting", new().max_waiting(0)),
+            ("negative_ttl", new().negative_ttl(Duration::from_micros(999))),
+            ("stale_while_revalidate", new().stale_while_revalidate(Duration::ZERO)),
+            ("stale_if_error", new().stale_if_error(Duration::ZERO)),
+            ("load_timeout", new().load_timeout(Duration::ZERO)),
+            ("early_refresh", new().early_refresh(0.0)),
+            ("early_refresh", new().early_refresh(f64::INFINITY)),
+            ("early_refresh", new().early_refresh(f64::NAN)),
         ];
         for (name, builder) in refused {
             assert!(matches!(builder.build(), Err(Error::Option { option, .. }) if option == name));
         }
         assert!(new().capacity(1).jitter(1.0).build().is_ok());
+
+        let refreshing = new().stale_while_revalidate(Duration::from_secs(1)).env(Env::system());
+        let option = "stale_while_revalidate";
+        assert_eq!(refreshing.build().unwrap_err(), Error::NeedsSpawner { option });
+        let others = new().stale_if_error(Duration::from_secs(1)).early_refresh(1.0);
+        assert!(others.env(Env::system()).build().is_ok());
     }
 }

@@ -163,6 +163,12 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     #[inline]
     pub(super) fn hit(&self, hash: u64, found: &Found<'_, K, V>, pin: &Pin) {
         self.counters.add(pin, Count::Hits, 1);
+        self.count_use(hash, found, pin);
+    }
+
+    /// Tells the policy of an entry that was asked for, and moves its deadline where that slides.
+    #[inline]
+    pub(super) fn count_use(&self, hash: u64, found: &Found<'_, K, V>, pin: &Pin) {
         if found.read.mark() < self.mark_max {
             found.entry.word.count(found.read);
         }
@@ -221,13 +227,17 @@ impl<K, V, S> Inner<K, V, S> {
 
     /// When the time to live ends of an entry that is kept for a grace after it.
     pub(super) fn fresh_until(&self, read: Reading, extra: Option<&Extra>) -> Option<u64> {
-        let grace = self.settings.grace();
+        (self.settings.grace() > 0).then(|| self.ttl_end(read, extra))?
+    }
+
+    /// When the time to live of a value ends, if it has one.
+    pub(super) fn ttl_end(&self, read: Reading, extra: Option<&Extra>) -> Option<u64> {
         let end = match extra.and_then(|extra| extra.latest) {
             Some(latest) => latest,
             None if read.kind().idle => NEVER,
             None => read.deadline(),
         };
-        (grace > 0 && end != NEVER).then(|| end.saturating_sub(grace))
+        (end != NEVER).then(|| end.saturating_sub(self.settings.grace()))
     }
 
     /// Moves the deadline of an entry whose idle time starts again, if that is worth a write.

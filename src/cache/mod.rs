@@ -44,6 +44,7 @@ mod load;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod options;
+mod pauses;
 mod pinned;
 mod plain;
 pub mod policy;

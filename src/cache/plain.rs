@@ -11,7 +11,7 @@ use crate::sync::pins::{self, Pin};
 use std::hash::{BuildHasher, Hash};
 
 /// What becomes of the number and the mark of an entry that takes another's place, or comes new.
-struct Seat {
+struct Berth {
     number: u16,
     mark: u8,
 }
@@ -30,7 +30,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             return Err((key, value));
         };
         let old = locked.find(hash, &key, &pin);
-        let Some(seat) = self.seat(&mut locked, old, &pin) else {
+        let Some(berth) = self.berth(&mut locked, old, &pin) else {
             locked.put_back(slot);
             return Err((key, value));
         };
@@ -38,18 +38,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             key,
             value: Some(value),
             deadline: NEVER,
-            mark: seat.mark,
+            mark: berth.mark,
             idle: false,
             extra: None,
-            number: seat.number,
+            number: berth.number,
         };
         locked.fill(slot, hash, new, old, &pin, &|key| self.hash(key));
         let state = locked.state();
-        state.numbers.set(seat.number, slot);
+        state.numbers.set(berth.number, slot);
         if old.is_none() {
-            state.order.admit(u32::from(seat.number), hash);
+            state.order.admit(u32::from(berth.number), hash);
         } else if self.hit_locks {
-            state.order.touch(u32::from(seat.number), hash);
+            state.order.touch(u32::from(berth.number), hash);
         }
         let more = locked.reclaim(false, &pin).flatten();
         drop(locked);
@@ -66,10 +66,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
 
     /// Finds room for an entry: that of the old one, or what the budget has left, or a victim's.
     #[inline]
-    fn seat<'p>(&'p self, locked: &mut LockedShard<'p, K, V>, old: Option<Located>, pin: &'p Pin) -> Option<Seat> {
+    fn berth<'p>(&'p self, locked: &mut LockedShard<'p, K, V>, old: Option<Located>, pin: &'p Pin) -> Option<Berth> {
         if let Some(old) = old {
             let read = locked.at(old.slot, pin).word.read();
-            return Some(Seat {
+            return Some(Berth {
                 number: read.number() as u16,
                 // Writing an entry anew is asking for it.
                 mark: read.mark().saturating_add(1).min(self.mark_max),
@@ -84,6 +84,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             self.counters.removed(pin, Removal::Evicted);
         }
         let number = locked.state().numbers.take();
-        Some(Seat { number, mark: 0 })
+        Some(Berth { number, mark: 0 })
     }
 }

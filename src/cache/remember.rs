@@ -2,7 +2,7 @@
 
 use super::{Cache, LoadError};
 use crate::env::{Env, WallTime};
-use crate::store::{Entry, Error, Result};
+use crate::store::{Effect, Entry, Error, Result};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -49,6 +49,7 @@ pub(super) fn remembered(entries: &Entries, env: &Env, key: &[u8]) -> Option<Opt
 pub(super) fn load_error(error: LoadError<Error>) -> Error {
     match error {
         LoadError::Failed(error) => Error::clone(&error),
+        LoadError::TimedOut { .. } => Error::Timeout { effect: Effect::None },
         LoadError::Crowded { limit } => Error::Full {
             what: format!("{limit} reads wait for the store below the cache already; see max_waiting"),
         },

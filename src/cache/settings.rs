@@ -24,6 +24,9 @@ pub(super) struct Settings {
     pub(super) negative_ttl: Option<Duration>,
     pub(super) stale_while_revalidate: Option<Duration>,
     pub(super) stale_if_error: Option<Duration>,
+    pub(super) refresh_pause: Duration,
+    pub(super) early_refresh: Option<f64>,
+    pub(super) load_timeout: Option<Duration>,
     pub(super) max_waiting: usize,
 }
 
@@ -38,6 +41,9 @@ impl Default for Settings {
             negative_ttl: None,
             stale_while_revalidate: None,
             stale_if_error: None,
+            refresh_pause: Duration::from_secs(1),
+            early_refresh: None,
+            load_timeout: None,
             max_waiting: 1 << 16,
         }
     }
@@ -60,17 +66,21 @@ impl Settings {
         if self.weight_capacity == Some(0) {
             return fault("weight_capacity", "nothing would ever be kept");
         }
-        if self.ttl.is_some_and(|ttl| ttl < Duration::from_millis(1)) {
-            return fault(
-                "ttl",
-                "it has to be a millisecond at least, or nothing would ever be kept",
-            );
+        let times = [
+            ("ttl", self.ttl),
+            ("idle", self.idle),
+            ("negative_ttl", self.negative_ttl),
+            ("stale_while_revalidate", self.stale_while_revalidate),
+            ("stale_if_error", self.stale_if_error),
+            ("load_timeout", self.load_timeout),
+        ];
+        for (option, time) in times {
+            if time.is_some_and(|time| time < Duration::from_millis(1)) {
+                return fault(option, "it has to be a millisecond at least, or it would never hold");
+            }
         }
-        if self.idle.is_some_and(|idle| idle < Duration::from_millis(1)) {
-            return fault(
-                "idle",
-                "it has to be a millisecond at least, or nothing would ever be kept",
-            );
+        if self.early_refresh.is_some_and(|beta| !(beta > 0.0 && beta.is_finite())) {
+            return fault("early_refresh", "it has to be more than 0, and finite");
         }
         if !(0.0..=1.0).contains(&self.jitter) {
             return fault("jitter", "it is a share from 0 to 1");
@@ -94,6 +104,11 @@ impl Settings {
     pub(super) fn grace(&self) -> u64 {
         let (refresh, error) = (self.stale_while_revalidate, self.stale_if_error);
         refresh.max(error).map_or(0, millis)
+    }
+
+    /// Whether there may be a value to serve while loading it anew fails.
+    pub(super) fn serves_while_loads_fail(&self) -> bool {
+        self.grace() > 0 || self.early_refresh.is_some()
     }
 }
 

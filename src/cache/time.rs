@@ -48,6 +48,11 @@ impl Time {
         self.at(from + ttl).min(NEVER - 1)
     }
 
+    /// How long it is until `deadline`.
+    pub(super) fn until(&self, deadline: u64) -> Duration {
+        self.tick(deadline) - self.env.now()
+    }
+
     /// Whether `deadline` has come: the coarse clock answers unless it is too near to tell.
     #[inline]
     pub(super) fn is_past(&self, deadline: u64) -> bool {

@@ -539,7 +539,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         kept
     }
 
-    fn remove_in<'p, Q>(
+    /// As [`remove_where`](Self::remove_where), in a shard that is locked, without a look at what is being loaded.
+    pub(super) fn remove_in<'p, Q>(
         &'p self,
         mut locked: LockedShard<'p, K, V>,
         hash: u64,

@@ -12,7 +12,6 @@ pub use builder::CachedStoreBuilder;
 pub use session::CachedSession;
 pub use stats::CachedStoreStats;
 
-use super::load::Keep;
 use super::remember::{self, Entries, Lifetimes, Looked};
 use super::stripes::{Fate, Lease};
 use crate::env::Env;
@@ -137,7 +136,7 @@ impl<S: Store + Feed + 'static> CachedStore<S> {
             Ok::<_, Error>(found)
         };
         let key = Bytes::copy_from_slice(key);
-        let loaded = self.shared.keeper.cache().load(&key, Keep::Leave, load).await;
+        let loaded = self.shared.keeper.cache().load_only(&key, load).await;
         loaded.map_err(remember::load_error)
     }
 }

@@ -12,7 +12,6 @@ mod tests;
 pub use builder::TieredBuilder;
 pub use stats::TieredStats;
 
-use super::load::Keep;
 use super::remember::{self, Looked};
 use crate::store::{Batch, Capability, Effect, Entry, Error, Op, Receipt, Result, Scan, Store, is_reserved};
 use bytes::Bytes;
@@ -176,7 +175,7 @@ impl<S: Store + 'static> Tiered<S> {
             Ok::<_, Error>(found)
         };
         let key = Bytes::copy_from_slice(key);
-        let loaded = self.shared.front.entries().load(&key, Keep::Leave, load).await;
+        let loaded = self.shared.front.entries().load_only(&key, load).await;
         loaded.map_err(remember::load_error)
     }
 }

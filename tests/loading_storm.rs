@@ -1,6 +1,7 @@
 //! Ten thousand calls, of threads that block and of tasks that do not, miss the same key at once. In a process of its own:
 //! so many threads that are put aside while they read hold back memory that other tests watch.
 #![allow(clippy::disallowed_methods, reason = "real threads are the subject")]
+#![allow(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
 
 use futures::FutureExt;
 use futures::executor::block_on;
@@ -80,7 +81,7 @@ fn storm(first: First) {
     let gate = Gate::default();
     let started = |loads| {
         while gate.loads.load(Ordering::Relaxed) < loads {
-            thread::yield_now()
+            thread::yield_now();
         }
     };
     thread::scope(|scope| {
@@ -90,7 +91,7 @@ fn storm(first: First) {
         let mut blocked = None;
         match first {
             First::Loads | First::IsDropped | First::Panics => {
-                assert!(task.as_mut().poll(&mut Context::from_waker(&noop_waker())).is_pending())
+                assert!(task.as_mut().poll(&mut Context::from_waker(&noop_waker())).is_pending());
             }
             First::Blocks | First::BlocksAndPanics => {
                 let (cache, gate, panics) = (&cache, &gate, first == First::BlocksAndPanics);

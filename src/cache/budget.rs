@@ -112,6 +112,13 @@ impl Budget {
         }
     }
 
+    /// Takes room for one entry of no weight.
+    #[inline]
+    pub(super) fn take_one(&self) -> bool {
+        // A full cache is the common case, and a look at it is shared by all.
+        self.count.used.load(Ordering::Relaxed) < self.count.limit.load(Ordering::Relaxed) && self.count.take(1)
+    }
+
     /// Starts to find room.
     pub(super) fn room(&self) -> Room<'_> {
         Room {

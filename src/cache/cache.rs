@@ -1,13 +1,12 @@
+use super::InsertOptions;
 use super::builder::{CacheBuilder, Parts};
 use super::hasher::DefaultHash;
 use super::inner::{Inner, Standing};
 use super::pinned::Pinned;
 use super::removal::{Inserted, Removal};
 use super::shard::Shard;
-use super::slab::Located;
 use super::stats::CacheStats;
-use super::write::{Gone, Refused};
-use super::{InsertOptions, word};
+use super::write::Gone;
 use crate::sync::{Ordering, pin};
 use hashbrown::Equivalent;
 use std::fmt;
@@ -19,7 +18,7 @@ use std::sync::Arc;
 ///
 /// It never holds more than its capacity, in count and in weight, whatever threads do: a write makes room before it
 /// puts anything in. Keys are spread over up to 64 shards by a hash with a secret of this instance; the capacity is
-/// common to all shards, and a cache of fewer than 2,048 entries has one.
+/// common to all shards, and a cache of fewer than 8,192 entries has one.
 ///
 /// **A hit** takes no lock and writes to no memory that threads share, but for a mark of the entry until the policy has
 /// seen it a few times (three with the default one). It costs a hash, a pin (about 5 ns; [`pin`](Cache::pin) takes one for
@@ -228,11 +227,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// may not be looked at. What is being loaded is not affected.
     pub fn retain(&self, keep: impl Fn(&K, &V) -> bool) {
         for shard in &self.inner.shards {
-            let mut from = 0;
-            while let Some(next) = self.retain_some(shard, from, &keep) {
-                from = next;
-            }
-            self.inner.free_now(shard);
+            self.retain_in(shard, &keep);
         }
     }
 
@@ -241,16 +236,27 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     pub fn clear(&self) {
         self.inner.detach_all();
         for shard in &self.inner.shards {
-            let mut from = 0;
-            while let Some(next) = self.retain_some(shard, from, &|_, _| false) {
-                from = next;
-            }
-            self.inner.free_now(shard);
+            self.retain_in(shard, &|_, _| false);
         }
         let inner = &*self.inner;
         for (shard, slots) in inner.shards.iter().zip(Shard::fresh_slots(&inner.shards)) {
             shard.lock().exchange(slots, &pin());
         }
+    }
+
+    /// As [`retain`](Cache::retain), in one shard.
+    fn retain_in(&self, shard: &Shard<K, V>, keep: &impl Fn(&K, &V) -> bool) {
+        let mut layout = shard.lock().layout();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = self.retain_some(shard, from, keep);
+            // Entries that were given other slots meanwhile may have passed those still to be looked at.
+            let was = std::mem::replace(&mut layout, shard.lock().layout());
+            if was != layout {
+                next = Some(0);
+            }
+        }
+        self.inner.free_now(shard);
     }
 
     /// The entries from slot `from` on that `keep` says no to leave, some at a time, so that neither a lock nor a pin is
@@ -284,22 +290,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     pub fn tidy(&self) {
         let inner = &*self.inner;
         for shard in &inner.shards {
-            loop {
-                let pin = pin();
-                let mut gone = Gone::new();
-                let mut locked = shard.lock();
-                let now = inner.now_for(&mut locked, word::NEVER);
-                let size = inner.tidy(&mut locked, now, &pin, &mut gone);
-                let swept = !locked.is_swept(inner.tag_ends());
-                drop(locked);
-                inner.budget.give(size);
-                gone.tell(inner.listener.as_ref());
-                if size.count == 0 && !swept {
-                    break;
-                }
-            }
+            while inner.tidy_some(shard) {}
             inner.free_now(shard);
         }
+        inner.shrink_shards();
     }
 
     /// The hash of a key in this cache.
@@ -309,19 +303,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     /// Puts `value` under `key` if nothing is there. Loads for `key` go on.
     pub(super) fn fill(&self, key: K, value: V, options: &InsertOptions) {
-        let inner = &*self.inner;
-        let incoming = inner.incoming(key, Some(value), options);
-        let shard = inner.shard(incoming.hash);
-        let pin = pin();
-        let mut gone = Gone::new();
-        let is_free = |_: &mut _, old: Option<Located>| {
-            let old = old.and_then(|old| Some((old.slot, shard.at(old.slot, &pin)?.word.read())));
-            old.is_none_or(|(slot, read)| inner.judge(shard, slot, read, &pin) == Standing::Gone)
-        };
-        let put = inner.put(incoming, is_free, &pin, &mut gone);
-        gone.tell(inner.listener.as_ref());
         // What is not kept is asked for again.
-        drop::<Result<Inserted, Refused<K, V>>>(put);
+        self.inner.fill(self.inner.incoming(key, Some(value), options));
     }
 
     /// Takes out what is under `key`, whose [`hash`](Cache::hash) is known, if it is `stale`, and makes its load stale as

@@ -3,7 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Why a cache could not be built.
+/// Why a cache could not be built, or not be given another size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,6 +15,9 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// The weight limit of a cache was to be moved that was built without one, and so does not know what its entries weigh.
+    #[error("the cache was built without a weight limit")]
+    Unweighted,
     /// An option loads in the background, and the cache's [`Env`](crate::env::Env) has no runtime of the user's where
     /// loaders could be polled: give it one by [`spawner`](crate::env::EnvBuilder::spawner), or build it with the feature
     /// `tokio` inside that runtime.

@@ -10,7 +10,7 @@ use super::slab::Slot;
 use super::stats::{CacheStats, Count, Counters};
 use super::tags::Tags;
 use super::time::{Time, millis};
-use super::word::{NEVER, Reading};
+use super::word::{MARK_MAX, NEVER, Reading};
 use crate::env::Rng;
 use crate::hash::KeyedHash;
 use crate::sync::pins::{self, Pin};
@@ -27,7 +27,12 @@ pub(super) struct Inner<K, V, S> {
     pub(super) time: Time,
     pub(super) hasher: S,
     pub(super) settings: Settings,
-    pub(super) hit: HitCost,
+    /// Where marks stop counting; zero under a policy that needs none.
+    pub(super) mark_max: u8,
+    /// Whether a hit takes the shard's lock.
+    pub(super) hit_locks: bool,
+    /// Whether its entries neither expire nor weigh anything, and nobody hears of them, unless one insert says otherwise.
+    pub(super) is_plain: bool,
     /// A power of two of them.
     pub(super) shards: Box<[Shard<K, V>]>,
     pub(super) budget: Budget,
@@ -88,7 +93,16 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         let secret = KeyedHash::new(rng.next_u64(), rng.next_u64());
         Inner {
             time: Time::new(env),
-            hit: policy.hit_cost(),
+            mark_max: match policy.hit_cost() {
+                HitCost::Mark { max } => max.min(MARK_MAX),
+                _ => 0,
+            },
+            hit_locks: policy.hit_cost() == HitCost::Lock,
+            is_plain: !weighted
+                && settings.ttl.is_none()
+                && settings.idle.is_none()
+                && parts.expiry.is_none()
+                && parts.listener.is_none(),
             shards: Shard::several(planned, patience, states).collect(),
             budget: Budget::new(
                 settings.capacity.map(|entries| entries as u64),
@@ -136,16 +150,13 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        match self.peek(hash, key, pin) {
-            Some(found) if found.standing == Standing::Fresh => {
-                self.hit(hash, &found, pin);
-                found.entry.value()
-            }
-            _ => {
-                self.counters.add(pin, Count::Misses, 1);
-                None
-            }
-        }
+        let found = self.peek(hash, key, pin);
+        let Some(found) = found.filter(|found| found.standing == Standing::Fresh) else {
+            self.counters.add(pin, Count::Misses, 1);
+            return None;
+        };
+        self.hit(hash, &found, pin);
+        found.entry.value()
     }
 
     /// Counts a hit, and tells the policy.
@@ -158,10 +169,11 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     /// Tells the policy of an entry that was asked for, and moves its deadline where that slides.
     #[inline]
     pub(super) fn count_use(&self, hash: u64, found: &Found<'_, K, V>, pin: &Pin) {
-        match self.hit {
-            HitCost::None => {}
-            HitCost::Mark { max } => found.entry.word.count(found.read, max),
-            HitCost::Lock => self.touch(hash, found.slot, pin),
+        if found.read.mark() < self.mark_max {
+            found.entry.word.count(found.read);
+        }
+        if self.hit_locks {
+            self.touch(hash, found, pin);
         }
         if found.read.kind().idle {
             self.slide(self.shard(hash), found, pin);
@@ -169,12 +181,12 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     }
 
     #[inline(never)]
-    fn touch(&self, hash: u64, slot: u32, pin: &Pin) {
+    fn touch(&self, hash: u64, found: &Found<'_, K, V>, pin: &Pin) {
         let shard = self.shard(hash);
         let mut locked = shard.lock();
         // It may have left since it was found.
-        if shard.at(slot, pin).is_some() {
-            locked.state().order.touch(slot, hash);
+        if shard.at(found.slot, pin).is_some() {
+            locked.state().order.touch(found.read.number(), hash);
         }
     }
 }

@@ -3,7 +3,8 @@
 //! [`Cache`] is the map. It never holds more than its capacity, gives up what is least likely to be asked for again
 //! (see [`Policy`]), returns nothing past its time, and loads what is missing once however many ask.
 //! [`CachedStore`] puts it before a [`Store`](crate::store::Store) whose [`Feed`](crate::store::Feed) it follows, so
-//! that a value is forgotten when it is written, here or elsewhere.
+//! that a value is forgotten when it is written, here or elsewhere. [`Tiered`] does that for a store without a feed,
+//! which several processes share: they tell each other over an [`InvalidationBus`].
 //!
 //! ```
 //! use outgrow::cache::Cache;
@@ -19,13 +20,17 @@
 //! the newest across processes, ask the store, or read under a [`CachedSession`].
 //!
 //! The hearts are plain data: `s3fifo` chooses who leaves, `shard` keeps entries and their deadlines, `flight` passes
-//! one loader among those who wait, `stored::stripes` judges which reads may be kept. The rest holds locks and time.
+//! one loader among those who wait, `stripes` judges which reads may be kept,
+//! `tiered::ear` whether a bus is heard. The rest holds locks and time.
 
 mod arena;
 mod budget;
 mod builder;
+mod bus;
 #[allow(clippy::module_inception, reason = "the room is named after its main type")]
 mod cache;
+pub mod coming_from;
+mod entry;
 mod error;
 mod extra;
 mod flight;
@@ -33,32 +38,48 @@ mod flights;
 mod hasher;
 mod index;
 mod inner;
+mod iter;
+mod lanes;
 mod load;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod options;
 mod pauses;
 mod pinned;
+mod plain;
 pub mod policy;
+mod remember;
 mod removal;
+mod resize;
+mod save;
 mod settings;
 mod shard;
 mod slab;
-#[allow(dead_code, unused_imports, reason = "the cache's core is about to use it")]
 pub(crate) mod snapshot;
 mod stats;
 mod stored;
+mod stripes;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod ticker;
+mod tiered;
 mod time;
+mod trace;
 mod wheel;
 mod word;
 mod write;
 
 pub use builder::CacheBuilder;
+pub use bus::{InvalidationBus, LocalBus, Message, Notice, Origin};
+#[cfg(feature = "redis")]
+pub use bus::{RedisBus, RedisBusBuilder};
 pub use cache::Cache;
+pub use entry::{Entry, ModifiedEntry, Op};
 pub use error::{Error, LoadError};
 pub use hashbrown::Equivalent;
 pub use hasher::DefaultHash;
+pub use iter::{Iter, Keys};
 pub use options::InsertOptions;
 pub use pinned::Pinned;
 pub use removal::{Inserted, Rejected, Removal};
@@ -67,3 +88,5 @@ pub use snapshot::PostcardCodec;
 pub use snapshot::{BytesCodec, Encode, SnapshotCodec, SnapshotError};
 pub use stats::CacheStats;
 pub use stored::{CachedSession, CachedStore, CachedStoreBuilder, CachedStoreStats};
+pub use ticker::Ticker;
+pub use tiered::{Tiered, TieredBuilder, TieredStats};

@@ -12,6 +12,11 @@ pub struct InsertOptions {
 }
 
 impl InsertOptions {
+    /// True for what any entry of the cache is.
+    pub(super) fn is_plain(&self) -> bool {
+        self.ttl.is_none() && self.idle.is_none() && self.weight.is_none() && self.tags.is_empty()
+    }
+
     /// As the cache was built.
     pub fn new() -> InsertOptions {
         InsertOptions::default()

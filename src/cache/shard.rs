@@ -1,6 +1,6 @@
 use super::budget::Size;
 use super::policy::{Entries, EvictionOrder};
-use super::slab::{Locked, Slab, View};
+use super::slab::{Locked, Moved, Slab, Slot, View};
 use super::wheel::Wheel;
 use super::word::NEVER;
 use crate::sync::pins::Pin;
@@ -15,6 +15,7 @@ pub(super) type LockedShard<'a, K, V> = Locked<'a, K, V, State>;
 /// What decides about the entries of one shard. Plain data: whoever holds it gives the time.
 pub(super) struct State {
     pub(super) order: Box<dyn EvictionOrder>,
+    pub(super) numbers: Numbers,
     /// The deadlines of what expires; made when the first such entry comes.
     wheel: Option<Box<Wheel>>,
     /// What each slot weighs; empty where weight has no limit.
@@ -24,6 +25,43 @@ pub(super) struct State {
     pub(super) loading: usize,
     /// The slots still to be looked at for entries that a tag's end has made invalid.
     sweep: Sweep,
+    /// For how many entries its memory should be planned, when that is much less than it is planned for.
+    pub(super) too_large_for: Option<usize>,
+}
+
+/// The numbers by which the policy knows the entries: an entry keeps its own when it is written anew and gets another slot.
+/// Two bytes each.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    slots: Vec<u16>,
+    free: Vec<u16>,
+}
+
+impl Numbers {
+    /// A number that no entry has.
+    pub(super) fn take(&mut self) -> u16 {
+        self.free.pop().unwrap_or_else(|| {
+            if self.slots.len() == self.slots.capacity() {
+                self.slots.reserve_exact(8 + self.slots.len() / 16);
+            }
+            self.slots.push(0);
+            (self.slots.len() - 1) as u16
+        })
+    }
+
+    /// Notes where the entry with this number is.
+    pub(super) fn set(&mut self, number: u16, slot: u32) {
+        self.slots[usize::from(number)] = slot as u16;
+    }
+
+    pub(super) fn slot(&self, number: u32) -> u32 {
+        let slot = self.slots.get(number as usize);
+        u32::from(*slot.expect("a policy names entries by the numbers that it was given"))
+    }
+
+    fn give_back(&mut self, number: u16) {
+        self.free.push(number);
+    }
 }
 
 /// A walk through the slots, a few with each write.
@@ -39,12 +77,21 @@ impl State {
     pub(super) fn new(order: Box<dyn EvictionOrder>, weighted: bool) -> State {
         State {
             order,
+            numbers: Numbers::default(),
             wheel: None,
             weights: Vec::new(),
             weighted,
             loading: 0,
             sweep: Sweep::default(),
+            too_large_for: None,
         }
+    }
+
+    /// Whether a write has nothing to see to but its own entry: nothing expires, nothing is being loaded, and no tag has
+    /// ended, of `seen` times that any has, for which entries are still to be looked at.
+    #[inline]
+    pub(super) fn is_quiet(&self, seen: u64) -> bool {
+        self.loading == 0 && !self.has_deadlines() && self.sweep.seen == seen && self.sweep.left == 0
     }
 
     /// Whether any entry expires, so that a write needs the time.
@@ -84,6 +131,37 @@ impl State {
         }
     }
 
+    /// Notes that entries have other slots, all of them below `slots`.
+    pub(super) fn renumber(&mut self, moves: &[Moved], slots: u32) {
+        for moved in moves.iter().copied() {
+            let Moved { old, new, deadline, .. } = moved;
+            self.numbers.set(moved.number, new);
+            if let Some(wheel) = &mut self.wheel {
+                wheel.cancel(old);
+                if deadline != NEVER {
+                    wheel.schedule(new, deadline);
+                }
+            }
+            if self.weighted {
+                let weight = self.weight(old);
+                if new as usize >= self.weights.len() {
+                    self.weights.resize(new as usize + 1, 0);
+                }
+                self.weights[new as usize] = weight;
+            }
+        }
+        if let Some(wheel) = &mut self.wheel {
+            wheel.shrink(slots);
+        }
+        self.weights.truncate(slots as usize);
+        self.weights.shrink_to_fit();
+        // Whatever was to be looked at may be anywhere now.
+        self.sweep.next = 0;
+        if self.sweep.left > 0 {
+            self.sweep.left = slots;
+        }
+    }
+
     /// What the entry at `slot` weighs.
     pub(super) fn weight(&self, slot: u32) -> u64 {
         self.weights.get(slot as usize).copied().unwrap_or(0)
@@ -92,21 +170,28 @@ impl State {
 
 /// The entries of a shard as a policy sees them.
 struct Look<'a, K, V, S> {
+    numbers: &'a Numbers,
     entries: View<'a, K, V, State>,
     hasher: &'a S,
 }
 
+impl<K, V, S> Look<'_, K, V, S> {
+    fn entry(&self, number: u32) -> &Slot<K, V> {
+        self.entries.at(self.numbers.slot(number))
+    }
+}
+
 impl<K: Hash, V, S: BuildHasher> Entries for Look<'_, K, V, S> {
-    fn mark(&self, slot: u32) -> u8 {
-        self.entries.at(slot).word.read().mark()
+    fn mark(&self, number: u32) -> u8 {
+        self.entry(number).word.read().mark()
     }
 
-    fn set_mark(&self, slot: u32, mark: u8) {
-        self.entries.at(slot).word.set_mark(mark);
+    fn set_mark(&self, number: u32, mark: u8) {
+        self.entry(number).word.set_mark(mark);
     }
 
-    fn hash(&self, slot: u32) -> u64 {
-        hash_of(self.hasher, self.entries.at(slot).key())
+    fn hash(&self, number: u32) -> u64 {
+        hash_of(self.hasher, self.entry(number).key())
     }
 }
 
@@ -120,25 +205,52 @@ pub(super) fn hash_of<Q: Hash + ?Sized>(hasher: &impl BuildHasher, key: &Q) -> u
     (product >> 64) as u64 ^ product as u64
 }
 
+impl<K, V> LockedShard<'_, K, V> {
+    /// The slots of all entries, each once, what is most worth keeping first: those that the policy does not name come
+    /// last.
+    pub(super) fn ranked(&mut self, pin: &Pin) -> Vec<u32> {
+        let mut seen = vec![false; self.used(pin) as usize];
+        let State { order, numbers, .. } = self.state();
+        let mut ranked: Vec<u32> = order.hottest().into_iter().map(|number| numbers.slot(number)).collect();
+        let slab = self.slab();
+        let is_new = |slot: &u32| slab.at(*slot, pin).is_some() && !std::mem::replace(&mut seen[*slot as usize], true);
+        ranked.retain(is_new);
+        let others = slab
+            .live(pin)
+            .map(|(slot, _)| slot)
+            .filter(|slot| !seen[*slot as usize]);
+        ranked.extend(others);
+        ranked
+    }
+}
+
 impl<K: Hash, V> LockedShard<'_, K, V> {
     /// Lets the policy choose who leaves. There is at least one entry.
     pub(super) fn choose(&mut self, hasher: &impl BuildHasher, pin: &Pin) -> u32 {
         let (state, entries) = self.split(pin);
-        state.order.victim(&Look { entries, hasher })
+        let State { order, numbers, .. } = state;
+        let victim = order.victim(&Look {
+            numbers,
+            entries,
+            hasher,
+        });
+        numbers.slot(victim)
     }
 
     /// Takes out the entry at `slot`, of which the policy knows already, and says what it took of the budget.
     pub(super) fn drop_out(&mut self, slot: u32, hasher: &impl BuildHasher, pin: &Pin) -> Size {
-        let hash = hash_of(hasher, self.at(slot, pin).key());
-        self.unlink(slot, hash, pin);
+        let entry = self.at(slot, pin);
+        let number = entry.word.read().number();
+        self.unlink(slot, hash_of(hasher, entry.key()), pin);
+        self.state().numbers.give_back(number as u16);
         self.state().note_gone(slot)
     }
 
     /// Takes out the entry at `slot`.
     pub(super) fn remove(&mut self, slot: u32, hasher: &impl BuildHasher, pin: &Pin) -> Size {
-        let size = self.drop_out(slot, hasher, pin);
-        self.state().order.forget(slot);
-        size
+        let number = self.at(slot, pin).word.read().number();
+        self.state().order.forget(number);
+        self.drop_out(slot, hasher, pin)
     }
 
     /// An entry whose deadline is not after `now`. Looks at as many as `budget` says, which it counts down.
@@ -146,13 +258,6 @@ impl<K: Hash, V> LockedShard<'_, K, V> {
         let (state, entries) = self.split(pin);
         let wheel = state.wheel.as_mut()?;
         wheel.next_expired(now, budget, |slot| entries.at(slot).word.read().deadline())
-    }
-
-    /// Puts an expired entry's deadline back, which [`next_expired`](Self::next_expired) gave and nobody takes out.
-    pub(super) fn schedule(&mut self, slot: u32, deadline: u64) {
-        if let Some(wheel) = &mut self.state().wheel {
-            wheel.schedule(slot, deadline);
-        }
     }
 
     /// Whether nothing is left to look at after tags were invalidated, `seen` times so far.

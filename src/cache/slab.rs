@@ -22,6 +22,9 @@ use std::collections::VecDeque;
 use std::mem::{MaybeUninit, needs_drop};
 use std::sync::Arc;
 
+mod relocate;
+pub(super) use relocate::{Moved, Relocated};
+
 /// Slots in a chunk beyond those that were planned for, and in a column of extras.
 const CHUNK: usize = 256;
 
@@ -82,6 +85,8 @@ struct Writer<X> {
     len: usize,
     /// Retired slots from which on the epoch is pushed to move.
     patience: usize,
+    /// Changes when slots get other numbers.
+    layout: u32,
     state: X,
 }
 
@@ -107,6 +112,8 @@ pub(super) struct New<K, V> {
     pub(super) mark: u8,
     pub(super) idle: bool,
     pub(super) extra: Option<Box<Extra>>,
+    /// By which the policy knows it.
+    pub(super) number: u16,
 }
 
 /// Why there is no slot for an entry.
@@ -139,6 +146,7 @@ impl<K, V, X> Slab<K, V, X> {
                 retired: Retired::default(),
                 len: 0,
                 patience,
+                layout: 0,
                 state,
             })),
         })
@@ -170,21 +178,16 @@ impl<K, V, X> Slab<K, V, X> {
         Q: Equivalent<K> + ?Sized,
     {
         let map = self.map.load(pin);
-        let mut entry = None;
         let is_it = |slot| {
             // SAFETY: the index named the slot after `pin` was taken, so it was live then and is not freed while the pin
             // lives; its word and its pair were in place before it was named (the index publishes with Release). A slot
             // beyond this map was named in a later one; see `slot_named`.
             let found = unsafe { self.slot_named(map, slot, pin) };
             // SAFETY: as above.
-            let is_it = key.equivalent(unsafe { &found.pair().key });
-            if is_it {
-                entry = Some(found);
-            }
-            is_it
+            key.equivalent(unsafe { &found.pair().key }).then_some((slot, found))
         };
-        let (slot, spot) = map.index(&self.moves).find(hash, is_it)?;
-        entry.map(|entry| (slot, entry, spot))
+        let ((slot, entry), spot) = map.index(&self.moves).find(hash, is_it)?;
+        Some((slot, entry, spot))
     }
 
     /// # Safety
@@ -472,6 +475,11 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         self.use_another(pin).map(|slot| (slot, None)).ok_or(NoSlot::Full)
     }
 
+    /// Takes back a slot from [`take_slot`](Locked::take_slot) that was not filled.
+    pub(super) fn put_back(&mut self, slot: u32) {
+        self.writer.free.push(slot);
+    }
+
     /// Takes a slot into use that never was; none when all that can be numbered are.
     fn use_another(&mut self, pin: &Pin) -> Option<u32> {
         let slot = self.used(pin);
@@ -521,7 +529,7 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
             // SAFETY: as for the pair.
             unsafe { *map.extra(slot).get() = new.extra };
         }
-        place.word.publish(new.deadline, new.mark, kind);
+        place.word.publish(new.deadline, new.mark, kind, new.number);
         let index = map.index(&self.slab.moves);
         if let Some(old) = old {
             index.replace(old.spot, slot);

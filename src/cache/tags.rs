@@ -1,6 +1,8 @@
 use crate::hash::KeyedHash;
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use dashmap::DashMap;
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// The parts of the table, each with a lock; fixed, so that nothing depends on the machine.
@@ -14,22 +16,56 @@ const FEW: usize = 64;
 /// it was last searched for such.
 #[derive(Debug)]
 pub(super) struct Tags {
-    table: DashMap<Box<str>, Arc<AtomicU64>, KeyedHash>,
+    table: DashMap<Named, (), KeyedHash>,
     /// How many tags there may be before unused ones are looked for.
     search_at: AtomicUsize,
 }
 
+#[derive(Debug)]
+struct Tag {
+    name: Box<str>,
+    generation: AtomicU64,
+}
+
+/// A tag that is known by its name.
+#[derive(Debug)]
+struct Named(Arc<Tag>);
+
+impl Borrow<str> for Named {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl Hash for Named {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name.hash(state);
+    }
+}
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Named) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for Named {}
+
 /// A tag at the generation in which an entry was written.
 #[derive(Debug)]
 pub(super) struct Stamp {
-    tag: Arc<AtomicU64>,
+    tag: Arc<Tag>,
     written: u64,
 }
 
 impl Stamp {
     #[inline]
     pub(super) fn is_past(&self) -> bool {
-        self.tag.load(Ordering::Acquire) != self.written
+        self.tag.generation.load(Ordering::Acquire) != self.written
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.tag.name
     }
 }
 
@@ -43,26 +79,25 @@ impl Tags {
 
     /// The present generation of `name`.
     pub(super) fn stamp(&self, name: &str) -> Stamp {
-        let known = self.table.get(name).map(|tag| Arc::clone(&tag));
+        let known = self.table.get(name).map(|known| Arc::clone(&known.key().0));
         let tag = known.unwrap_or_else(|| {
             self.forget_unused();
-            Arc::clone(&self.table.entry(name.into()).or_default())
+            let tag = Named(Arc::new(Tag {
+                name: name.into(),
+                generation: AtomicU64::new(0),
+            }));
+            Arc::clone(&self.table.entry(tag).or_default().key().0)
         });
-        let written = tag.load(Ordering::Acquire);
+        let written = tag.generation.load(Ordering::Acquire);
         Stamp { tag, written }
     }
 
     /// Ends the generation of `name`: what carries it is past from now on, on every thread. False when nothing does.
     pub(super) fn invalidate(&self, name: &str) -> bool {
-        let tag = self.table.get(name);
-        tag.map(|tag| tag.fetch_add(1, Ordering::AcqRel)).is_some()
-    }
-
-    /// The name of a stamp's tag, found by a search through all.
-    pub(super) fn name(&self, stamp: &Stamp) -> Option<String> {
-        let mut all = self.table.iter();
-        all.find(|tag| Arc::ptr_eq(tag.value(), &stamp.tag))
-            .map(|tag| tag.key().to_string())
+        let known = self.table.get(name);
+        known
+            .map(|known| known.key().0.generation.fetch_add(1, Ordering::AcqRel))
+            .is_some()
     }
 
     fn forget_unused(&self) {
@@ -71,7 +106,7 @@ impl Tags {
             return;
         }
         // Nobody gets hold of a tag but through its entry of the table, which `retain` has to itself.
-        self.table.retain(|_, tag| Arc::strong_count(tag) > 1);
+        self.table.retain(|known, ()| Arc::strong_count(&known.0) > 1);
         self.search_at.store((self.table.len() * 2).max(FEW), Ordering::Relaxed);
     }
 }
@@ -87,7 +122,7 @@ mod tests {
         assert!(!old.is_past() && tags.invalidate("org:7") && !tags.invalidate("org:9"));
         let new = tags.stamp("org:7");
         assert!(old.is_past() && !new.is_past() && !other.is_past());
-        assert_eq!(tags.name(&old).as_deref(), Some("org:7"));
+        assert_eq!((old.name(), new.name(), other.name()), ("org:7", "org:7", "org:8"));
     }
 
     #[test]

@@ -43,6 +43,7 @@ impl Wheel {
     }
 
     /// How many slots are scheduled.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -69,6 +70,7 @@ impl Wheel {
     }
 
     /// Forgets all slots, and frees the memory.
+    #[cfg(test)]
     pub(super) fn clear(&mut self) {
         *self = Wheel::new(self.step * STEP_MS);
     }

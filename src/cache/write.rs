@@ -29,10 +29,18 @@ pub(super) struct Incoming<K, V> {
     pub(super) key: K,
     /// `None` for a key that is known to have no value.
     pub(super) value: Option<V>,
-    weight: u64,
-    deadline: u64,
-    idle: bool,
-    extra: Option<Box<Extra>>,
+    pub(super) weight: u64,
+    pub(super) deadline: u64,
+    pub(super) idle: bool,
+    pub(super) extra: Option<Box<Extra>>,
+    /// What is under its key stays while there is no slot for it.
+    pub(super) spares: bool,
+}
+
+impl<K, V> Incoming<K, V> {
+    fn pair(self) -> Option<(K, V)> {
+        Some((self.key, self.value?))
+    }
 }
 
 /// What a write took out, to be told of and dropped when no lock is held any more.
@@ -42,12 +50,13 @@ pub(super) struct Gone<'p, K, V> {
     dead: [Option<Dead<K, V>>; 1 + RECLAIM_PER_WRITE],
 }
 
-/// Why an entry is not put in.
-pub(super) enum Refused<K, V> {
+/// Why an entry is not put in. It stays with the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
     /// The condition did not hold.
-    Condition(Incoming<K, V>),
-    /// There is no slot for it now; here it is again.
-    NoSlot(Incoming<K, V>),
+    Condition,
+    /// There is no slot for it now.
+    NoSlot,
 }
 
 impl<'p, K, V> Gone<'p, K, V> {
@@ -67,7 +76,8 @@ impl<'p, K, V> Gone<'p, K, V> {
     }
 
     /// Tells of what left.
-    pub(super) fn tell(self, listener: Option<&Listener<K, V>>) {
+    #[inline]
+    pub(super) fn tell(&self, listener: Option<&Listener<K, V>>) {
         let Some(listener) = listener else { return };
         for (entry, why) in &self.left {
             if let Some(value) = entry.value() {
@@ -82,51 +92,72 @@ impl<'p, K, V> Gone<'p, K, V> {
 
 impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     /// Puts a value in, waiting a little for readers that hold memory back.
+    #[inline]
     pub(super) fn insert(&self, key: K, value: V, options: &InsertOptions) -> Inserted {
+        if !self.is_plain || !options.is_plain() {
+            return self.insert_further(key, value, options);
+        }
+        match self.put_plain(key, value) {
+            Ok(inserted) => inserted,
+            Err((key, value)) => self.insert_further(key, value, options),
+        }
+    }
+
+    #[inline(never)]
+    fn insert_further(&self, key: K, value: V, options: &InsertOptions) -> Inserted {
         let waits = !pins::is_pinned();
-        let mut incoming = self.incoming(key, Some(value), options);
+        let mut incoming = Some(self.incoming(key, Some(value), options));
         for _ in 0..PATIENCE {
             let pin = pins::pin();
             let mut gone = Gone::new();
-            let put = self.put_over_loads(incoming, &pin, &mut gone);
+            let put = self.put_over_loads(&mut incoming, &pin, &mut gone);
             gone.tell(self.listener.as_ref());
-            match put {
-                Ok(inserted) => return inserted,
-                Err(again) => incoming = again,
+            if let Ok(inserted) = put {
+                return inserted;
             }
             if !waits {
                 // The pin that holds memory back may be this thread's own.
                 break;
             }
+            drop(gone);
             drop(pin);
             std::thread::yield_now();
         }
         self.reject(incoming, Rejected::HeldBack)
     }
 
-    /// Puts an entry in; what is being loaded for its key will not be stored.
+    /// Puts an entry in, which it takes, unless there is no slot for it; what is being loaded for its key will not be
+    /// stored.
     pub(super) fn put_over_loads<'p>(
         &'p self,
-        incoming: Incoming<K, V>,
+        incoming: &mut Option<Incoming<K, V>>,
         pin: &'p Pin,
         gone: &mut Gone<'p, K, V>,
-    ) -> Result<Inserted, Incoming<K, V>> {
+    ) -> Result<Inserted, Refused> {
         let nothing_loads = |locked: &mut LockedShard<'p, K, V>, _| locked.state().loading == 0;
-        let put = match self.put(incoming, nothing_loads, pin, gone) {
-            Err(Refused::Condition(incoming)) => {
-                let (hash, mut held) = (incoming.hash, self.flights.hold(incoming.hash));
-                let detached = held.remove(hash, &incoming.key, |_| true);
-                self.shard(hash).lock().state().loading -= usize::from(detached.is_some());
-                let put = self.put(incoming, |_, _| true, pin, gone);
-                drop(held);
-                drop(detached);
-                put
-            }
+        match self.put(incoming, nothing_loads, pin, gone) {
+            Err(Refused::Condition) => self.put_held(incoming, |_, _| true, pin, gone),
             put => put,
-        };
-        put.map_err(|refused| match refused {
-            Refused::Condition(incoming) | Refused::NoSlot(incoming) => incoming,
-        })
+        }
+    }
+
+    /// As [`put`](Self::put); what is being loaded for the key will not be stored.
+    #[cold]
+    pub(super) fn put_held<'p>(
+        &'p self,
+        incoming: &mut Option<Incoming<K, V>>,
+        allows: impl Fn(&mut LockedShard<'p, K, V>, Option<Located>) -> bool,
+        pin: &'p Pin,
+        gone: &mut Gone<'p, K, V>,
+    ) -> Result<Inserted, Refused> {
+        let new = incoming.as_ref().expect("what was refused stays");
+        let mut held = self.flights.hold(new.hash);
+        let detached = held.remove(new.hash, &new.key, |_| true);
+        self.shard(new.hash).lock().state().loading -= usize::from(detached.is_some());
+        let put = self.put(incoming, allows, pin, gone);
+        drop(held);
+        drop(detached);
+        put
     }
 
     /// An entry, with all that can be said of it before a lock is taken.
@@ -160,49 +191,60 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                 until.saturating_add(grace).min(NEVER - 1)
             }
         });
-        let extra = Extra {
-            latest: idle.and(ttl).map(|_| latest),
-            idle: options.idle.map(millis),
-            tags: options.tags.iter().map(|tag| self.tags.stamp(tag)).collect(),
-        };
         Incoming {
             hash: self.hash(&key),
             deadline: idle.map_or(latest, |idle| self.time.after(start, idle).min(latest)),
             idle: idle.is_some(),
-            extra: (!extra.is_empty()).then(|| Box::new(extra)),
+            extra: self.extra(options, idle.and(ttl).map(|_| latest)),
+            spares: false,
             key,
             value,
             weight,
         }
     }
 
-    /// Puts an entry in if `allows` says so of what is under its key, which may have expired.
+    /// What does not fit into an entry's word.
+    #[inline]
+    fn extra(&self, options: &InsertOptions, latest: Option<u64>) -> Option<Box<Extra>> {
+        let extra = Extra {
+            latest,
+            idle: options.idle.map(millis),
+            tags: match &options.tags[..] {
+                [] => Box::default(),
+                tags => tags.iter().map(|tag| self.tags.stamp(tag)).collect(),
+            },
+        };
+        (!extra.is_empty()).then(|| Box::new(extra))
+    }
+
+    /// Puts an entry in, which it takes, if `allows` says so of what is under its key, which may have expired.
     pub(super) fn put<'p>(
         &'p self,
-        incoming: Incoming<K, V>,
+        incoming: &mut Option<Incoming<K, V>>,
         allows: impl Fn(&mut LockedShard<'p, K, V>, Option<Located>) -> bool,
         pin: &'p Pin,
         gone: &mut Gone<'p, K, V>,
-    ) -> Result<Inserted, Refused<K, V>> {
-        let shard = self.shard(incoming.hash);
+    ) -> Result<Inserted, Refused> {
+        let new = incoming.as_ref().expect("there is an entry to put in");
+        let hash = new.hash;
+        let shard = self.shard(hash);
         let mut locked = shard.lock();
-        let now = self.now_for(&mut locked, incoming.deadline);
+        let now = self.now_for(&mut locked, new.deadline);
         let mut room = self.budget.room();
         let size = Size {
             count: 1,
-            weight: incoming.weight,
+            weight: new.weight,
         };
         let old = loop {
-            let old = locked.find(incoming.hash, &incoming.key, pin);
+            let old = locked.find(hash, &new.key, pin);
             if !allows(&mut locked, old) {
-                return Err(Refused::Condition(incoming));
+                return Err(Refused::Condition);
             }
-            let rejected = self.judge_incoming(&incoming, now);
-            if let Some(why) = rejected {
+            if let Some(why) = self.judge_incoming(new, now) {
                 self.take_out_with(&mut locked, old, Removal::Replaced, pin, gone);
                 drop(locked);
                 self.counters.removed(pin, Removal::Rejected);
-                gone.rejected = incoming.value.map(|value| (incoming.key, value));
+                gone.rejected = incoming.take().and_then(Incoming::pair);
                 return Ok(Inserted::Rejected(why));
             }
             let tidied = self.tidy(&mut locked, now, pin, gone);
@@ -212,7 +254,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                 Search::Room(old) => break old,
                 Search::NotHere => {
                     drop(locked);
-                    self.find_room_elsewhere(incoming.hash, size, &mut room, pin, gone);
+                    self.find_room_elsewhere(hash, size, &mut room, pin, gone);
                     locked = shard.lock();
                 }
             }
@@ -221,36 +263,54 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             Ok(taken) => taken,
             Err(why) => {
                 // Whatever is under the key is not what the caller wants there.
+                let old = old.filter(|_| !incoming.as_ref().is_some_and(|new| new.spares));
                 self.take_out_with(&mut locked, old, Removal::Replaced, pin, gone);
                 if why == NoSlot::Full {
                     self.evict_here(&mut locked, &mut room, pin, gone);
                 }
-                return Err(Refused::NoSlot(incoming));
+                return Err(Refused::NoSlot);
             }
         };
         gone.dead(dead);
         let was = old.map(|old| Was::new(self, &mut locked, old.slot, pin));
+        let number = match &was {
+            Some(was) => was.entry.word.read().number() as u16,
+            None => locked.state().numbers.take(),
+        };
+        let Incoming {
+            key,
+            value,
+            weight,
+            deadline,
+            idle,
+            extra,
+            ..
+        } = incoming.take().expect("it was there above");
         let new = New {
-            key: incoming.key,
-            value: incoming.value,
-            deadline: incoming.deadline,
+            key,
+            value,
+            deadline,
             // Writing an entry anew is asking for it.
             mark: was.as_ref().map_or(0, |was| {
-                was.entry.word.read().mark().saturating_add(1).min(self.mark_max())
+                was.entry.word.read().mark().saturating_add(1).min(self.mark_max)
             }),
-            idle: incoming.idle,
-            extra: incoming.extra,
+            idle,
+            extra,
+            number,
         };
-        locked.fill(slot, incoming.hash, new, old, pin, &|key| self.hash(key));
+        locked.fill(slot, hash, new, old, pin, &|key| self.hash(key));
+        let state = locked.state();
+        state.numbers.set(number, slot);
         let inserted = match &was {
             None => {
-                locked.state().order.admit(slot, incoming.hash);
+                state.order.admit(u32::from(number), hash);
                 Inserted::Added
             }
             Some(was) => {
-                let state = locked.state();
                 state.note_gone(was.slot);
-                state.order.replace(was.slot, slot);
+                if self.hit_locks {
+                    state.order.touch(u32::from(number), hash);
+                }
                 self.note_left(was.entry, was.left_by(), pin, gone);
                 if was.expired {
                     Inserted::Added
@@ -259,12 +319,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                 }
             }
         };
-        locked.state().note(slot, incoming.deadline, incoming.weight, now);
+        locked.state().note(slot, deadline, weight, now);
         let old_weight = was.as_ref().map_or(0, |was| was.weight);
         room.spend(missing(size, was.is_some(), old_weight));
         self.budget.give(Size {
             count: 0,
-            weight: old_weight.saturating_sub(incoming.weight),
+            weight: old_weight.saturating_sub(weight),
         });
         for _ in 0..RECLAIM_PER_WRITE {
             gone.dead(locked.reclaim(false, pin).flatten());
@@ -285,11 +345,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     }
 
     /// Gives up on an entry that found no slot.
-    pub(super) fn reject(&self, incoming: Incoming<K, V>, why: Rejected) -> Inserted {
+    #[cold]
+    pub(super) fn reject(&self, incoming: Option<Incoming<K, V>>, why: Rejected) -> Inserted {
         let pin = pins::pin();
         self.counters.removed(&pin, Removal::Rejected);
         let mut gone = Gone::new();
-        gone.rejected = incoming.value.map(|value| (incoming.key, value));
+        gone.rejected = incoming.and_then(Incoming::pair);
         gone.tell(self.listener.as_ref());
         Inserted::Rejected(why)
     }
@@ -320,11 +381,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
 
     /// Whether victims may be taken from a shard of so many entries: one that holds much less than the others does not
     /// get smaller.
-    fn has_its_share(&self, len: usize) -> bool {
+    pub(super) fn has_its_share(&self, len: usize) -> bool {
         len > 0 && len * self.shards.len() * 4 >= self.budget.used().count as usize
     }
 
-    fn evict_here<'p>(
+    pub(super) fn evict_here<'p>(
         &'p self,
         locked: &mut LockedShard<'p, K, V>,
         room: &mut Room<'_>,
@@ -436,13 +497,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             self.time.now()
         } else {
             0
-        }
-    }
-
-    fn mark_max(&self) -> u8 {
-        match self.hit {
-            super::policy::HitCost::Mark { max } => max,
-            _ => 0,
         }
     }
 

@@ -51,9 +51,17 @@ impl<T> Published<T> {
         // SAFETY: `old` came from `Box::into_raw` in `new` or `store`, and only this call swapped it out.
         let old = unsafe { Box::from_raw(old) };
         let stamp = pins::stamp();
+        self.replaced.lock().push((stamp, old));
+        self.free();
+    }
+
+    /// Drops what was replaced and no pin can see any more; a later [`store`](Self::store) does so too.
+    pub(crate) fn free(&self) {
         let free = {
             let mut replaced = self.replaced.lock();
-            replaced.push((stamp, old));
+            if replaced.is_empty() {
+                return;
+            }
             let epoch = (0..2).fold(0, |_, _| pins::advance());
             replaced
                 .extract_if(.., |(stamp, _)| is_free(*stamp, epoch))

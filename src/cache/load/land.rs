@@ -2,7 +2,7 @@ use super::look::Ask;
 use crate::cache::Rejected;
 use crate::cache::flight::{Ended, Flight, Loaded};
 use crate::cache::inner::Inner;
-use crate::cache::write::{Gone, Refused};
+use crate::cache::write::Gone;
 use crate::sync::pin;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
@@ -14,14 +14,14 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> Inner<K, V, S> {
         let loaded = ended.as_ref().ok().filter(|_| ask.keeps);
         // To remember that there is no value takes an entry; to know it takes one out.
         let kept = |loaded: &&Loaded<V>| loaded.value.is_some() || self.settings.negative_ttl.is_some();
-        let incoming = loaded
+        let mut incoming = loaded
             .filter(kept)
             .map(|loaded| self.incoming(key(), loaded.value.clone(), &loaded.options));
         let removes = loaded.is_some() && incoming.is_none();
         let mut gone = Gone::new();
         let mut part = self.flights.hold(hash);
         let landed = part.take(hash, flight);
-        let mut refused = None;
+        let mut stores = false;
         if let Some((key, _)) = &landed {
             match ended {
                 Ok(_) => part.pauses().end(hash),
@@ -36,15 +36,17 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> Inner<K, V, S> {
                 self.remove_in(locked, hash, key, |_| true, &pin, &mut gone);
             } else {
                 drop(locked);
-                let put = incoming.map(|incoming| self.put(incoming, |_, _| true, &pin, &mut gone));
-                refused = put.and_then(Result::err);
+                stores = incoming.is_some();
+            }
+            if stores {
+                // Without a slot, whoever asks next loads it again.
+                let _put = self.put(&mut incoming, |_, _| true, &pin, &mut gone);
             }
         }
         drop(part);
         drop(landed);
         gone.tell(self.listener.as_ref());
-        if let Some(Refused::NoSlot(incoming) | Refused::Condition(incoming)) = refused {
-            // Whoever asks next loads it again.
+        if stores && incoming.is_some() {
             self.reject(incoming, Rejected::HeldBack);
         }
     }

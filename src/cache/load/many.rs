@@ -68,7 +68,7 @@ where
             open.clear();
             for leg in legs {
                 let place = leg.place;
-                match self.settle(leg)? {
+                match self.arrive(leg)? {
                     Some(answer) => answers[place] = answer,
                     None => open.push(place),
                 }
@@ -157,7 +157,7 @@ where
     }
 
     /// What came of a key; `None` if it is to be asked for again.
-    fn settle<E: Send + Sync + 'static>(&self, leg: Leg<K, V, S>) -> Result<Option<Option<V>>, LoadError<E>> {
+    fn arrive<E: Send + Sync + 'static>(&self, leg: Leg<K, V, S>) -> Result<Option<Option<V>>, LoadError<E>> {
         let landed = leg.landed.expect("a leg is settled when its flight has landed");
         match &*landed {
             Ok(value) => Ok(Some(value.clone())),

@@ -1,7 +1,7 @@
 use crate::cache::flight::{Failure, Loaded, Start};
 use crate::cache::inner::Inner;
 use crate::cache::stats::Count;
-use crate::cache::{InsertOptions, LoadError};
+use crate::cache::{InsertOptions, LoadError, trace};
 use crate::env::Tick;
 use crate::sync::pin;
 use futures::FutureExt;
@@ -59,7 +59,7 @@ where
         V: Send + Sync + 'static,
     {
         let load = self.0.take().expect(ONCE);
-        Start::Work(load(key).map(|loaded| run.end(loaded)).boxed())
+        Start::Work(trace::load(load(key)).map(|loaded| run.end(loaded)).boxed())
     }
 }
 

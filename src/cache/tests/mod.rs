@@ -1,9 +1,15 @@
 mod blocking;
 mod bounds;
+mod entry;
+mod iter;
 mod loading;
 mod many;
 mod model;
+mod resize;
+mod save;
 mod stale;
+#[cfg(feature = "sim")]
+mod ticker;
 
 use super::Cache;
 use crate::env::{Clock, Env, Tick, TimerId, WallTime};

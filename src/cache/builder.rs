@@ -126,6 +126,33 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// replaces it. So nobody waits for a key that is asked for often. [`get`](Cache::get) does not serve it, having no
     /// loader. The loader is polled by the runtime of the [`Env`]; without one this option fails to build.
     /// Default: not at all.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use outgrow::cache::Cache;
+    /// use outgrow::sim::World;
+    /// use std::time::Duration;
+    ///
+    /// // A world in virtual time, so that this takes none.
+    /// let world = World::new(7);
+    /// let env = world.env();
+    /// let rates: Cache<&str, f64> = Cache::builder()
+    ///     .ttl(Duration::from_secs(60))
+    ///     .stale_while_revalidate(Duration::from_secs(60))
+    ///     .env(env.clone())
+    ///     .build()?;
+    /// rates.insert("EUR", 1.05);
+    /// world.run(async {
+    ///     env.sleep(Duration::from_secs(61)).await;
+    ///     let now = rates.get_or_load(&"EUR", |_| async { Ok::<_, std::io::Error>(1.07) }).await?;
+    ///     assert_eq!(now, 1.05);
+    ///     env.sleep(Duration::from_secs(1)).await;
+    ///     assert_eq!(rates.get(&"EUR"), Some(1.07));
+    ///     Ok::<(), Box<dyn std::error::Error>>(())
+    /// })?;
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn stale_while_revalidate(mut self, grace: Duration) -> Self {
         self.settings.stale_while_revalidate = Some(grace);
         self
@@ -133,6 +160,23 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// How long after its time to live a value is still served, a millisecond at least, when loading it anew fails, in
     /// whatever way. Default: not at all.
+    ///
+    /// ```
+    /// use outgrow::cache::Cache;
+    /// use outgrow::env::Env;
+    /// use std::time::Duration;
+    /// # futures::executor::block_on(async {
+    /// let rates: Cache<&str, f64> = Cache::builder()
+    ///     .ttl(Duration::from_millis(1))
+    ///     .stale_if_error(Duration::from_secs(600))
+    ///     .build()?;
+    /// rates.insert("EUR", 1.05);
+    /// Env::system().sleep(Duration::from_millis(5)).await;
+    /// assert_eq!(rates.get(&"EUR"), None);
+    /// let rate = rates.get_or_load(&"EUR", |_| async { Err::<f64, _>("unreachable") }).await;
+    /// assert_eq!((rate.ok(), rates.stats().stale_served), (Some(1.05), 1));
+    /// # Ok::<(), outgrow::cache::Error>(()) }).unwrap();
+    /// ```
     pub fn stale_if_error(mut self, grace: Duration) -> Self {
         self.settings.stale_if_error = Some(grace);
         self
@@ -160,6 +204,17 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     /// How long a load may take, a millisecond at least. Then its loader is dropped, and all who wait for it fail with
     /// [`LoadError::TimedOut`](super::LoadError::TimedOut). A loader that blocks cannot be stopped: who runs it gets what
     /// it returns, however late, which is not stored then. Default: no limit.
+    ///
+    /// ```
+    /// use outgrow::cache::{Cache, LoadError};
+    /// use std::time::Duration;
+    /// # futures::executor::block_on(async {
+    /// let limit = Duration::from_millis(5);
+    /// let users: Cache<u32, String> = Cache::builder().load_timeout(limit).build()?;
+    /// let never = users.get_or_load(&7, |_| std::future::pending::<Result<String, ()>>()).await;
+    /// assert!(matches!(never, Err(LoadError::TimedOut { after }) if after == limit));
+    /// # Ok::<(), outgrow::cache::Error>(()) }).unwrap();
+    /// ```
     pub fn load_timeout(mut self, limit: Duration) -> Self {
         self.settings.load_timeout = Some(limit);
         self

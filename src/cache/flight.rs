@@ -170,21 +170,17 @@ impl<V> Flight<V> {
             Step::Drive(parked) => parked,
         };
         let turn = Turn::of_driver(self);
-        if let Some(work) = parked {
-            match advance(work, cx) {
-                Advance::Pending(work) => return turn.park(work, seat, cx),
-                Advance::Ended(Err(Failure::Lost)) => self.state.lock().due = due,
-                Advance::Ended(ended) => return Poll::Ready(turn.land(ended, land)),
+        let mut work = match parked.map_or_else(start, Start::Work) {
+            Start::Done(ended) => return Poll::Ready(turn.land(ended, land)),
+            Start::Work(work) => work,
+        };
+        match work.as_mut().poll(cx) {
+            Poll::Pending => turn.park(work, seat, cx),
+            Poll::Ready(ended) => {
+                drop(work);
+                Poll::Ready(turn.land(ended, land))
             }
         }
-        let ended = match start() {
-            Start::Done(ended) => ended,
-            Start::Work(work) => match advance(work, cx) {
-                Advance::Pending(work) => return turn.park(work, seat, cx),
-                Advance::Ended(ended) => ended,
-            },
-        };
-        Poll::Ready(turn.land(ended, land))
     }
 
     fn step(&self, seat: Seat, cx: &Context<'_>, due: Option<Tick>) -> Step<V> {
@@ -237,18 +233,6 @@ impl<V> Flight<V> {
         Turn::of_other(self).finish(Err(Failure::TimedOut(after)), land);
         // The loader goes last: what it does when dropped is its own.
         drop(stage);
-    }
-}
-
-enum Advance<V> {
-    Pending(Work<V>),
-    Ended(Ended<V>),
-}
-
-fn advance<V>(mut work: Work<V>, cx: &mut Context<'_>) -> Advance<V> {
-    match work.as_mut().poll(cx) {
-        Poll::Pending => Advance::Pending(work),
-        Poll::Ready(ended) => Advance::Ended(ended),
     }
 }
 

@@ -11,13 +11,15 @@ use std::time::Duration;
 /// its value, but it is not stored, and who comes later does not board. The lock of its key's part here is taken
 /// before that of the key's shard, never after.
 pub(super) struct Flights<K, V> {
-    parts: Box<[CachePadded<Mutex<Kept<K, V>>>]>,
+    parts: Box<[Locked<K, V>]>,
     /// How many calls wait, over all keys.
     pub(super) waiting: AtomicUsize,
     pub(super) limit: usize,
     /// How long a load takes, in nanoseconds; zero before the first.
     usual: AtomicU64,
 }
+
+type Locked<K, V> = CachePadded<Mutex<Kept<K, V>>>;
 
 /// What a part of the table keeps.
 struct Kept<K, V> {

@@ -15,11 +15,12 @@ pub struct CacheStats {
     pub misses: u64,
     /// Reads that found that there is no value: a negative entry.
     pub negative_hits: u64,
-    /// Loaders started.
+    /// Loaders started. One of several keys is one.
     pub loads: u64,
-    /// Loaders that failed.
+    /// Loaders that failed, panicked, or were stopped because their time was over. One that nobody waited for any more did
+    /// not fail, nor did one that blocked past its time.
     pub load_errors: u64,
-    /// Time from the start of loaders to their end, over all that ended.
+    /// Time from the start of loaders to their end, over all that are no more.
     pub load_time: Duration,
     /// Stale values served, while they were refreshed or because loading failed.
     pub stale_served: u64,

@@ -33,7 +33,10 @@ where
         L: Loader<K, V>,
     {
         let hash = self.inner.hash(key);
-        let boarded = self.inner.board(hash, key, ask, ask.is_read, &good);
+        let boarded = match self.inner.board(hash, key, ask, ask.is_read, &good) {
+            Boarded::Answer(answer) => return Ok(answer),
+            boarded => boarded,
+        };
         self.pursue(hash, key, ask, good, loader, boarded).await
     }
 

@@ -9,7 +9,9 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use futures::FutureExt;
 use futures::executor::block_on;
 use futures::future::{BoxFuture, join_all};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -369,6 +371,31 @@ fn a_load_whose_driver_sleeps_is_over_in_time() {
     assert!(block_on(waits).is_err());
     assert_eq!(block_on(cache.get_or_load(&1, |_| slow(0, 2))).unwrap(), 2);
     assert_eq!(block_on(stuck).unwrap(), 2);
+    assert_settled(&cache);
+}
+
+#[test]
+fn who_starts_after_a_panic_has_the_whole_time() {
+    let clock = HandClock::new(Duration::ZERO);
+    let cache = Cache::<u8, u64>::builder().load_timeout(50 * MS).env(clock.env());
+    let cache = cache.build().unwrap();
+    let panics = |_| slow(1, 0).map(|_| panic!("planned"));
+    let mut first = cache.get_or_load::<_, _, _, &str>(&1, panics).boxed();
+    let mut second = cache.get_or_load(&1, |_| slow(5, 7)).boxed();
+    assert!(poll(&mut first).is_pending() && poll(&mut second).is_pending());
+    clock.advance(40 * MS);
+    assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut first))).is_err());
+    drop(first);
+    assert!(poll(&mut second).is_pending());
+    clock.advance(49 * MS);
+    assert!(poll(&mut second).is_pending());
+    clock.advance(MS);
+    assert!(matches!(
+        poll(&mut second),
+        Poll::Ready(Err(LoadError::TimedOut { .. }))
+    ));
+    assert_eq!((cache.stats().loads, cache.stats().load_errors), (2, 2));
+    drop(second);
     assert_settled(&cache);
 }
 

@@ -31,8 +31,8 @@ use std::sync::Arc;
 /// first, and by [`tidy`](Cache::tidy); no thread runs in the background.
 ///
 /// **What has left** is dropped when no reader can have it any more: by the call that removes it if nobody reads, else
-/// by later writes. So much of it is held back at most: a few entries in a shard, and an eighth of its entries while a
-/// pin is held for long; then inserts are [rejected](super::Rejected::HeldBack).
+/// by later writes. So much of it is held back at most: up to 64 entries in a shard, and 512 and an eighth of its entries
+/// while a pin is held for long; then inserts wait for up to a second, and are [rejected](super::Rejected::HeldBack).
 ///
 /// Memory: `size_of::<(K, V)>()` and about 24 bytes for each entry, 8 more where it expires, 8 more in a cache with a
 /// weight limit; 10 KiB for an empty cache.

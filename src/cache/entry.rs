@@ -3,6 +3,7 @@
 use super::cache::Cache;
 use super::hasher::DefaultHash;
 use super::inner::{Inner, Standing};
+use super::patience::Patience;
 use super::slab::{Located, Slot};
 use super::write::{Gone, Incoming, Refused};
 use super::{InsertOptions, Inserted, Rejected};
@@ -12,9 +13,6 @@ use std::borrow::Borrow;
 use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
-
-/// How often a write lets others run, so that readers end who hold memory back, before it gives up.
-const PATIENCE: usize = 1_000;
 
 /// What is to become of a key; see [`Cache::compute`].
 #[derive(Clone, Debug)]
@@ -205,29 +203,6 @@ enum Next<V> {
     Put(V),
     /// The value that was refused before goes in.
     Again,
-}
-
-/// How long a write waits for readers that hold memory back.
-pub(super) struct Patience {
-    left: usize,
-}
-
-impl Patience {
-    pub(super) fn new() -> Patience {
-        // The pin that holds memory back may be this thread's own.
-        let left = if pins::is_pinned() { 0 } else { PATIENCE };
-        Patience { left }
-    }
-
-    /// Lets others run; false when that was done often enough.
-    pub(super) fn wait(&mut self) -> bool {
-        let Some(left) = self.left.checked_sub(1) else {
-            return false;
-        };
-        self.left = left;
-        std::thread::yield_now();
-        true
-    }
 }
 
 /// What is under a key, from [`Cache::entry`]. Nothing happens before one of the `or` methods is called.

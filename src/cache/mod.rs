@@ -49,6 +49,7 @@ mod load;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod options;
+mod patience;
 mod pauses;
 mod pinned;
 mod plain;

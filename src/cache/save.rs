@@ -1,10 +1,10 @@
 //! Caches that outlive their process.
 
 use super::cache::Cache;
-use super::entry::Patience;
 use super::extra::Extra;
 use super::inner::{Inner, Standing};
 use super::iter::At;
+use super::patience::Patience;
 use super::slab::Located;
 use super::snapshot::{SavedEntry, SavedIdle, SnapshotReader, SnapshotWriter};
 use super::time::millis;

@@ -126,7 +126,7 @@ mod tests {
             settings.shards()
         };
         let few = [1, 1_023, 2_047, 2_048, 10_000, 100_000, 10_000_000].map(|entries| shards(Some(entries)));
-        assert_eq!(few, [1, 1, 1, 2, 8, 64, 512]);
+        assert_eq!(few, [1, 1, 1, 1, 2, 16, 512]);
         assert_eq!(shards(None), 256);
         for entries in [1 << 21, (1 << 21) + 1, u32::MAX as usize] {
             let shards = shards(Some(entries));

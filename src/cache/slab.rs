@@ -25,6 +25,9 @@ use std::sync::Arc;
 mod relocate;
 pub(super) use relocate::{Moved, Relocated};
 
+/// Retired slots that readers may hold back in a shard, beside an eighth of its entries.
+const HELD: usize = 512;
+
 /// Slots in a chunk beyond those that were planned for, and in a column of extras.
 const CHUNK: usize = 256;
 
@@ -469,7 +472,7 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
             return Ok((slot, None));
         }
         // Beyond this the memory that readers hold back would not be bounded.
-        if writer.retired.slots.len() > 4 * writer.patience + writer.len / 8 {
+        if writer.retired.slots.len() > HELD + writer.len / 8 {
             return Err(NoSlot::Held);
         }
         self.use_another(pin).map(|slot| (slot, None)).ok_or(NoSlot::Full)

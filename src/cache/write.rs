@@ -2,6 +2,7 @@ use super::InsertOptions;
 use super::budget::{Room, Size};
 use super::extra::Extra;
 use super::inner::{Inner, Standing};
+use super::patience::Patience;
 use super::removal::{Inserted, Listener, Rejected, Removal};
 use super::shard::{LockedShard, Shard};
 use super::slab::{Dead, Located, New, NoSlot, Slot};
@@ -20,8 +21,6 @@ const TIDY_PER_WRITE: usize = 8;
 const VICTIMS_AT_HOME: usize = 4;
 /// Retired entries that a write drops beside the one whose slot it takes.
 const RECLAIM_PER_WRITE: usize = 2;
-/// How often a write lets others run, so that readers end who hold memory back, before it gives up.
-const PATIENCE: usize = 1_000;
 
 /// An entry on its way in.
 pub(super) struct Incoming<K, V> {
@@ -105,9 +104,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
 
     #[inline(never)]
     fn insert_further(&self, key: K, value: V, options: &InsertOptions) -> Inserted {
-        let waits = !pins::is_pinned();
         let mut incoming = Some(self.incoming(key, Some(value), options));
-        for _ in 0..PATIENCE {
+        let mut patience = Patience::new();
+        loop {
             let pin = pins::pin();
             let mut gone = Gone::new();
             let put = self.put_over_loads(&mut incoming, &pin, &mut gone);
@@ -115,15 +114,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             if let Ok(inserted) = put {
                 return inserted;
             }
-            if !waits {
-                // The pin that holds memory back may be this thread's own.
-                break;
-            }
             drop(gone);
             drop(pin);
-            std::thread::yield_now();
+            if !patience.wait() {
+                return self.reject(incoming, Rejected::HeldBack);
+            }
         }
-        self.reject(incoming, Rejected::HeldBack)
     }
 
     /// Puts an entry in, which it takes, unless there is no slot for it; what is being loaded for its key will not be

@@ -33,6 +33,10 @@
 //! |---|---|
 //! | `tokio` | [`Env::tokio`](env::Env), and `Env::default()` finds the current runtime |
 //! | `serde` | `Serialize` for statistics and status |
+//! | `postcard` | a codec that keeps whatever serde can serialize in a cache's snapshot |
+//! | `redis` | a store and an invalidation bus on a Redis server: `store::RedisStore`, `cache::RedisBus` |
+//! | `tracing` | spans of what takes long: a cache's loads, snapshots, changes of size |
+//! | `metrics` | statistics, published to the installed recorder of the `metrics` crate |
 //! | `sim` | the module `sim`: virtual time, machines, disks and faults, to test what is built on the blocks |
 //! | `suite` | conformance suites for those who implement a trait of this crate |
 //! | `full` | all of them |
@@ -48,6 +52,7 @@ pub mod hash;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod hooks {
+    pub use crate::cache::snapshot::hooks::{reseal_entries, sample_snapshot, snapshot};
     pub use crate::log::hooks::{entries, recover, sample_segment};
     pub use crate::queue::hooks::recode;
 }

@@ -4,12 +4,17 @@
 
 mod counter;
 mod epoch;
+pub(crate) mod pins;
+mod seat;
+mod stripes;
 mod waiters;
 
 pub(crate) use counter::{Counter, STRIPES, stripe};
 pub(crate) use crossbeam::utils::CachePadded;
-pub(crate) use epoch::{Published, pin};
+pub(crate) use epoch::Published;
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+pub(crate) use pins::pin;
 pub(crate) use std::sync::OnceLock;
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use stripes::Stripes;
 pub(crate) use waiters::Waiters;

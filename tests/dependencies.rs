@@ -38,8 +38,10 @@ const ABSENT: &[&str] = &[
     "mio",
     "monoio",
     "polling",
+    "postcard",
     "rand",
     "rayon",
+    "redis",
     "serde",
     "serde_core",
     "smol",
@@ -85,9 +87,27 @@ fn each_feature_brings_what_it_says() {
     for (feature, brings) in [
         ("tokio", &["tokio"][..]),
         ("serde", &["serde", "serde_core"][..]),
+        ("postcard", &["postcard", "serde", "serde_core"][..]),
+        ("redis", &["mio", "redis", "socket2", "tokio"][..]),
+        ("tracing", &["tracing", "tracing-core"][..]),
+        ("metrics", &["metrics"][..]),
         ("sim", &[][..]),
         ("suite", &[][..]),
-        ("full", &["serde", "serde_core", "tokio"][..]),
+        (
+            "full",
+            &[
+                "metrics",
+                "mio",
+                "postcard",
+                "redis",
+                "serde",
+                "serde_core",
+                "socket2",
+                "tokio",
+                "tracing",
+                "tracing-core",
+            ][..],
+        ),
     ] {
         let tree = tree(&["-e", "normal", "--no-default-features", "--features", feature]);
         assert_eq!(common(&tree, ABSENT), brings, "feature `{feature}`");

@@ -1,81 +1,244 @@
-use super::{Cache, Error, Policy};
-use crate::env::Env;
+use super::hasher::DefaultHash;
+use super::inner::{Expiry, Weigher};
+use super::policy::{Adaptive, EvictionPolicy};
+use super::removal::{Listener, Removal};
+use super::settings::Settings;
+use super::{Cache, Error};
+use crate::env::{Env, Rng};
 use std::fmt;
-use std::hash::Hash;
-use std::marker::PhantomData;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
 use std::time::Duration;
-
-/// The most shards a cache has. Fixed, so that what a simulation does is the same on every machine.
-const MAX_SHARDS: usize = 64;
-/// A shard has at least this many entries, so that an uneven spread of the keys costs little.
-const MIN_SHARD: usize = 256;
-/// Slots are numbered by 32 bits, the last of which means none.
-const MAX_CAPACITY: usize = u32::MAX as usize - 1;
 
 /// Builds a [`Cache`]; see each option for its default.
 #[must_use]
-pub struct CacheBuilder<K, V> {
+pub struct CacheBuilder<K, V, S = DefaultHash> {
     settings: Settings,
+    policy: Arc<dyn EvictionPolicy>,
+    hasher: Box<dyn FnOnce(&mut Rng) -> S + Send>,
+    weigher: Option<Weigher<K, V>>,
+    expiry: Option<Expiry<K, V>>,
+    listener: Option<Listener<K, V>>,
     env: Option<Env>,
-    makes: PhantomData<fn() -> Cache<K, V>>,
 }
 
-/// The options, as given.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) capacity: usize,
-    pub(super) ttl: Option<Duration>,
-    pub(super) jitter: f64,
-    pub(super) policy: Policy,
-    pub(super) max_waiting: usize,
+/// What a cache is made of.
+pub(super) struct Parts<K, V, S> {
+    pub(super) settings: Settings,
+    pub(super) policy: Arc<dyn EvictionPolicy>,
+    pub(super) hasher: S,
+    pub(super) weigher: Option<Weigher<K, V>>,
+    pub(super) expiry: Option<Expiry<K, V>>,
+    pub(super) listener: Option<Listener<K, V>>,
+    pub(super) env: Env,
+    pub(super) rng: Rng,
 }
 
-impl<K: Hash + Eq, V: Clone> CacheBuilder<K, V> {
+impl<K, V> CacheBuilder<K, V> {
     pub(super) fn new() -> CacheBuilder<K, V> {
-        let settings = Settings {
-            capacity: 10_000,
-            ttl: None,
-            jitter: 0.0,
-            policy: Policy::default(),
-            max_waiting: 1 << 16,
-        };
         CacheBuilder {
-            settings,
+            settings: Settings::default(),
+            policy: Arc::new(Adaptive::default()),
+            hasher: Box::new(|rng| DefaultHash::keyed(rng.next_u64())),
+            weigher: None,
+            expiry: None,
+            listener: None,
             env: None,
-            makes: PhantomData,
         }
     }
+}
 
-    /// The most entries it holds, 1 to 4,294,967,294. Default: 10,000. Memory is taken as it fills.
+impl<K, V, S> CacheBuilder<K, V, S> {
+    /// The most entries it holds, 1 to 4,294,967,295. Default: 10,000, or no limit where
+    /// [`weight_capacity`](CacheBuilder::weight_capacity) is given and this is not. Five bytes of memory for each are
+    /// taken when it is built, the rest as it fills.
     pub fn capacity(mut self, entries: usize) -> Self {
-        self.settings.capacity = entries;
+        self.settings.capacity = Some(entries);
         self
     }
 
-    /// How long an entry lives after it was inserted, longer than zero. Default: until it has to make room.
+    /// The most that all entries may weigh together, at least 1, in whatever unit the
+    /// [`weigher`](CacheBuilder::weigher) counts. Holds beside [`capacity`](CacheBuilder::capacity) if both are given.
+    /// Eight bytes more for each entry. Default: no limit.
+    pub fn weight_capacity(mut self, weight: u64) -> Self {
+        self.settings.weight_capacity = Some(weight);
+        self
+    }
+
+    /// Says what an entry weighs, in a cache with a [`weight_capacity`](CacheBuilder::weight_capacity). Called once, when
+    /// the entry is put in; zero is allowed. Default: 1 each.
+    pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
+        self.weigher = Some(Box::new(weigher));
+        self
+    }
+
+    /// How long an entry lives after it was put in, a millisecond at least. Default: until it has to make room.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.settings.ttl = Some(ttl);
         self
     }
 
+    /// How long an entry lives after it was last asked for, a millisecond at least. A hit moves the deadline when that
+    /// moves it by more than a sixteenth of this time, so an entry may leave so much earlier. Holds beside
+    /// [`ttl`](CacheBuilder::ttl) if both are given. Default: no limit.
+    pub fn idle(mut self, idle: Duration) -> Self {
+        self.settings.idle = Some(idle);
+        self
+    }
+
+    /// Says how long an entry lives from what it is, a token's own expiry say; `None` for as long as the cache's
+    /// [`ttl`](CacheBuilder::ttl) says. [`InsertOptions::ttl`](super::InsertOptions::ttl) comes before it.
+    pub fn expire_after(mut self, expiry: impl Fn(&K, &V) -> Option<Duration> + Send + Sync + 'static) -> Self {
+        self.expiry = Some(Box::new(expiry));
+        self
+    }
+
     /// Shortens each time to live by a random share of up to this much, 0 to 1, so that what was loaded together does
-    /// not expire together. Default: 0.
+    /// not expire together. Default: 0.1.
     pub fn jitter(mut self, share: f64) -> Self {
         self.settings.jitter = share;
         self
     }
 
-    /// Which entries leave when it is full. Default: [`Policy::S3Fifo`].
-    pub fn policy(mut self, policy: Policy) -> Self {
-        self.settings.policy = policy;
+    /// Which entries leave when it is full; see [`policy`](super::policy) for those that there are. Default: [`Adaptive`].
+    pub fn policy(mut self, policy: impl EvictionPolicy) -> Self {
+        self.policy = Arc::new(policy);
         self
     }
 
-    /// How many calls of [`get_or_load`](Cache::get_or_load) may wait for loads at once, over all keys, at least 1; more
-    /// fail with [`LoadError::Crowded`](super::LoadError::Crowded). Default: 65,536.
+    /// Hears of every entry that leaves, and why. It is called by the call that takes the entry out, after that has let go
+    /// of its locks, so it may use the cache; while it runs no memory of entries that have left is freed, so it should
+    /// be quick. Entries that expire are told of when a write or [`Cache::tidy`] finds them.
+    pub fn on_removal(mut self, listener: impl Fn(&K, &V, Removal) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Arc::new(listener));
+        self
+    }
+
+    /// How long it is remembered that a key has no value, a millisecond at least, where a loader of
+    /// [`get_or_load_optional`](Cache::get_or_load_optional) or [`get_or_load_many`](Cache::get_or_load_many) found none.
+    /// It takes an entry, which counts as any other. Default: not at all.
+    pub fn negative_ttl(mut self, ttl: Duration) -> Self {
+        self.settings.negative_ttl = Some(ttl);
+        self
+    }
+
+    /// How long after its time to live a value is still served, a millisecond at least, while one load in the background
+    /// replaces it. So nobody waits for a key that is asked for often. [`get`](Cache::get) does not serve it, having no
+    /// loader. The loader is polled by the runtime of the [`Env`]; without one this option fails to build.
+    /// Default: not at all.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// use outgrow::cache::Cache;
+    /// use outgrow::sim::World;
+    /// use std::time::Duration;
+    ///
+    /// // A world in virtual time, so that this takes none.
+    /// let world = World::new(7);
+    /// let env = world.env();
+    /// let rates: Cache<&str, f64> = Cache::builder()
+    ///     .ttl(Duration::from_secs(60))
+    ///     .stale_while_revalidate(Duration::from_secs(60))
+    ///     .env(env.clone())
+    ///     .build()?;
+    /// rates.insert("EUR", 1.05);
+    /// world.run(async {
+    ///     env.sleep(Duration::from_secs(61)).await;
+    ///     let now = rates.get_or_load(&"EUR", |_| async { Ok::<_, std::io::Error>(1.07) }).await?;
+    ///     assert_eq!(now, 1.05);
+    ///     env.sleep(Duration::from_secs(1)).await;
+    ///     assert_eq!(rates.get(&"EUR"), Some(1.07));
+    ///     Ok::<(), Box<dyn std::error::Error>>(())
+    /// })?;
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stale_while_revalidate(mut self, grace: Duration) -> Self {
+        self.settings.stale_while_revalidate = Some(grace);
+        self
+    }
+
+    /// How long after its time to live a value is still served, a millisecond at least, when loading it anew fails, in
+    /// whatever way. Default: not at all.
+    ///
+    /// ```
+    /// use outgrow::cache::Cache;
+    /// use outgrow::env::Env;
+    /// use std::time::Duration;
+    /// # futures::executor::block_on(async {
+    /// let rates: Cache<&str, f64> = Cache::builder()
+    ///     .ttl(Duration::from_millis(1))
+    ///     .stale_if_error(Duration::from_secs(600))
+    ///     .build()?;
+    /// rates.insert("EUR", 1.05);
+    /// Env::system().sleep(Duration::from_millis(5)).await;
+    /// assert_eq!(rates.get(&"EUR"), None);
+    /// let rate = rates.get_or_load(&"EUR", |_| async { Err::<f64, _>("unreachable") }).await;
+    /// assert_eq!((rate.ok(), rates.stats().stale_served), (Some(1.05), 1));
+    /// # Ok::<(), outgrow::cache::Error>(()) }).unwrap();
+    /// ```
+    pub fn stale_if_error(mut self, grace: Duration) -> Self {
+        self.settings.stale_if_error = Some(grace);
+        self
+    }
+
+    /// How long what is there is served without trying again, after a load that was to replace it has failed. Zero tries
+    /// with each call. It holds for up to 65,536 keys that fail at once; with more, others are not tried either, as long
+    /// as there is a value to serve. Default: a second.
+    pub fn refresh_pause(mut self, pause: Duration) -> Self {
+        self.settings.refresh_pause = pause;
+        self
+    }
+
+    /// Loads anew, by chance, what is about to expire, so that of the many who ask for a key one loads it before all find
+    /// it expired at once: XFetch (Vattani, Chierichetti and Lowenstein, "Optimal probabilistic cache stampede
+    /// prevention", VLDB 2015). A call does so when a draw from an exponential distribution with mean `beta` times the
+    /// usual time of a load is more than what is left of the time to live. 1 is the authors' choice; more is earlier.
+    /// Where the [`Env`] has a runtime the load goes on in the background, else its caller waits for it, and who asks
+    /// meanwhile gets what is there. Default: off.
+    pub fn early_refresh(mut self, beta: f64) -> Self {
+        self.settings.early_refresh = Some(beta);
+        self
+    }
+
+    /// How long a load may take, a millisecond at least. Then its loader is dropped, and all who wait for it fail with
+    /// [`LoadError::TimedOut`](super::LoadError::TimedOut). A loader that blocks cannot be stopped: who runs it gets what
+    /// it returns, however late, which is not stored then. Default: no limit.
+    ///
+    /// ```
+    /// use outgrow::cache::{Cache, LoadError};
+    /// use std::time::Duration;
+    /// # futures::executor::block_on(async {
+    /// let limit = Duration::from_millis(5);
+    /// let users: Cache<u32, String> = Cache::builder().load_timeout(limit).build()?;
+    /// let never = users.get_or_load(&7, |_| std::future::pending::<Result<String, ()>>()).await;
+    /// assert!(matches!(never, Err(LoadError::TimedOut { after }) if after == limit));
+    /// # Ok::<(), outgrow::cache::Error>(()) }).unwrap();
+    /// ```
+    pub fn load_timeout(mut self, limit: Duration) -> Self {
+        self.settings.load_timeout = Some(limit);
+        self
+    }
+
+    /// How many calls of [`get_or_load`](Cache::get_or_load) and its kin may wait for loads at once, over all keys, at
+    /// least 1; more fail with [`LoadError::Crowded`](super::LoadError::Crowded). A load in the background counts as one,
+    /// a call for many keys as one for each that it waits for. Default: 65,536.
     pub fn max_waiting(mut self, calls: usize) -> Self {
         self.settings.max_waiting = calls;
         self
+    }
+
+    /// How keys are hashed. Default: [`DefaultHash`], under a secret of this cache.
+    pub fn hasher<H: Send + 'static>(self, hasher: H) -> CacheBuilder<K, V, H> {
+        CacheBuilder {
+            settings: self.settings,
+            policy: self.policy,
+            hasher: Box::new(|_| hasher),
+            weigher: self.weigher,
+            expiry: self.expiry,
+            listener: self.listener,
+            env: self.env,
+        }
     }
 
     /// The world it lives in. Default: [`Env::default`].
@@ -83,55 +246,45 @@ impl<K: Hash + Eq, V: Clone> CacheBuilder<K, V> {
         self.env = Some(env);
         self
     }
+}
 
+impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
     /// Makes the cache.
     ///
     /// # Errors
-    /// [`Error::Option`] for an option outside its bounds, which it names.
-    pub fn build(self) -> Result<Cache<K, V>, Error> {
-        self.settings.check()?;
-        Ok(Cache::new(self.env.unwrap_or_default(), self.settings))
+    /// [`Error::Option`] for an option outside its bounds, which it names; [`Error::NeedsSpawner`] for one that loads in
+    /// the background, where the [`Env`] has no runtime for loaders.
+    pub fn build(self) -> Result<Cache<K, V, S>, Error> {
+        let mut settings = self.settings;
+        if settings.capacity.is_none() && settings.weight_capacity.is_none() {
+            settings.capacity = Some(10_000);
+        }
+        settings.check()?;
+        let env = self.env.unwrap_or_default();
+        if settings.stale_while_revalidate.is_some() && !env.can_spawn_user() {
+            let option = "stale_while_revalidate";
+            return Err(Error::NeedsSpawner { option });
+        }
+        let mut rng = env.rng("cache");
+        let hasher = (self.hasher)(&mut rng);
+        Ok(Cache::new(Parts {
+            settings,
+            policy: self.policy,
+            hasher,
+            weigher: self.weigher,
+            expiry: self.expiry,
+            listener: self.listener,
+            env,
+            rng,
+        }))
     }
 }
 
-impl Settings {
-    fn check(&self) -> Result<(), Error> {
-        let fault = |option, why: &str| {
-            Err(Error::Option {
-                option,
-                why: why.to_owned(),
-            })
-        };
-        if !(1..=MAX_CAPACITY).contains(&self.capacity) {
-            return fault("capacity", "it has to be 1 to 4,294,967,294 entries");
-        }
-        if self.ttl.is_some_and(|ttl| ttl.is_zero()) {
-            return fault("ttl", "nothing would ever be kept");
-        }
-        if !(0.0..=1.0).contains(&self.jitter) {
-            return fault("jitter", "it is a share from 0 to 1");
-        }
-        if self.max_waiting == 0 {
-            return fault("max_waiting", "nothing could ever be loaded");
-        }
-        Ok(())
-    }
-
-    /// How many entries each shard holds: a power of two of shards, and together exactly the capacity.
-    pub(super) fn shard_capacities(&self) -> impl Iterator<Item = usize> {
-        let mut shards = MAX_SHARDS;
-        while shards > 1 && self.capacity / shards < MIN_SHARD {
-            shards /= 2;
-        }
-        let (each, rest) = (self.capacity / shards, self.capacity % shards);
-        (0..shards).map(move |shard| each + usize::from(shard < rest))
-    }
-}
-
-impl<K, V> fmt::Debug for CacheBuilder<K, V> {
+impl<K, V, S> fmt::Debug for CacheBuilder<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheBuilder")
             .field("settings", &self.settings)
+            .field("policy", &self.policy)
             .finish_non_exhaustive()
     }
 }
@@ -141,34 +294,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shards_share_the_capacity_exactly() {
-        for capacity in [1, 2, 511, 512, 513, 1_000, 16_383, 16_384, 100_003] {
-            let shards: Vec<usize> = CacheBuilder::<u8, u8>::new()
-                .capacity(capacity)
-                .settings
-                .shard_capacities()
-                .collect();
-            assert_eq!(shards.iter().sum::<usize>(), capacity);
-            assert!(shards.len().is_power_of_two() && shards.len() <= MAX_SHARDS);
-            assert!(shards.len() == 1 || shards.iter().all(|&entries| entries >= MIN_SHARD));
-        }
-    }
-
-    #[test]
     fn each_option_is_refused_by_name() {
         let new = CacheBuilder::<u8, u8>::new;
         let refused = [
             ("capacity", new().capacity(0)),
-            ("capacity", new().capacity(u32::MAX as usize)),
-            ("ttl", new().ttl(Duration::ZERO)),
+            ("capacity", new().capacity(1 << 33)),
+            ("weight_capacity", new().weight_capacity(0)),
+            ("ttl", new().ttl(Duration::from_micros(999))),
+            ("idle", new().idle(Duration::ZERO)),
             ("jitter", new().jitter(1.1)),
             ("jitter", new().jitter(-0.1)),
             ("jitter", new().jitter(f64::NAN)),
             ("max_waiting", new().max_waiting(0)),
+            ("negative_ttl", new().negative_ttl(Duration::from_micros(999))),
+            ("stale_while_revalidate", new().stale_while_revalidate(Duration::ZERO)),
+            ("stale_if_error", new().stale_if_error(Duration::ZERO)),
+            ("load_timeout", new().load_timeout(Duration::ZERO)),
+            ("early_refresh", new().early_refresh(0.0)),
+            ("early_refresh", new().early_refresh(f64::INFINITY)),
+            ("early_refresh", new().early_refresh(f64::NAN)),
         ];
         for (name, builder) in refused {
             assert!(matches!(builder.build(), Err(Error::Option { option, .. }) if option == name));
         }
         assert!(new().capacity(1).jitter(1.0).build().is_ok());
+
+        let refreshing = new().stale_while_revalidate(Duration::from_secs(1)).env(Env::system());
+        let option = "stale_while_revalidate";
+        assert_eq!(refreshing.build().unwrap_err(), Error::NeedsSpawner { option });
+        let others = new().stale_if_error(Duration::from_secs(1)).early_refresh(1.0);
+        assert!(others.env(Env::system()).build().is_ok());
     }
 }

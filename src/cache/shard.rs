@@ -1,290 +1,283 @@
-use super::order::{Order, Policy};
-use super::s3fifo::Mark;
-use crate::env::Tick;
-use hashbrown::HashTable;
-use std::borrow::Borrow;
-use std::collections::BTreeSet;
+use super::budget::Size;
+use super::policy::{Entries, EvictionOrder};
+use super::slab::{Locked, Moved, Slab, Slot, View};
+use super::wheel::Wheel;
+use super::word::NEVER;
+use crate::sync::pins::Pin;
+use std::hash::{BuildHasher, Hash};
 
-/// The most expired entries that one write frees, beside what it puts in: so many writes free twice as many places.
-const RECLAIM_PER_WRITE: usize = 2;
-/// Those, the entry that was replaced after its time, and the one written when its own time had come.
-const GONE_MAX: usize = RECLAIM_PER_WRITE + 2;
+/// One part of a cache: its entries, and under its lock what decides about them.
+pub(super) type Shard<K, V> = Slab<K, V, State>;
 
-/// One part of a cache: entries in slots, found by hash, ordered by the policy, and dated where they expire.
-///
-/// Plain data: whoever holds it gives the time. It holds at most `capacity` entries at any moment.
-#[derive(Debug)]
-pub(super) struct Shard<K, V> {
-    capacity: usize,
-    policy: Policy,
-    /// Slots by the hash of their key.
-    table: HashTable<u32>,
-    slots: Vec<Slot<K, V>>,
-    free: Vec<u32>,
-    order: Order,
-    /// The slots whose entry expires, soonest first.
-    dated: BTreeSet<(Tick, u32)>,
+/// A shard whose lock is held.
+pub(super) type LockedShard<'a, K, V> = Locked<'a, K, V, State>;
+
+/// What decides about the entries of one shard. Plain data: whoever holds it gives the time.
+pub(super) struct State {
+    pub(super) order: Box<dyn EvictionOrder>,
+    pub(super) numbers: Numbers,
+    /// The deadlines of what expires; made when the first such entry comes.
+    wheel: Option<Box<Wheel>>,
+    /// What each slot weighs; empty where weight has no limit.
+    weights: Vec<u64>,
+    weighted: bool,
     /// How many loads are under way for keys that live here; while there are none, a write need not look for them.
     pub(super) loading: usize,
+    /// The slots still to be looked at for entries that a tag's end has made invalid.
+    sweep: Sweep,
+    /// For how many entries its memory should be planned, when that is much less than it is planned for.
+    pub(super) too_large_for: Option<usize>,
 }
 
-#[derive(Debug)]
-struct Slot<K, V> {
-    hash: u64,
-    /// [`Tick::MAX`] for an entry that never expires.
-    deadline: Tick,
-    mark: Mark,
-    /// `None` in a free slot.
-    entry: Option<(K, V)>,
+/// The numbers by which the policy knows the entries: an entry keeps its own when it is written anew and gets another slot.
+/// Two bytes each.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    slots: Vec<u16>,
+    free: Vec<u16>,
 }
 
-/// What a write took out, for the caller to drop when it no longer holds the shard: a destructor may be slow, or
-/// use the cache.
-#[derive(Debug)]
-pub(super) struct Gone<K, V> {
-    /// The entry that was replaced or removed, if it had not expired.
-    pub(super) old: Option<(K, V)>,
-    /// How many were dropped because they had expired.
-    pub(super) expired: usize,
-    /// How many had to make room.
-    pub(super) evicted: usize,
-    others: [Option<(K, V)>; GONE_MAX],
+impl Numbers {
+    /// A number that no entry has.
+    pub(super) fn take(&mut self) -> u16 {
+        self.free.pop().unwrap_or_else(|| {
+            if self.slots.len() == self.slots.capacity() {
+                self.slots.reserve_exact(8 + self.slots.len() / 16);
+            }
+            self.slots.push(0);
+            (self.slots.len() - 1) as u16
+        })
+    }
+
+    /// Notes where the entry with this number is.
+    pub(super) fn set(&mut self, number: u16, slot: u32) {
+        self.slots[usize::from(number)] = slot as u16;
+    }
+
+    pub(super) fn slot(&self, number: u32) -> u32 {
+        let slot = self.slots.get(number as usize);
+        u32::from(*slot.expect("a policy names entries by the numbers that it was given"))
+    }
+
+    fn give_back(&mut self, number: u16) {
+        self.free.push(number);
+    }
 }
 
-impl<K, V> Shard<K, V> {
-    pub(super) fn new(capacity: usize, policy: Policy) -> Shard<K, V> {
-        Shard {
-            capacity,
-            policy,
-            table: HashTable::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
-            order: Order::new(policy, capacity),
-            dated: BTreeSet::new(),
+/// A walk through the slots, a few with each write.
+#[derive(Debug, Default)]
+struct Sweep {
+    /// How many invalidations it accounts for.
+    seen: u64,
+    next: u32,
+    left: u32,
+}
+
+impl State {
+    pub(super) fn new(order: Box<dyn EvictionOrder>, weighted: bool) -> State {
+        State {
+            order,
+            numbers: Numbers::default(),
+            wheel: None,
+            weights: Vec::new(),
+            weighted,
             loading: 0,
+            sweep: Sweep::default(),
+            too_large_for: None,
         }
     }
 
-    /// How many entries it holds, expired ones that nothing has freed yet included.
-    pub(super) fn len(&self) -> usize {
-        self.table.len()
+    /// Whether a write has nothing to see to but its own entry: nothing expires, nothing is being loaded, and no tag has
+    /// ended, of `seen` times that any has, for which entries are still to be looked at.
+    #[inline]
+    pub(super) fn is_quiet(&self, seen: u64) -> bool {
+        self.loading == 0 && !self.has_deadlines() && self.sweep.seen == seen && self.sweep.left == 0
     }
 
     /// Whether any entry expires, so that a write needs the time.
-    pub(super) fn has_dated(&self) -> bool {
-        !self.dated.is_empty()
+    pub(super) fn has_deadlines(&self) -> bool {
+        self.wheel.as_ref().is_some_and(|wheel| !wheel.is_empty())
     }
 
-    /// Takes everything out. Loads under way are still counted.
-    pub(super) fn take_all(&mut self) -> Shard<K, V> {
-        let mut empty = Shard::new(self.capacity, self.policy);
-        empty.loading = self.loading;
-        std::mem::replace(self, empty)
+    /// The first moment at which anything may expire.
+    pub(super) fn next_due(&self) -> Option<u64> {
+        self.wheel.as_ref()?.next_due_ms()
     }
 
-    /// Takes the entry out of `slot`, which is in the table no more.
-    fn vacate(&mut self, slot: u32) -> Option<(K, V)> {
-        let place = &mut self.slots[slot as usize];
-        if place.deadline != Tick::MAX {
-            self.dated.remove(&(place.deadline, slot));
+    /// Notes an entry that was put in at `slot`.
+    pub(super) fn note(&mut self, slot: u32, deadline: u64, weight: u64, now: u64) {
+        if deadline != NEVER {
+            let wheel = self.wheel.get_or_insert_with(|| Box::new(Wheel::new(now)));
+            wheel.schedule(slot, deadline);
         }
-        self.free.push(slot);
-        place.entry.take()
+        if self.weighted {
+            let at = slot as usize;
+            if at >= self.weights.len() {
+                self.weights.reserve_exact((at + 1 - self.weights.len()).max(at / 8));
+                self.weights.resize(at + 1, 0);
+            }
+            self.weights[at] = weight;
+        }
     }
 
-    /// Takes a slot out of the table.
-    fn unlist(&mut self, slot: u32) {
-        let hash = self.slots[slot as usize].hash;
-        let listed = self.table.find_entry(hash, |other| *other == slot);
-        listed.expect("a slot in use is in the table").remove();
+    /// Notes that the entry at `slot` leaves, and says what it took of the budget.
+    pub(super) fn note_gone(&mut self, slot: u32) -> Size {
+        if let Some(wheel) = &mut self.wheel {
+            wheel.cancel(slot);
+        }
+        Size {
+            count: 1,
+            weight: self.weight(slot),
+        }
     }
 
-    /// Frees a few of the entries that had expired by `now`.
-    fn reclaim(&mut self, now: Tick, gone: &mut Gone<K, V>) {
-        for _ in 0..RECLAIM_PER_WRITE {
-            match self.dated.first() {
-                Some(&(deadline, slot)) if deadline <= now => {
-                    self.unlist(slot);
-                    self.order.forget(slot);
-                    gone.put(self.vacate(slot));
-                    gone.expired += 1;
+    /// Notes that entries have other slots, all of them below `slots`.
+    pub(super) fn renumber(&mut self, moves: &[Moved], slots: u32) {
+        for moved in moves.iter().copied() {
+            let Moved { old, new, deadline, .. } = moved;
+            self.numbers.set(moved.number, new);
+            if let Some(wheel) = &mut self.wheel {
+                wheel.cancel(old);
+                if deadline != NEVER {
+                    wheel.schedule(new, deadline);
                 }
-                _ => return,
+            }
+            if self.weighted {
+                let weight = self.weight(old);
+                if new as usize >= self.weights.len() {
+                    self.weights.resize(new as usize + 1, 0);
+                }
+                self.weights[new as usize] = weight;
             }
         }
+        if let Some(wheel) = &mut self.wheel {
+            wheel.shrink(slots);
+        }
+        self.weights.truncate(slots as usize);
+        self.weights.shrink_to_fit();
+        // Whatever was to be looked at may be anywhere now.
+        self.sweep.next = 0;
+        if self.sweep.left > 0 {
+            self.sweep.left = slots;
+        }
     }
 
-    fn evict(&mut self, gone: &mut Gone<K, V>) {
-        let slots = &self.slots;
-        let slot = self.order.victim(|slot| {
-            let place = &slots[slot as usize];
-            (&place.mark, place.hash)
-        });
-        self.unlist(slot);
-        gone.put(self.vacate(slot));
-        gone.evicted += 1;
+    /// What the entry at `slot` weighs.
+    pub(super) fn weight(&self, slot: u32) -> u64 {
+        self.weights.get(slot as usize).copied().unwrap_or(0)
     }
 }
 
-impl<K: Eq, V> Shard<K, V> {
-    fn find<Q: Eq + ?Sized>(&self, hash: u64, key: &Q) -> Option<u32>
-    where
-        K: Borrow<Q>,
-    {
-        let is_it = |slot: &u32| matches!(&self.slots[*slot as usize].entry, Some((k, _)) if k.borrow() == key);
-        self.table.find(hash, is_it).copied()
-    }
+/// The entries of a shard as a policy sees them.
+struct Look<'a, K, V, S> {
+    numbers: &'a Numbers,
+    entries: View<'a, K, V, State>,
+    hasher: &'a S,
+}
 
-    /// The value under `key` unless it has expired, as `is_past` says of its deadline, which it is asked only where
-    /// there is one. Leaves no mark.
-    #[inline]
-    pub(super) fn peek<Q: Eq + ?Sized>(&self, hash: u64, key: &Q, is_past: impl FnOnce(Tick) -> bool) -> Option<&V>
-    where
-        K: Borrow<Q>,
-    {
-        self.live(self.find(hash, key)?, is_past)
-    }
-
-    /// As [`peek`](Shard::peek), counted as a hit where the policy needs no lock for that.
-    #[inline]
-    pub(super) fn get<Q: Eq + ?Sized>(&self, hash: u64, key: &Q, is_past: impl FnOnce(Tick) -> bool) -> Option<&V>
-    where
-        K: Borrow<Q>,
-    {
-        let slot = self.find(hash, key)?;
-        let value = self.live(slot, is_past)?;
-        self.slots[slot as usize].mark.count();
-        Some(value)
-    }
-
-    /// As [`peek`](Shard::peek), counted as a hit where the policy moves the entry.
-    #[inline]
-    pub(super) fn get_mut<Q: Eq + ?Sized>(
-        &mut self,
-        hash: u64,
-        key: &Q,
-        is_past: impl FnOnce(Tick) -> bool,
-    ) -> Option<&V>
-    where
-        K: Borrow<Q>,
-    {
-        let slot = self.find(hash, key)?;
-        self.live(slot, is_past)?;
-        self.order.touch(slot);
-        self.slots[slot as usize].entry.as_ref().map(|(_, value)| value)
-    }
-
-    #[inline]
-    fn live(&self, slot: u32, is_past: impl FnOnce(Tick) -> bool) -> Option<&V> {
-        let place = &self.slots[slot as usize];
-        if place.deadline != Tick::MAX && is_past(place.deadline) {
-            return None;
-        }
-        place.entry.as_ref().map(|(_, value)| value)
-    }
-
-    /// Puts an entry in, replacing the one under its key or making room. One whose deadline has come is not kept.
-    pub(super) fn insert(&mut self, hash: u64, key: K, value: V, deadline: Tick, now: Tick) -> Gone<K, V> {
-        if deadline <= now {
-            let mut gone = self.remove(hash, &key, now);
-            gone.put(Some((key, value)));
-            return gone;
-        }
-        let mut gone = Gone::nothing();
-        if let Some(slot) = self.find(hash, &key) {
-            self.replace(slot, (key, value), deadline, now, &mut gone);
-            self.reclaim(now, &mut gone);
-            return gone;
-        }
-        self.reclaim(now, &mut gone);
-        if self.len() == self.capacity {
-            self.evict(&mut gone);
-        }
-        let slot = self.occupy(Slot {
-            hash,
-            deadline,
-            mark: Mark::default(),
-            entry: Some((key, value)),
-        });
-        self.table
-            .insert_unique(hash, slot, |slot| self.slots[*slot as usize].hash);
-        self.order.admit(slot, hash);
-        gone
-    }
-
-    /// Takes out the entry under `key`.
-    pub(super) fn remove<Q: Eq + ?Sized>(&mut self, hash: u64, key: &Q, now: Tick) -> Gone<K, V>
-    where
-        K: Borrow<Q>,
-    {
-        let mut gone = Gone::nothing();
-        if let Some(slot) = self.find(hash, key) {
-            let deadline = self.slots[slot as usize].deadline;
-            self.unlist(slot);
-            self.order.forget(slot);
-            let entry = self.vacate(slot);
-            gone.replaced(entry, deadline, now);
-        }
-        self.reclaim(now, &mut gone);
-        gone
-    }
-
-    fn replace(&mut self, slot: u32, entry: (K, V), deadline: Tick, now: Tick, gone: &mut Gone<K, V>) {
-        let place = &mut self.slots[slot as usize];
-        let before = std::mem::replace(&mut place.deadline, deadline);
-        let old = place.entry.replace(entry);
-        place.mark.count();
-        self.order.touch(slot);
-        if before != deadline {
-            self.dated.remove(&(before, slot));
-            self.date(slot, deadline);
-        }
-        gone.replaced(old, before, now);
-    }
-
-    fn occupy(&mut self, place: Slot<K, V>) -> u32 {
-        let deadline = place.deadline;
-        let slot = if let Some(slot) = self.free.pop() {
-            self.slots[slot as usize] = place;
-            slot
-        } else {
-            self.slots.push(place);
-            self.slots.len() as u32 - 1
-        };
-        self.date(slot, deadline);
-        slot
-    }
-
-    fn date(&mut self, slot: u32, deadline: Tick) {
-        if deadline != Tick::MAX {
-            self.dated.insert((deadline, slot));
-        }
+impl<K, V, S> Look<'_, K, V, S> {
+    fn entry(&self, number: u32) -> &Slot<K, V> {
+        self.entries.at(self.numbers.slot(number))
     }
 }
 
-impl<K, V> Gone<K, V> {
-    fn nothing() -> Gone<K, V> {
-        Gone {
-            old: None,
-            expired: 0,
-            evicted: 0,
-            others: [const { None }; GONE_MAX],
-        }
+impl<K: Hash, V, S: BuildHasher> Entries for Look<'_, K, V, S> {
+    fn mark(&self, number: u32) -> u8 {
+        self.entry(number).word.read().mark()
     }
 
-    /// Keeps what a later drop of `self` drops.
-    fn put(&mut self, entry: Option<(K, V)>) {
-        let place = self.others.iter_mut().find(|place| place.is_none());
-        *place.expect("a write takes out no more than it has places for") = entry;
+    fn set_mark(&self, number: u32, mark: u8) {
+        self.entry(number).word.set_mark(mark);
     }
 
-    /// Keeps the entry of the key that was written, which counts as expired when its time had come.
-    fn replaced(&mut self, entry: Option<(K, V)>, deadline: Tick, now: Tick) {
-        if deadline <= now {
-            self.expired += 1;
-            self.put(entry);
-        } else {
-            self.old = entry;
+    fn hash(&self, number: u32) -> u64 {
+        hash_of(self.hasher, self.entry(number).key())
+    }
+}
+
+/// Two to the 64th over the golden ratio.
+const STIR: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The hash of a key: what the hasher gives, stirred once more, since each part of it serves another purpose.
+#[inline]
+pub(super) fn hash_of<Q: Hash + ?Sized>(hasher: &impl BuildHasher, key: &Q) -> u64 {
+    let product = u128::from(hasher.hash_one(key) ^ STIR) * u128::from(STIR);
+    (product >> 64) as u64 ^ product as u64
+}
+
+impl<K, V> LockedShard<'_, K, V> {
+    /// The slots of all entries, each once, what is most worth keeping first: those that the policy does not name come
+    /// last.
+    pub(super) fn ranked(&mut self, pin: &Pin) -> Vec<u32> {
+        let mut seen = vec![false; self.used(pin) as usize];
+        let State { order, numbers, .. } = self.state();
+        let mut ranked: Vec<u32> = order.hottest().into_iter().map(|number| numbers.slot(number)).collect();
+        let slab = self.slab();
+        let is_new = |slot: &u32| slab.at(*slot, pin).is_some() && !std::mem::replace(&mut seen[*slot as usize], true);
+        ranked.retain(is_new);
+        let others = slab
+            .live(pin)
+            .map(|(slot, _)| slot)
+            .filter(|slot| !seen[*slot as usize]);
+        ranked.extend(others);
+        ranked
+    }
+}
+
+impl<K: Hash, V> LockedShard<'_, K, V> {
+    /// Lets the policy choose who leaves. There is at least one entry.
+    pub(super) fn choose(&mut self, hasher: &impl BuildHasher, pin: &Pin) -> u32 {
+        let (state, entries) = self.split(pin);
+        let State { order, numbers, .. } = state;
+        let victim = order.victim(&Look {
+            numbers,
+            entries,
+            hasher,
+        });
+        numbers.slot(victim)
+    }
+
+    /// Takes out the entry at `slot`, of which the policy knows already, and says what it took of the budget.
+    pub(super) fn drop_out(&mut self, slot: u32, hasher: &impl BuildHasher, pin: &Pin) -> Size {
+        let entry = self.at(slot, pin);
+        let number = entry.word.read().number();
+        self.unlink(slot, hash_of(hasher, entry.key()), pin);
+        self.state().numbers.give_back(number as u16);
+        self.state().note_gone(slot)
+    }
+
+    /// Takes out the entry at `slot`.
+    pub(super) fn remove(&mut self, slot: u32, hasher: &impl BuildHasher, pin: &Pin) -> Size {
+        let number = self.at(slot, pin).word.read().number();
+        self.state().order.forget(number);
+        self.drop_out(slot, hasher, pin)
+    }
+
+    /// An entry whose deadline is not after `now`. Looks at as many as `budget` says, which it counts down.
+    pub(super) fn next_expired(&mut self, now: u64, budget: &mut usize, pin: &Pin) -> Option<u32> {
+        let (state, entries) = self.split(pin);
+        let wheel = state.wheel.as_mut()?;
+        wheel.next_expired(now, budget, |slot| entries.at(slot).word.read().deadline())
+    }
+
+    /// Whether nothing is left to look at after tags were invalidated, `seen` times so far.
+    pub(super) fn is_swept(&mut self, seen: u64) -> bool {
+        let sweep = &self.state().sweep;
+        sweep.seen == seen && sweep.left == 0
+    }
+
+    /// The next few slots to look at after tags were invalidated, `seen` times so far.
+    pub(super) fn sweep(&mut self, seen: u64, at_most: u32, pin: &Pin) -> impl Iterator<Item = u32> + use<K, V> {
+        let used = self.used(pin);
+        let sweep = &mut self.state().sweep;
+        if sweep.seen != seen {
+            sweep.seen = seen;
+            sweep.left = used;
         }
+        let steps = sweep.left.min(at_most).min(used);
+        let first = sweep.next;
+        sweep.left -= steps;
+        sweep.next = if used == 0 { 0 } else { (first + steps) % used };
+        (first..first + steps).map(move |slot| slot % used.max(1))
     }
 }

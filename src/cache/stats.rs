@@ -1,5 +1,7 @@
-use super::shard::Gone;
-use crate::sync::Counter;
+use super::removal::Removal;
+use crate::sync::Stripes;
+use crate::sync::pins::Pin;
+use std::time::Duration;
 
 /// What happened to a [`Cache`](super::Cache) since it was built. Each count is exact once the calls that make it have
 /// returned.
@@ -11,20 +13,39 @@ pub struct CacheStats {
     pub hits: u64,
     /// Reads that found none, or an expired one.
     pub misses: u64,
-    /// Loaders started.
+    /// Reads that found that there is no value: a negative entry.
+    pub negative_hits: u64,
+    /// Loaders started. One of several keys is one.
     pub loads: u64,
-    /// Loaders that failed.
+    /// Loaders that failed, panicked, or were stopped because their time was over. One that nobody waited for any more did
+    /// not fail, nor did one that blocked past its time.
     pub load_errors: u64,
-    /// Values put in, loaded ones included.
+    /// Time from the start of loaders to their end, over all that are no more.
+    pub load_time: Duration,
+    /// Stale values served, while they were refreshed or because loading failed.
+    pub stale_served: u64,
+    /// Entries put in, loaded ones included.
     pub inserts: u64,
     /// Entries that had to make room.
     pub evictions: u64,
     /// Entries dropped because they had expired.
     pub expirations: u64,
-    /// Entries held now.
-    pub entries: usize,
-    /// The most entries it holds.
-    pub capacity: usize,
+    /// Entries whose place another value under their key took.
+    pub replacements: u64,
+    /// Entries removed by key, by tag, by predicate, or with all others.
+    pub invalidations: u64,
+    /// Entries that were not taken in.
+    pub rejections: u64,
+    /// Entries held now, expired ones that nothing has freed yet included.
+    pub entries: u64,
+    /// What they weigh together; zero where weight has no limit.
+    pub weight: u64,
+    /// Entries that have left and whose memory readers or the next writes still hold back.
+    pub held_back: u64,
+    /// The most entries it holds; `u64::MAX` where only weight is limited.
+    pub capacity: u64,
+    /// The most that its entries may weigh; `u64::MAX` where only their count is limited.
+    pub weight_capacity: u64,
 }
 
 impl CacheStats {
@@ -38,39 +59,70 @@ impl CacheStats {
     }
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) hits: Counter,
-    pub(super) misses: Counter,
-    pub(super) loads: Counter,
-    pub(super) load_errors: Counter,
-    pub(super) inserts: Counter,
-    evictions: Counter,
-    expirations: Counter,
+/// What is counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Count {
+    Hits,
+    Misses,
+    NegativeHits,
+    Loads,
+    LoadErrors,
+    LoadNanos,
+    StaleServed,
+    Inserts,
+    Evictions,
+    Expirations,
+    Replacements,
+    Invalidations,
+    Rejections,
 }
 
+#[derive(Debug)]
+pub(super) struct Counters(Stripes<13>);
+
 impl Counters {
-    /// Counts what a write took out.
-    pub(super) fn count<K, V>(&self, gone: &Gone<K, V>) {
-        if gone.evicted > 0 {
-            self.evictions.add(gone.evicted as u64);
-        }
-        if gone.expired > 0 {
-            self.expirations.add(gone.expired as u64);
-        }
+    pub(super) fn new() -> Counters {
+        Counters(Stripes::new())
     }
 
-    pub(super) fn stats(&self, entries: usize, capacity: usize) -> CacheStats {
+    #[inline]
+    pub(super) fn add(&self, pin: &Pin, count: Count, n: u64) {
+        self.0.add(pin, count as usize, n);
+    }
+
+    pub(super) fn removed(&self, pin: &Pin, why: Removal) {
+        let count = match why {
+            Removal::Expired => Count::Expirations,
+            Removal::Evicted => Count::Evictions,
+            Removal::Replaced => Count::Replacements,
+            Removal::Invalidated => Count::Invalidations,
+            Removal::Rejected => Count::Rejections,
+            Removal::Dropped => return,
+        };
+        self.add(pin, count, 1);
+    }
+
+    pub(super) fn sum(&self, count: Count) -> u64 {
+        self.0.sum(count as usize)
+    }
+
+    /// All that is counted here; what is held now is left out.
+    pub(super) fn stats(&self) -> CacheStats {
         CacheStats {
-            hits: self.hits.sum(),
-            misses: self.misses.sum(),
-            loads: self.loads.sum(),
-            load_errors: self.load_errors.sum(),
-            inserts: self.inserts.sum(),
-            evictions: self.evictions.sum(),
-            expirations: self.expirations.sum(),
-            entries,
-            capacity,
+            hits: self.sum(Count::Hits),
+            misses: self.sum(Count::Misses),
+            negative_hits: self.sum(Count::NegativeHits),
+            loads: self.sum(Count::Loads),
+            load_errors: self.sum(Count::LoadErrors),
+            load_time: Duration::from_nanos(self.sum(Count::LoadNanos)),
+            stale_served: self.sum(Count::StaleServed),
+            inserts: self.sum(Count::Inserts),
+            evictions: self.sum(Count::Evictions),
+            expirations: self.sum(Count::Expirations),
+            replacements: self.sum(Count::Replacements),
+            invalidations: self.sum(Count::Invalidations),
+            rejections: self.sum(Count::Rejections),
+            ..CacheStats::default()
         }
     }
 }

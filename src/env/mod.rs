@@ -29,8 +29,11 @@ pub use clock::{Clock, Elapsed, Sleep, Tick, TimerId, WallTime};
 pub use disk::{DirLock, Disk, DiskFuture, File, OpenMode, read_exact_at, write_all_at};
 pub use rng::Rng;
 pub use spawn::{Spawn, Task, TaskGone};
+#[cfg(feature = "redis")]
+pub(crate) use tokio::has_tokio;
 
 use crate::sync::Mutex;
+use futures::future::BoxFuture;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -51,7 +54,11 @@ struct Inner {
     rng: Mutex<Rng>,
     disk: Arc<dyn Disk>,
     spawn: Arc<dyn Spawn>,
+    spawner: Option<Spawner>,
 }
+
+/// Hands a future to the user's runtime.
+type Spawner = Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
 
 impl Env {
     /// The operating system: real time, real files, a small thread pool shared by the whole process.
@@ -78,6 +85,7 @@ impl Env {
             seed: None,
             disk: None,
             spawn: None,
+            spawner: None,
         }
     }
 
@@ -152,6 +160,24 @@ impl Env {
         task
     }
 
+    /// Whether there is a runtime of the user's, where futures of the user's may be polled in the background.
+    pub(crate) fn can_spawn_user(&self) -> bool {
+        self.inner.spawner.is_some()
+    }
+
+    /// Runs `future`, which polls what a user wrote, on the user's runtime; drops it where there is none. The pool of this
+    /// crate never polls such a future: whatever that does would hold up every other block.
+    pub(crate) fn spawn_user<F>(&self, future: F) -> Option<Task<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let spawner = self.inner.spawner.as_ref()?;
+        let (task, run) = spawn::task(future);
+        spawner(run);
+        Some(task)
+    }
+
     /// Runs `future` on a thread of its own, called `name`, which it may block: the place for the futures of
     /// [`Disk`] that go on for long. Under simulation it is a plain task.
     ///
@@ -203,6 +229,7 @@ pub struct EnvBuilder {
     seed: Option<u64>,
     disk: Option<Arc<dyn Disk>>,
     spawn: Option<Arc<dyn Spawn>>,
+    spawner: Option<Spawner>,
 }
 
 impl EnvBuilder {
@@ -224,21 +251,49 @@ impl EnvBuilder {
         self
     }
 
-    /// Runs tasks on `spawn`.
+    /// Runs tasks on `spawn`, those of the blocks and, unless a [`spawner`](EnvBuilder::spawner) is given too, those
+    /// that poll a future of the user's.
     pub fn spawn(mut self, spawn: impl Spawn + 'static) -> Self {
         self.spawn = Some(Arc::new(spawn));
+        self
+    }
+
+    /// Runs futures of the user's in the background by `spawner`, which hands them to a runtime: loaders that refresh a
+    /// cache's entries, say. The blocks' own tasks stay where they are. No feature is needed. Default: the runtime of
+    /// [`spawn`](EnvBuilder::spawn), which `Env::tokio` gives, or none; then options that would need one refuse to be
+    /// built.
+    ///
+    /// ```
+    /// use futures::executor::ThreadPool;
+    /// use outgrow::cache::{Cache, Error};
+    /// use outgrow::env::Env;
+    /// use std::time::Duration;
+    ///
+    /// let refreshing = |env| Cache::<u8, u8>::builder().stale_while_revalidate(Duration::from_secs(60)).env(env).build();
+    /// let runtime = ThreadPool::new()?;
+    /// assert!(refreshing(Env::builder().spawner(move |future| runtime.spawn_ok(future)).build()).is_ok());
+    ///
+    /// let option = "stale_while_revalidate";
+    /// assert_eq!(refreshing(Env::system()).unwrap_err(), Error::NeedsSpawner { option });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn spawner(mut self, spawner: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static) -> Self {
+        self.spawner = Some(Arc::new(spawner));
         self
     }
 
     /// Puts the parts together.
     #[must_use]
     pub fn build(self) -> Env {
+        let given = self.spawn.clone();
+        let by_spawn = || given.map(|spawn| Arc::new(move |future| spawn.spawn(future)) as Spawner);
         Env {
             inner: Arc::new(Inner {
                 clock: self.clock.unwrap_or_else(system::clock),
                 rng: Mutex::new(Rng::seeded(self.seed.unwrap_or_else(system::entropy))),
                 disk: self.disk.unwrap_or_else(|| Arc::new(system::SystemDisk)),
                 spawn: self.spawn.unwrap_or_else(|| Arc::new(system::SystemSpawn)),
+                spawner: self.spawner.or_else(by_spawn),
             }),
         }
     }

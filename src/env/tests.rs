@@ -220,6 +220,54 @@ fn panics_are_reported(env: &Env) {
 }
 
 #[test]
+fn futures_of_the_user_run_where_the_user_says_or_not_at_all() {
+    let system = Env::system();
+    assert!(!system.can_spawn_user() && system.spawn_user(async { 1 }).is_none());
+
+    let runtime = futures::executor::ThreadPool::builder();
+    let runtime = { runtime }.pool_size(1).name_prefix("theirs-").create().unwrap();
+    let name = || async { thread::current().name().map(str::to_owned) };
+    let env = Env::builder().spawner(move |future| runtime.spawn_ok(future)).build();
+    assert!(env.can_spawn_user());
+    assert_eq!(
+        block_on(env.spawn_user(name()).unwrap()),
+        Ok(Some("theirs-0".to_owned()))
+    );
+    // What is not the user's stays on the pool of this crate.
+    assert!(block_on(env.spawn(name())).unwrap().unwrap().starts_with("outgrow-"));
+    let gone = env.spawn_user(async { panic!("on purpose") }).unwrap();
+    assert_eq!(block_on(gone), Err::<(), _>(TaskGone));
+
+    // A whole `Spawn` of the user's serves both.
+    struct Inline;
+    impl Spawn for Inline {
+        fn spawn(&self, future: BoxFuture<'static, ()>) {
+            block_on(future);
+        }
+        fn spawn_dedicated(&self, _: &str, future: BoxFuture<'static, ()>) -> io::Result<()> {
+            block_on(future);
+            Ok(())
+        }
+        fn spawn_blocking(&self, future: BoxFuture<'static, ()>) {
+            block_on(future);
+        }
+    }
+    let env = Env::builder().spawn(Inline).build();
+    let task = env.spawn_user(async { 7 }).unwrap();
+    assert_eq!(block_on(task), Ok(7));
+    #[cfg(feature = "tokio")]
+    {
+        let runtime = ::tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .unwrap();
+        let env = runtime.block_on(async { Env::tokio().unwrap() });
+        assert!(env.can_spawn_user());
+        assert_eq!(runtime.block_on(env.spawn_user(async { 7 }).unwrap()), Ok(7));
+    }
+}
+
+#[test]
 fn a_panicking_task_is_reported_as_gone() {
     panics_are_reported(&Env::system());
 }
@@ -262,11 +310,11 @@ fn the_clocks_agree() {
 fn parts_can_be_replaced() {
     struct Refuse;
     impl Spawn for Refuse {
-        fn spawn(&self, _: futures::future::BoxFuture<'static, ()>) {}
-        fn spawn_dedicated(&self, _: &str, _: futures::future::BoxFuture<'static, ()>) -> io::Result<()> {
+        fn spawn(&self, _: BoxFuture<'static, ()>) {}
+        fn spawn_dedicated(&self, _: &str, _: BoxFuture<'static, ()>) -> io::Result<()> {
             Err(io::ErrorKind::OutOfMemory.into())
         }
-        fn spawn_blocking(&self, _: futures::future::BoxFuture<'static, ()>) {}
+        fn spawn_blocking(&self, _: BoxFuture<'static, ()>) {}
     }
     let env = Env::builder().seed(7).spawn(Refuse).build();
     assert_eq!(block_on(env.spawn(async {})), Err(TaskGone));

@@ -1,7 +1,10 @@
-use super::{CachedStore, Config};
-use crate::cache::{Cache, Error, Policy};
+use super::CachedStore;
+use crate::cache::policy::EvictionPolicy;
+use crate::cache::remember::{Lifetimes, weigh};
+use crate::cache::{Cache, CacheBuilder, Error};
 use crate::env::Env;
-use crate::store::{Feed, Store};
+use crate::store::{Entry, Feed, Store};
+use bytes::Bytes;
 use std::fmt;
 use std::time::Duration;
 
@@ -9,11 +12,8 @@ use std::time::Duration;
 #[must_use]
 pub struct CachedStoreBuilder<S> {
     store: S,
-    capacity: usize,
-    jitter: f64,
-    policy: Policy,
-    max_waiting: usize,
-    config: Config,
+    cache: CacheBuilder<Bytes, Option<Entry>>,
+    lifetimes: Lifetimes,
     env: Option<Env>,
 }
 
@@ -21,11 +21,8 @@ impl<S: Store + Feed + 'static> CachedStoreBuilder<S> {
     pub(super) fn new(store: S) -> CachedStoreBuilder<S> {
         CachedStoreBuilder {
             store,
-            capacity: 10_000,
-            jitter: 0.1,
-            policy: Policy::default(),
-            max_waiting: 1 << 16,
-            config: Config {
+            cache: Cache::builder(),
+            lifetimes: Lifetimes {
                 ttl: Duration::from_secs(300),
                 negative_ttl: Duration::from_secs(5),
             },
@@ -35,40 +32,46 @@ impl<S: Store + Feed + 'static> CachedStoreBuilder<S> {
 
     /// The most keys it remembers, absent ones included. Default: 10,000.
     pub fn capacity(mut self, keys: usize) -> Self {
-        self.capacity = keys;
+        self.cache = self.cache.capacity(keys);
         self
     }
 
-    /// How long an entry is remembered at most, longer than zero; its own expiry cuts that short. Writes drop it at
+    /// The most bytes that keys and values take together, beside what an entry costs in memory. Default: no limit.
+    pub fn weight_capacity(mut self, bytes: u64) -> Self {
+        self.cache = self.cache.weight_capacity(bytes).weigher(weigh);
+        self
+    }
+
+    /// How long an entry is remembered at most, a millisecond at least; its own expiry cuts that short. Writes drop it at
     /// once, so this only bounds how long a mistake of the store below is repeated. Default: 5 minutes.
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.config.ttl = ttl;
+        self.lifetimes.ttl = ttl;
         self
     }
 
     /// How long it is remembered that a key does not exist; zero for not at all. A write of the key ends it at once.
     /// Short, since absent keys are without number and crowd out those that exist. Default: 5 seconds.
     pub fn negative_ttl(mut self, ttl: Duration) -> Self {
-        self.config.negative_ttl = ttl;
+        self.lifetimes.negative_ttl = ttl;
         self
     }
 
     /// Shortens each time to live by a random share of up to this much, 0 to 1. Default: 0.1.
     pub fn jitter(mut self, share: f64) -> Self {
-        self.jitter = share;
+        self.cache = self.cache.jitter(share);
         self
     }
 
-    /// Which entries leave when it is full. Default: [`Policy::S3Fifo`].
-    pub fn policy(mut self, policy: Policy) -> Self {
-        self.policy = policy;
+    /// Which entries leave when it is full. Default: as for a [`Cache`].
+    pub fn policy(mut self, policy: impl EvictionPolicy) -> Self {
+        self.cache = self.cache.policy(policy);
         self
     }
 
     /// How many reads may wait for the store below at once; more fail with
     /// [`store::Error::Full`](crate::store::Error::Full). Default: 65,536.
     pub fn max_waiting(mut self, reads: usize) -> Self {
-        self.max_waiting = reads;
+        self.cache = self.cache.max_waiting(reads);
         self
     }
 
@@ -88,23 +91,16 @@ impl<S: Store + Feed + 'static> CachedStoreBuilder<S> {
     /// Dropped halfway, it stops what it has started.
     pub async fn build(self) -> Result<CachedStore<S>, Error> {
         let env = self.env.unwrap_or_default();
-        let cache = Cache::builder()
-            .capacity(self.capacity)
-            .ttl(self.config.ttl)
-            .jitter(self.jitter)
-            .policy(self.policy)
-            .max_waiting(self.max_waiting)
-            .env(env.clone());
-        Ok(CachedStore::start(self.store, env, cache.build()?, self.config).await)
+        let cache = self.cache.ttl(self.lifetimes.ttl).env(env.clone());
+        Ok(CachedStore::start(self.store, env, cache.build()?, self.lifetimes).await)
     }
 }
 
 impl<S> fmt::Debug for CachedStoreBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CachedStoreBuilder")
-            .field("capacity", &self.capacity)
-            .field("policy", &self.policy)
-            .field("config", &self.config)
+            .field("cache", &self.cache)
+            .field("lifetimes", &self.lifetimes)
             .finish_non_exhaustive()
     }
 }

@@ -1,71 +1,25 @@
 //! One load however many wait, whatever becomes of those who wait.
 #![allow(clippy::disallowed_methods, reason = "real threads are the subject")]
 
-use crate::cache::{Cache, LoadError};
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering};
-use futures::FutureExt;
+use super::{HandClock, assert_settled, poll, slow};
+use crate::cache::{Cache, InsertOptions, LoadError};
+use crate::sync::{AtomicBool, Mutex, Ordering};
 use futures::executor::block_on;
-use futures::future::{BoxFuture, join_all, poll_fn};
-use futures::task::{ArcWake, noop_waker, waker};
+use futures::future::{BoxFuture, poll_fn};
+use futures::task::{ArcWake, waker};
+use futures::{FutureExt, TryFutureExt};
 use proptest::prelude::*;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::thread;
+use std::time::Duration;
+
+const MS: Duration = Duration::from_millis(1);
 
 fn cache() -> Cache<u8, u64> {
     Cache::builder().capacity(100).build().unwrap()
-}
-
-/// No trace is left of any load.
-fn assert_settled<K, V>(cache: &Cache<K, V>)
-where
-    K: std::hash::Hash + Eq,
-    V: Clone,
-{
-    assert_eq!(cache.inner.flights.counts(), (0, 0));
-    assert_eq!(cache.inner.loading(), 0);
-}
-
-#[test]
-fn ten_thousand_misses_make_one_load() {
-    const THREADS: usize = 4;
-    const EACH: usize = 2_500;
-    let (cache, open, loads) = (cache(), AtomicBool::new(false), AtomicUsize::new(0));
-    let (open, loads) = (Arc::new(open), Arc::new(loads));
-    let ask = || {
-        let (open, loads) = (Arc::clone(&open), Arc::clone(&loads));
-        let load = move |_| async move {
-            loads.fetch_add(1, Ordering::Relaxed);
-            let wait = poll_fn(|cx| {
-                cx.waker().wake_by_ref();
-                if open.load(Ordering::Relaxed) {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
-                }
-            });
-            wait.await;
-            Ok::<_, Infallible>(7)
-        };
-        cache.get_or_load(&1, load)
-    };
-    thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                let all = block_on(join_all((0..EACH).map(|_| ask())));
-                assert!(all.into_iter().all(|value| value.unwrap() == 7));
-            });
-        }
-        while cache.inner.flights.counts().1 < THREADS * EACH {
-            thread::yield_now();
-        }
-        open.store(true, Ordering::Relaxed);
-    });
-    assert_eq!((loads.load(Ordering::Relaxed), cache.stats().loads), (1, 1));
-    assert_eq!(cache.get(&1), Some(7));
-    assert_settled(&cache);
 }
 
 #[test]
@@ -85,35 +39,43 @@ fn threads_that_race_without_a_gate_load_each_key_once() {
     assert_settled(&cache);
 }
 
-/// A loader that is pending `steps` times, each time waking itself, and yields `value`.
-async fn slow(steps: usize, value: u64) -> Result<u64, &'static str> {
-    for _ in 0..steps {
-        let mut first = true;
-        let pause = poll_fn(|cx| {
-            cx.waker().wake_by_ref();
-            if std::mem::take(&mut first) {
-                Poll::Pending
-            } else {
-                Poll::Ready(())
-            }
-        });
-        pause.await;
-    }
-    Ok(value)
-}
+/// A way to ask for key 1 whose loader is pending so often and then yields so much.
+type Way = fn(&Cache<u8, u64>, usize, u64) -> BoxFuture<'_, Result<u64, LoadError<&'static str>>>;
 
-fn poll<T>(future: &mut BoxFuture<'_, T>) -> Poll<T> {
-    future.as_mut().poll(&mut Context::from_waker(&noop_waker()))
-}
+const WAYS: [Way; 6] = [
+    |cache, steps, value| cache.get_or_load(&1, move |_| slow(steps, value)).boxed(),
+    |cache, steps, value| {
+        let load = move |_| slow(steps, value).map_ok(|value| (value, InsertOptions::new().tag("all")));
+        cache.get_or_load_with(&1, load).boxed()
+    },
+    |cache, steps, value| {
+        let load = move |_| slow(steps, value).map_ok(Some);
+        let asked = cache.get_or_load_optional(&1, load);
+        asked.map_ok(|found| found.unwrap()).boxed()
+    },
+    |cache, steps, value| {
+        let asked = cache.get_or_load_if(&1, |_| true, move |_| slow(steps, value));
+        asked.boxed()
+    },
+    |cache, steps, value| cache.refresh(&1, move |_| slow(steps, value)).boxed(),
+    |cache, steps, value| {
+        let load = move |keys: Vec<u8>| {
+            let pairs = move |value| keys.iter().map(|key| (*key, value)).collect();
+            slow(steps, value).map_ok(pairs)
+        };
+        let asked = cache.get_or_load_many(&[1, 2, 3], load);
+        asked.map_ok(|found| found[0].unwrap()).boxed()
+    },
+];
 
 #[test]
 fn dropped_at_every_poll_it_leaves_nothing_behind() {
-    const STEPS: usize = 5;
-    for alone in [true, false] {
+    const STEPS: usize = 4;
+    for (alone, way, other) in [true, false].into_iter().flat_map(pairs_of_ways) {
         for polls in 0..=STEPS + 1 {
             let cache = cache();
-            let mut first = cache.get_or_load(&1, |_| slow(STEPS, 7)).boxed();
-            let mut second = cache.get_or_load(&1, |_| slow(STEPS, 8)).boxed();
+            let mut first = way(&cache, STEPS, 7);
+            let mut second = other(&cache, STEPS, 8);
             let mut done = None;
             for _ in 0..polls {
                 if let Poll::Ready(value) = poll(&mut first) {
@@ -128,15 +90,23 @@ fn dropped_at_every_poll_it_leaves_nothing_behind() {
             if alone || polls == 0 {
                 drop(second);
                 assert_settled(&cache);
-                assert_eq!(cache.len(), usize::from(done.is_some()));
+                assert_eq!(cache.get(&1), done);
                 continue;
             }
-            // The loader passed on with what it had done: the value is the first call's, and it was one load.
+            // The loader passed on with what it had done: the value is the first call's, and it was one load, beside that
+            // of a call for many for its other keys.
             assert_eq!(block_on(second).unwrap(), 7);
-            assert_eq!((cache.stats().loads, cache.get(&1)), (1, Some(7)));
+            let others = cache.stats().loads - 1;
+            assert!(others == 0 || others == 1 && cache.get(&2) == Some(8), "{others}");
+            assert_eq!(cache.get(&1), Some(7));
             assert_settled(&cache);
         }
     }
+}
+
+fn pairs_of_ways(alone: bool) -> impl Iterator<Item = (bool, Way, Way)> {
+    let pairs = WAYS.iter().flat_map(|way| WAYS.iter().map(move |other| (*way, *other)));
+    pairs.map(move |(way, other)| (alone, way, other))
 }
 
 #[test]
@@ -168,7 +138,7 @@ fn a_write_makes_the_load_stale() {
     let writes: [(Write, Option<u64>); 3] = [
         (|cache| assert_eq!(cache.remove(&1), None), None),
         (Cache::clear, None),
-        (|cache| assert_eq!(cache.insert(1, 50), None), Some(50)),
+        (|cache| assert!(cache.insert(1, 50).is_kept()), Some(50)),
     ];
     for (write, left) in writes {
         let cache = cache();
@@ -266,7 +236,7 @@ impl Gate {
     }
 }
 
-type Call<'a> = (Arc<Flag>, BoxFuture<'a, Result<u64, LoadError<&'static str>>>);
+type Call<'a> = (Arc<Flag>, BoxFuture<'a, ()>);
 
 /// Polls a call if it was woken; true when it is over, by a panic too.
 fn turn(call: &mut Call<'_>) -> bool {
@@ -280,30 +250,65 @@ fn turn(call: &mut Call<'_>) -> bool {
     polled.map_or(true, |poll| poll.is_ready())
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+/// A call of one of the kinds, for `key` or, if it is one for many, for several, whose loader waits at the gate and ends
+/// in one of the ways.
+fn call<'a>(cache: &'a Cache<u8, u64>, gate: &Gate, kind: u8, key: u8, end: usize) -> BoxFuture<'a, ()> {
+    const KEYS: &[u8] = &[0, 1, 2, 0];
+    let (gate, key) = (gate.clone(), usize::from(key));
+    let ends = async move {
+        poll_fn(|cx| gate.poll(cx)).await;
+        match end {
+            0 => panic!("planned"),
+            1 => Err("planned"),
+            _ => Ok(7),
+        }
+    };
+    match kind {
+        0 => cache.get_or_load(&KEYS[key], move |_| ends).map(drop).boxed(),
+        1 => {
+            let load = move |_| ends.map_ok(move |value| (end == 2).then_some(value));
+            cache.get_or_load_optional(&KEYS[key], load).map(drop).boxed()
+        }
+        2 => cache.refresh(&KEYS[key], move |_| ends).map(drop).boxed(),
+        3 => {
+            let other_type = move |_| ends.map_err(str::len);
+            let asked = cache.get_or_load_if(&KEYS[key], |_| true, other_type);
+            asked.map(drop).boxed()
+        }
+        _ => {
+            let mut first = Some(ends);
+            let load = move |keys: Vec<u8>| {
+                let ends = first.take().map_or_else(|| async { Ok(8) }.boxed(), FutureExt::boxed);
+                ends.map_ok(|value| keys.into_iter().skip(1).map(|key| (key, value)).collect())
+            };
+            cache.get_or_load_many(&KEYS[key..], load).map(drop).boxed()
+        }
+    }
+}
 
-    /// Calls begin, are polled when woken, dropped, and their key written, in any order; once the loaders may end,
-    /// every call that is left ends without being polled unless it was woken, and nothing is left behind.
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
+
+    /// Calls of every kind begin, are polled when woken, dropped, and their keys written, in any order, while time passes;
+    /// once the loaders may end, or their time is over, every call that is left ends without being polled unless it was
+    /// woken, and nothing is left behind.
     #[test]
-    fn nobody_hangs(ops in prop::collection::vec((0_u8..6, 0_u8..3, any::<prop::sample::Index>()), 1..80)) {
-        let (cache, gate) = (cache(), Gate::default());
+    fn nobody_hangs(
+        ops in prop::collection::vec((0_u8..7, 0_u8..3, any::<prop::sample::Index>()), 1..80),
+        limit in prop::option::of(1_u64..50),
+        opens: bool,
+    ) {
+        let (clock, gate) = (HandClock::new(Duration::ZERO), Gate::default());
+        let mut builder = Cache::builder().negative_ttl(MS * 20).ttl(MS * 30).stale_if_error(MS * 10).env(clock.env());
+        if let Some(limit) = limit {
+            builder = builder.load_timeout(MS * limit as u32);
+        }
+        let cache = builder.build().unwrap();
         let mut calls: Vec<Call<'_>> = Vec::new();
         for (what, key, which) in ops {
             match what {
                 0 | 1 => {
-                    let gate = gate.clone();
-                    let end = which.index(4);
-                    let load = move |key: u8| async move {
-                        poll_fn(|cx| gate.poll(cx)).await;
-                        match end {
-                            0 => panic!("planned"),
-                            1 => Err("planned"),
-                            _ => Ok(u64::from(key)),
-                        }
-                    };
-                    let keys: &'static [u8] = &[0, 1, 2];
-                    let call = cache.get_or_load(&keys[key as usize], load).boxed();
+                    let call = call(&cache, &gate, which.index(5) as u8, key, which.index(4));
                     calls.push((Arc::new(Flag(AtomicBool::new(true))), call));
                 }
                 2 | 3 if !calls.is_empty() => {
@@ -314,14 +319,21 @@ proptest! {
                 }
                 4 if !calls.is_empty() => drop(calls.swap_remove(which.index(calls.len()))),
                 5 => drop(cache.remove(&key)),
+                6 => clock.advance(MS * which.index(20) as u32),
                 _ => {}
             }
         }
-        gate.open();
-        while let Some(i) = calls.iter().position(|call| call.0.0.load(Ordering::Relaxed)) {
-            if turn(&mut calls[i]) {
-                drop(calls.swap_remove(i));
+        if opens || limit.is_none() {
+            gate.open();
+        }
+        // Who fails with the time of one load may have to begin another.
+        for _ in 0..=calls.len() {
+            while let Some(i) = calls.iter().position(|call| call.0.0.load(Ordering::Relaxed)) {
+                if turn(&mut calls[i]) {
+                    drop(calls.swap_remove(i));
+                }
             }
+            clock.advance(MS * 50);
         }
         prop_assert!(calls.is_empty(), "{} calls hang", calls.len());
         assert_settled(&cache);

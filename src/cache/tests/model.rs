@@ -1,7 +1,8 @@
 //! The cache against maps that do the dumbest correct thing.
 
 use super::HandClock;
-use crate::cache::{Cache, InsertOptions, Policy};
+use crate::cache::policy::Lru;
+use crate::cache::{Cache, InsertOptions, Inserted, Rejected};
 use crate::env::{Clock, Tick};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -30,6 +31,14 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// What an insert says that found this.
+fn became(old: Option<usize>) -> Inserted {
+    match old {
+        Some(_) => Inserted::Replaced,
+        None => Inserted::Added,
+    }
+}
+
 proptest! {
     /// A cache that never fills is a map with deadlines, to the millisecond, however far the coarse clock lags.
     #[test]
@@ -40,8 +49,10 @@ proptest! {
         lru in any::<bool>(),
     ) {
         let clock = HandClock::new(Duration::from_millis(lag));
-        let policy = if lru { Policy::Lru } else { Policy::S3Fifo };
-        let mut builder = Cache::builder().capacity(300).policy(policy).env(clock.env());
+        let mut builder = Cache::builder().capacity(300).jitter(0.0).env(clock.env());
+        if lru {
+            builder = builder.policy(Lru::default());
+        }
         if let Some(ttl) = ttl {
             builder = builder.ttl(Duration::from_millis(ttl));
         }
@@ -61,12 +72,16 @@ proptest! {
                 Op::Contains(key) => prop_assert_eq!(cache.contains(&key), live(model.get(&key).copied()).is_some()),
                 Op::Insert(key) => {
                     let old = model.insert(key, (i, after(ttl)));
-                    prop_assert_eq!(cache.insert(key, i), live(old));
+                    prop_assert_eq!(cache.insert(key, i), became(live(old)));
                 }
                 Op::InsertFor(key, millis) => {
                     let old = model.insert(key, (i, after(Some(millis))));
                     let options = InsertOptions::new().ttl(Duration::from_millis(millis));
-                    prop_assert_eq!(cache.insert_with(key, i, options), live(old));
+                    let expected = match millis {
+                        0 => Inserted::Rejected(Rejected::Expired),
+                        _ => became(live(old)),
+                    };
+                    prop_assert_eq!(cache.insert_with(key, i, options), expected);
                 }
                 Op::Remove(key) => prop_assert_eq!(cache.remove(&key), live(model.remove(&key))),
                 Op::Clear => {
@@ -86,7 +101,7 @@ proptest! {
     /// A small cache under LRU keeps exactly the entries used last.
     #[test]
     fn lru_keeps_the_last_used(capacity in 1_usize..12, ops in prop::collection::vec((0_u8..20, 0_u8..8), 1..300)) {
-        let cache: Cache<u8, usize> = Cache::builder().capacity(capacity).policy(Policy::Lru).build().unwrap();
+        let cache: Cache<u8, usize> = Cache::builder().capacity(capacity).policy(Lru::default()).build().unwrap();
         let mut model: Vec<(u8, usize)> = Vec::new();
         for (i, (key, what)) in ops.into_iter().enumerate() {
             let place = model.iter().position(|(k, _)| *k == key);
@@ -102,7 +117,7 @@ proptest! {
                         model.remove(0);
                     }
                     model.push((key, i));
-                    prop_assert_eq!(cache.insert(key, i), old.map(|(_, value)| value));
+                    prop_assert_eq!(cache.insert(key, i), became(old.map(|(_, value)| value)));
                 }
             }
             prop_assert_eq!(cache.len(), model.len());
@@ -146,7 +161,7 @@ fn jitter_spreads_what_was_loaded_together() {
         .build()
         .unwrap();
     (0..400).for_each(|key| {
-        let _old = cache.insert(key, ());
+        cache.insert(key, ());
     });
     clock.advance(Duration::from_millis(7_500));
     let left = (0..400).filter(|key| cache.contains(key)).count();
@@ -155,16 +170,27 @@ fn jitter_spreads_what_was_loaded_together() {
 }
 
 #[test]
-fn later_writes_free_what_expired_two_at_a_time() {
+fn later_writes_free_what_expired_eight_at_a_time() {
     let clock = HandClock::new(Duration::ZERO);
-    let cache: Cache<u32, u32> = Cache::builder().capacity(511).env(clock.env()).build().unwrap();
+    let cache: Cache<u32, u32> = Cache::builder()
+        .capacity(511)
+        .jitter(0.0)
+        .env(clock.env())
+        .build()
+        .unwrap();
     for key in 0..400 {
         cache.insert_with(key, key, InsertOptions::new().ttl(Duration::from_secs(1)));
     }
     clock.advance(Duration::from_secs(1));
     assert_eq!((cache.get(&7), cache.len()), (None, 400));
-    (1_000..1_200).for_each(|key| {
-        let _old = cache.insert(key, key);
+    // Freed within sixteen milliseconds of its time.
+    clock.advance(Duration::from_millis(16));
+    (1_000..1_010).for_each(|key| {
+        cache.insert(key, key);
+    });
+    assert_eq!((cache.len(), cache.stats().expirations), (330, 80));
+    (1_010..1_200).for_each(|key| {
+        cache.insert(key, key);
     });
     assert_eq!(cache.len(), 200);
     let stats = cache.stats();
@@ -174,12 +200,17 @@ fn later_writes_free_what_expired_two_at_a_time() {
 #[test]
 fn what_expired_leaves_before_what_lives() {
     let clock = HandClock::new(Duration::ZERO);
-    let cache: Cache<u32, u32> = Cache::builder().capacity(10).env(clock.env()).build().unwrap();
+    let cache: Cache<u32, u32> = Cache::builder()
+        .capacity(10)
+        .jitter(0.0)
+        .env(clock.env())
+        .build()
+        .unwrap();
     (0..9).for_each(|key| {
-        let _old = cache.insert(key, key);
+        cache.insert(key, key);
     });
     cache.insert_with(9, 9, InsertOptions::new().ttl(Duration::from_secs(1)));
-    clock.advance(Duration::from_secs(1));
+    clock.advance(Duration::from_millis(1_016));
     cache.insert(10, 10);
     assert!((0..9).all(|key| cache.contains(&key)) && cache.contains(&10));
     assert_eq!(cache.stats().evictions, 0);

@@ -1,0 +1,89 @@
+//! The short way in, for an entry that neither expires nor weighs anything nor has tags, in a shard where nothing does
+//! and nothing is being loaded. It does what [`put`](Inner::put) would, in a third of the time.
+
+use super::inner::Inner;
+use super::removal::{Inserted, Removal};
+use super::shard::LockedShard;
+use super::slab::{Located, New};
+use super::stats::Count;
+use super::word::NEVER;
+use crate::sync::pins::{self, Pin};
+use std::hash::{BuildHasher, Hash};
+
+/// What becomes of the number and the mark of an entry that takes another's place, or comes new.
+struct Berth {
+    number: u16,
+    mark: u8,
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
+    /// Puts an entry in, or gives it back where the short way is not open.
+    #[inline]
+    pub(super) fn put_plain(&self, key: K, value: V) -> Result<Inserted, (K, V)> {
+        let hash = self.hash(&key);
+        let pin = pins::pin();
+        let mut locked = self.shard(hash).lock();
+        if !locked.state().is_quiet(self.tag_ends()) {
+            return Err((key, value));
+        }
+        let Ok((slot, dead)) = locked.take_slot(&pin) else {
+            return Err((key, value));
+        };
+        let old = locked.find(hash, &key, &pin);
+        let Some(berth) = self.berth(&mut locked, old, &pin) else {
+            locked.put_back(slot);
+            return Err((key, value));
+        };
+        let new = New {
+            key,
+            value: Some(value),
+            deadline: NEVER,
+            mark: berth.mark,
+            idle: false,
+            extra: None,
+            number: berth.number,
+        };
+        locked.fill(slot, hash, new, old, &pin, &|key| self.hash(key));
+        let state = locked.state();
+        state.numbers.set(berth.number, slot);
+        if old.is_none() {
+            state.order.admit(u32::from(berth.number), hash);
+        } else if self.hit_locks {
+            state.order.touch(u32::from(berth.number), hash);
+        }
+        let more = locked.reclaim(false, &pin).flatten();
+        drop(locked);
+        // What keys and values do when dropped is theirs, so not under the lock.
+        drop((dead, more));
+        self.counters.add(&pin, Count::Inserts, 1);
+        Ok(if old.is_none() {
+            Inserted::Added
+        } else {
+            self.counters.removed(&pin, Removal::Replaced);
+            Inserted::Replaced
+        })
+    }
+
+    /// Finds room for an entry: that of the old one, or what the budget has left, or a victim's.
+    #[inline]
+    fn berth<'p>(&'p self, locked: &mut LockedShard<'p, K, V>, old: Option<Located>, pin: &'p Pin) -> Option<Berth> {
+        if let Some(old) = old {
+            let read = locked.at(old.slot, pin).word.read();
+            return Some(Berth {
+                number: read.number() as u16,
+                // Writing an entry anew is asking for it.
+                mark: read.mark().saturating_add(1).min(self.mark_max),
+            });
+        }
+        if !self.budget.take_one() {
+            if !self.has_its_share(locked.len()) {
+                return None;
+            }
+            let victim = locked.choose(&self.hasher, pin);
+            locked.drop_out(victim, &self.hasher, pin);
+            self.counters.removed(pin, Removal::Evicted);
+        }
+        let number = locked.state().numbers.take();
+        Some(Berth { number, mark: 0 })
+    }
+}

@@ -1,0 +1,636 @@
+#![allow(
+    unsafe_code,
+    reason = "a value that is read without a lock while another takes its place has no safe form"
+)]
+
+//! Entries in slots that never move, found by key without a lock, written under one.
+//!
+//! A slot passes through three states. It is *live* while the index names it. Then it is *retired*: nobody finds it
+//! any more, and those who had found it read on under their pins. When the last of them has gone it is *free*, its pair
+//! is dropped, and it may be filled anew. Only the holder of the lock moves a slot from one state to the next, and an
+//! update is a new slot under the old name, never a write into a live one.
+
+use super::arena::{self, Part};
+use super::extra::Extra;
+use super::index::{self, Bucket, Index, MAX_SLOTS, Spot};
+use super::word::{Kind, Reading, Word};
+use crate::sync::pins::{self, Pin};
+use crate::sync::{AtomicU32, CachePadded, Mutex, MutexGuard, OnceLock, Ordering, Published};
+use hashbrown::Equivalent;
+use std::cell::UnsafeCell;
+use std::collections::VecDeque;
+use std::mem::{MaybeUninit, needs_drop};
+use std::sync::Arc;
+
+mod relocate;
+pub(super) use relocate::{Moved, Relocated};
+
+/// Retired slots that readers may hold back in a shard, beside an eighth of its entries.
+const HELD: usize = 512;
+
+/// Slots in a chunk beyond those that were planned for, and in a column of extras.
+const CHUNK: usize = 256;
+
+/// One part of a cache: readers look up in it without a lock, and its lock guards `state` beside the entries.
+pub(super) struct Slab<K, V, X> {
+    map: Published<Map<K, V>>,
+    /// See [`Index`].
+    moves: AtomicU32,
+    writer: CachePadded<Mutex<Writer<X>>>,
+}
+
+/// A slot: what is kept beside an entry, its key, and its value unless that is known to be absent.
+pub(super) struct Slot<K, V> {
+    pub(super) word: Word,
+    /// Initialised while the slot is live or retired.
+    pair: UnsafeCell<MaybeUninit<Pair<K, V>>>,
+}
+
+struct Pair<K, V> {
+    key: K,
+    /// Initialised unless the word says that it is absent.
+    value: MaybeUninit<V>,
+}
+
+// SAFETY: under a pin any thread gets `&K` and `&V`; the holder of the lock moves pairs in and out from any thread.
+unsafe impl<K: Send + Sync, V: Send + Sync> Sync for Slot<K, V> {}
+// SAFETY: a slot owns its pair.
+unsafe impl<K: Send, V: Send> Send for Slot<K, V> {}
+
+/// The extras of a column's entries; made when the first entry there needs one.
+type Extras = OnceLock<Box<[ExtraCell]>>;
+
+/// The extra of one slot: set while the slot is live or retired and its word says so.
+struct ExtraCell(UnsafeCell<Option<Box<Extra>>>);
+
+// SAFETY: as for `Slot`: readers share it under a pin, the holder of the lock changes it while no reader can have it.
+unsafe impl Sync for ExtraCell {}
+
+/// Where slots and their names are. Replaced when it has to grow; all its parts are shared with the one before.
+#[repr(align(64))]
+struct Map<K, V> {
+    buckets: Part<Bucket>,
+    /// The slots that were planned for.
+    planned: Part<MaybeUninit<Slot<K, V>>>,
+    /// Those beyond, in chunks of one size.
+    further: Vec<Chunk<K, V>>,
+    /// Slots below this number have been used, and so have a word.
+    used: Arc<AtomicU32>,
+    extras: Vec<Arc<Extras>>,
+}
+
+/// Slots, of which those are initialised that have been used.
+type Chunk<K, V> = Arc<[MaybeUninit<Slot<K, V>>]>;
+
+struct Writer<X> {
+    free: Vec<u32>,
+    retired: Retired,
+    len: usize,
+    /// Retired slots from which on the epoch is pushed to move.
+    patience: usize,
+    /// Changes when slots get other numbers.
+    layout: u32,
+    state: X,
+}
+
+/// Slots on their way from retired to free, oldest first.
+#[derive(Default)]
+struct Retired {
+    slots: VecDeque<u32>,
+    /// How many of them, from the oldest on, carry which stamp.
+    stamps: VecDeque<(u64, u32)>,
+    /// How many, of the youngest, carry none yet.
+    unstamped: u32,
+}
+
+/// What was in a slot, for the caller to drop when it no longer holds the lock.
+pub(super) type Dead<K, V> = (K, Option<V>, Option<Box<Extra>>);
+
+/// An entry about to be put in.
+pub(super) struct New<K, V> {
+    pub(super) key: K,
+    /// `None` for a key that is known to have no value.
+    pub(super) value: Option<V>,
+    pub(super) deadline: u64,
+    pub(super) mark: u8,
+    pub(super) idle: bool,
+    pub(super) extra: Option<Box<Extra>>,
+    /// By which the policy knows it.
+    pub(super) number: u16,
+}
+
+/// Why there is no slot for an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoSlot {
+    /// Readers hold back too many retired ones.
+    Held,
+    /// All that can be numbered are live.
+    Full,
+}
+
+impl<K, V, X> Slab<K, V, X> {
+    /// Slabs, each planned for so many entries, or for a number that shows later, which push the epoch when so many have
+    /// been retired.
+    pub(super) fn several(
+        planned: Option<usize>,
+        patience: usize,
+        states: Vec<X>,
+    ) -> impl Iterator<Item = Slab<K, V, X>> {
+        let slots = planned_slots(planned, patience);
+        let buckets = index::buckets_for(planned.unwrap_or(16));
+        let buckets = arena::buckets(states.len(), buckets);
+        let slots = arena::uninit(states.len(), slots);
+        let parts = buckets.zip(slots);
+        parts.zip(states).map(move |((buckets, planned), state)| Slab {
+            map: Published::new(Map::new(buckets, planned)),
+            moves: AtomicU32::new(0),
+            writer: CachePadded::new(Mutex::new(Writer {
+                free: Vec::new(),
+                retired: Retired::default(),
+                len: 0,
+                patience,
+                layout: 0,
+                state,
+            })),
+        })
+    }
+
+    /// Memory for the planned slots of all these slabs, for [`exchange`](Locked::exchange).
+    pub(super) fn fresh_slots(
+        slabs: &[Slab<K, V, X>],
+    ) -> impl Iterator<Item = Part<MaybeUninit<Slot<K, V>>>> + use<K, V, X> {
+        let planned = slabs
+            .first()
+            .map_or(0, |slab| slab.map.load(&pins::pin()).planned.len());
+        arena::uninit(slabs.len(), planned)
+    }
+
+    /// The entry under `key`, which lives as long as the pin does. Takes no lock, and writes nothing.
+    #[inline]
+    pub(super) fn find<'a, Q>(&'a self, hash: u64, key: &Q, pin: &'a Pin) -> Option<(u32, &'a Slot<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let (slot, entry, _) = self.find_spot(hash, key, pin)?;
+        Some((slot, entry))
+    }
+
+    #[inline]
+    fn find_spot<'a, Q>(&'a self, hash: u64, key: &Q, pin: &'a Pin) -> Option<(u32, &'a Slot<K, V>, Spot)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let map = self.map.load(pin);
+        let is_it = |slot| {
+            // SAFETY: the index named the slot after `pin` was taken, so it was live then and is not freed while the pin
+            // lives; its word and its pair were in place before it was named (the index publishes with Release). A slot
+            // beyond this map was named in a later one; see `slot_named`.
+            let found = unsafe { self.slot_named(map, slot, pin) };
+            // SAFETY: as above.
+            key.equivalent(unsafe { &found.pair().key }).then_some((slot, found))
+        };
+        let ((slot, entry), spot) = map.index(&self.moves).find(hash, is_it)?;
+        Some((slot, entry, spot))
+    }
+
+    /// # Safety
+    /// The slot was named by the index of `map` after `pin` was taken.
+    #[inline]
+    unsafe fn slot_named<'a>(&'a self, map: &'a Map<K, V>, slot: u32, pin: &'a Pin) -> &'a Slot<K, V> {
+        // The buckets outlive the map when only slots are added, so they may name a slot of a later map.
+        let place = map.place(slot).or_else(|| self.map.load(pin).place(slot));
+        let place = place.expect("a named slot has a place");
+        // SAFETY: a named slot has been used, so it is initialised.
+        unsafe { place.assume_init_ref() }
+    }
+
+    /// The entry at `slot` while it is live.
+    #[inline]
+    pub(super) fn at<'a>(&'a self, slot: u32, pin: &'a Pin) -> Option<&'a Slot<K, V>> {
+        let map = self.map.load(pin);
+        if slot >= map.used.load(Ordering::Acquire) {
+            return None;
+        }
+        let place = map.place(slot)?;
+        // SAFETY: it has been used, so its word is initialised; `used` was raised after that (Release).
+        let slot = unsafe { place.assume_init_ref() };
+        slot.word.read().is_live().then_some(slot)
+    }
+
+    /// Every live entry, in no useful order. What is written meanwhile may be there or not.
+    pub(super) fn live<'a>(&'a self, pin: &'a Pin) -> impl Iterator<Item = (u32, &'a Slot<K, V>)> {
+        let used = self.map.load(pin).used.load(Ordering::Acquire);
+        (0..used).filter_map(|slot| Some((slot, self.at(slot, pin)?)))
+    }
+
+    /// The extra of an entry that has one.
+    pub(super) fn extra<'a>(&'a self, slot: u32, read: Reading, pin: &'a Pin) -> Option<&'a Extra> {
+        if !read.kind().extra {
+            return None;
+        }
+        let map = self.map.load(pin);
+        // SAFETY: `read` comes from an entry that the caller found under its pin, and says that the extra was set before
+        // the entry was published; it stays until the slot is freed, which the pin holds back.
+        unsafe { (*map.extra(slot).get()).as_deref() }
+    }
+
+    /// Takes the lock.
+    #[inline]
+    pub(super) fn lock(&self) -> Locked<'_, K, V, X> {
+        let mut writer = self.writer.lock();
+        writer.retired.stamp_after_lock();
+        Locked { slab: self, writer }
+    }
+
+    /// Takes the oldest retired slot, if it is free by now.
+    fn reclaim(&self, writer: &mut Writer<X>, push: bool, pin: &Pin) -> Option<(u32, Option<Dead<K, V>>)> {
+        let slot = writer.retired.next_free(push)?;
+        // SAFETY: the slot was retired before it was stamped, and its stamp says that every pin that could have found it
+        // is gone; the caller holds the lock.
+        let dead = unsafe { self.map.load(pin).take(slot) };
+        Some((slot, dead))
+    }
+}
+
+impl<K, V> Slot<K, V> {
+    /// # Safety
+    /// The slot is live, or retired and held by a pin or the lock.
+    #[inline]
+    unsafe fn pair(&self) -> &Pair<K, V> {
+        // SAFETY: the caller's promise: a pair is initialised in both states, and nobody writes it in either.
+        unsafe { (*self.pair.get()).assume_init_ref() }
+    }
+
+    /// Its key. Only for a slot that [`Slab`] gave out, which it does under a pin.
+    #[inline]
+    pub(super) fn key(&self) -> &K {
+        // SAFETY: a `&Slot` leaves this module only for a live slot, bound to the pin or the lock that keeps it.
+        unsafe { &self.pair().key }
+    }
+
+    /// Its value, unless that is known to be absent.
+    #[inline]
+    pub(super) fn value(&self) -> Option<&V> {
+        if self.word.read().kind().absent {
+            return None;
+        }
+        // SAFETY: as for `key`; the word, which keeps its kind until the slot is freed, says that there is a value.
+        Some(unsafe { self.pair().value.assume_init_ref() })
+    }
+}
+
+/// How many slots are planned for so many entries.
+fn planned_slots(planned: Option<usize>, patience: usize) -> usize {
+    // A share of a hashed spread is about the root of the entries more or less.
+    let slots = planned.map_or(0, |entries| entries + 2 * patience + 2 * entries.isqrt());
+    slots.min(MAX_SLOTS as usize)
+}
+
+impl<K, V> Map<K, V> {
+    fn new(buckets: Part<Bucket>, planned: Part<MaybeUninit<Slot<K, V>>>) -> Map<K, V> {
+        Map {
+            extras: (0..planned.len().div_ceil(CHUNK)).map(|_| Arc::default()).collect(),
+            further: Vec::new(),
+            used: Arc::default(),
+            buckets,
+            planned,
+        }
+    }
+
+    #[inline]
+    fn index<'a>(&'a self, moves: &'a AtomicU32) -> Index<'a> {
+        Index::new(self.buckets.all(), moves)
+    }
+
+    #[inline]
+    fn place(&self, slot: u32) -> Option<&MaybeUninit<Slot<K, V>>> {
+        let slot = slot as usize;
+        if let Some(place) = self.planned.get(slot) {
+            return Some(place);
+        }
+        self.place_beyond(slot)
+    }
+
+    #[cold]
+    fn place_beyond(&self, slot: usize) -> Option<&MaybeUninit<Slot<K, V>>> {
+        let beyond = slot - self.planned.len();
+        self.further.get(beyond / CHUNK).map(|chunk| &chunk[beyond % CHUNK])
+    }
+
+    fn extra(&self, slot: u32) -> &UnsafeCell<Option<Box<Extra>>> {
+        let (column, row) = (slot as usize / CHUNK, slot as usize % CHUNK);
+        let cells = self.extras[column].get_or_init(|| (0..CHUNK).map(|_| ExtraCell(UnsafeCell::new(None))).collect());
+        &cells[row].0
+    }
+
+    /// The same map with other buckets, or with more slots.
+    fn with(&self, buckets: Option<Part<Bucket>>, more: Option<Chunk<K, V>>) -> Map<K, V> {
+        let slots = self.planned.len() + (self.further.len() + usize::from(more.is_some())) * CHUNK;
+        let mut extras = self.extras.clone();
+        extras.resize_with(slots.div_ceil(CHUNK), Arc::default);
+        Map {
+            buckets: buckets.unwrap_or_else(|| self.buckets.clone()),
+            planned: self.planned.clone(),
+            used: Arc::clone(&self.used),
+            further: self.further.iter().cloned().chain(more).collect(),
+            extras,
+        }
+    }
+
+    /// A slot that has been used.
+    ///
+    /// # Safety
+    /// It has been used.
+    unsafe fn used(&self, slot: u32) -> &Slot<K, V> {
+        let place = self.place(slot).expect("a slot in use has a place");
+        // SAFETY: the caller's promise.
+        unsafe { place.assume_init_ref() }
+    }
+
+    /// Takes out what was in a slot, and leaves it free. Nothing where nothing has to be dropped.
+    ///
+    /// # Safety
+    /// The slot is retired, no pin that could have found it is left, and the caller holds the lock or the whole slab.
+    unsafe fn take(&self, slot: u32) -> Option<Dead<K, V>> {
+        // SAFETY: a retired slot has been used.
+        let entry = unsafe { self.used(slot) };
+        let kind = entry.word.read().kind();
+        if !needs_drop::<(K, V)>() && !kind.extra {
+            return None;
+        }
+        // SAFETY: nobody else has the slot, by the caller's promise; it is retired, so its pair is initialised, and it is
+        // not read again before it is filled anew, since it becomes free.
+        let pair = unsafe { (*entry.pair.get()).assume_init_read() };
+        // SAFETY: the value is initialised unless its kind is absent.
+        let value = (!kind.absent).then(|| unsafe { pair.value.assume_init() });
+        // SAFETY: as for the pair.
+        let extra = kind.extra.then(|| unsafe { (*self.extra(slot).get()).take() });
+        Some((pair.key, value, extra.flatten()))
+    }
+}
+
+impl Retired {
+    /// Gives a stamp to what was retired under an earlier holder of the lock. To be called with the lock just taken.
+    #[inline]
+    fn stamp_after_lock(&mut self) {
+        if self.unstamped == 0 {
+            return;
+        }
+        let stamp = pins::stamp_after_lock();
+        match self.stamps.back_mut() {
+            Some((last, count)) if *last == stamp => *count += self.unstamped,
+            _ => self.stamps.push_back((stamp, self.unstamped)),
+        }
+        self.unstamped = 0;
+    }
+
+    fn push(&mut self, slot: u32) {
+        self.slots.push_back(slot);
+        self.unstamped += 1;
+    }
+
+    /// The oldest slot, if nobody can read it any more. With `push` it tries to move the epoch on first.
+    fn next_free(&mut self, push: bool) -> Option<u32> {
+        let (stamp, count) = self.stamps.front_mut()?;
+        let is_free = pins::is_free(*stamp, pins::epoch()) || (push && pins::is_free(*stamp, pins::advance()));
+        if !is_free {
+            return None;
+        }
+        *count -= 1;
+        if *count == 0 {
+            self.stamps.pop_front();
+        }
+        self.slots.pop_front()
+    }
+}
+
+/// A slab whose lock is held.
+pub(super) struct Locked<'a, K, V, X> {
+    slab: &'a Slab<K, V, X>,
+    writer: MutexGuard<'a, Writer<X>>,
+}
+
+/// An entry that the holder of the lock found under a key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Located {
+    pub(super) slot: u32,
+    spot: Spot,
+}
+
+impl<'a, K, V, X> Locked<'a, K, V, X> {
+    pub(super) fn slab(&self) -> &'a Slab<K, V, X> {
+        self.slab
+    }
+
+    pub(super) fn state(&mut self) -> &mut X {
+        &mut self.writer.state
+    }
+
+    /// How many entries are live.
+    pub(super) fn len(&self) -> usize {
+        self.writer.len
+    }
+
+    /// How many retired entries are held back.
+    pub(super) fn held(&self) -> usize {
+        self.writer.retired.slots.len()
+    }
+
+    /// Slots that have been used: all live ones have smaller numbers.
+    pub(super) fn used(&self, pin: &Pin) -> u32 {
+        self.slab.map.load(pin).used.load(Ordering::Relaxed)
+    }
+
+    /// The entry under `key`.
+    pub(super) fn find<Q: Equivalent<K> + ?Sized>(&self, hash: u64, key: &Q, pin: &Pin) -> Option<Located> {
+        let (slot, _, spot) = self.slab.find_spot(hash, key, pin)?;
+        Some(Located { slot, spot })
+    }
+
+    /// A live entry; it lives as long as the pin does, the lock or not.
+    pub(super) fn at<'p>(&self, slot: u32, pin: &'p Pin) -> &'p Slot<K, V>
+    where
+        'a: 'p,
+    {
+        self.slab.at(slot, pin).expect("the slot is live")
+    }
+
+    /// The state, and a view of the entries beside it.
+    pub(super) fn split<'s>(&'s mut self, pin: &'s Pin) -> (&'s mut X, View<'s, K, V, X>) {
+        let view = View { slab: self.slab, pin };
+        (&mut self.writer.state, view)
+    }
+
+    /// Finds a free slot, and gives back what was in it. It is the caller's to fill.
+    pub(super) fn take_slot(&mut self, pin: &Pin) -> Result<(u32, Option<Dead<K, V>>), NoSlot> {
+        let writer = &mut *self.writer;
+        let push = writer.retired.slots.len() >= writer.patience;
+        if let Some(taken) = self.slab.reclaim(writer, push, pin) {
+            return Ok(taken);
+        }
+        if let Some(slot) = writer.free.pop() {
+            return Ok((slot, None));
+        }
+        // Beyond this the memory that readers hold back would not be bounded.
+        if writer.retired.slots.len() > HELD + writer.len / 8 {
+            return Err(NoSlot::Held);
+        }
+        self.use_another(pin).map(|slot| (slot, None)).ok_or(NoSlot::Full)
+    }
+
+    /// Takes back a slot from [`take_slot`](Locked::take_slot) that was not filled.
+    pub(super) fn put_back(&mut self, slot: u32) {
+        self.writer.free.push(slot);
+    }
+
+    /// Takes a slot into use that never was; none when all that can be numbered are.
+    fn use_another(&mut self, pin: &Pin) -> Option<u32> {
+        let slot = self.used(pin);
+        if slot == MAX_SLOTS {
+            return None;
+        }
+        let mut map = self.slab.map.load(pin);
+        if map.place(slot).is_none() {
+            self.slab.map.store(map.with(None, Some(Arc::new_uninit_slice(CHUNK))));
+            map = self.slab.map.load(pin);
+        }
+        let place = map.place(slot).expect("the map has grown");
+        let place = place.as_ptr().cast_mut();
+        // SAFETY: the slot has never been used, so nobody reads it before `used` is raised, and only the holder of the lock
+        // raises that; its memory may be written through a shared reference, since a slot is made of cells.
+        unsafe { (&raw mut (*place).word).write(Word::default()) };
+        map.used.store(slot + 1, Ordering::Release);
+        Some(slot)
+    }
+
+    /// Fills a slot from [`take_slot`](Locked::take_slot) and names it, in the place of `old` if that is given, which is
+    /// then retired. `hash_of` hashes a key as `hash` was.
+    pub(super) fn fill(
+        &mut self,
+        slot: u32,
+        hash: u64,
+        new: New<K, V>,
+        old: Option<Located>,
+        pin: &Pin,
+        hash_of: &impl Fn(&K) -> u64,
+    ) {
+        let map = self.slab.map.load(pin);
+        // SAFETY: `take_slot` gave it, so it has been used.
+        let place = unsafe { map.used(slot) };
+        let kind = Kind {
+            absent: new.value.is_none(),
+            extra: new.extra.is_some(),
+            idle: new.idle,
+        };
+        let pair = Pair {
+            key: new.key,
+            value: new.value.map_or(MaybeUninit::uninit(), MaybeUninit::new),
+        };
+        // SAFETY: `take_slot` gave the slot to the caller, so it is free: nobody reads it, and nothing in it is lost.
+        unsafe { (*place.pair.get()).write(pair) };
+        if new.extra.is_some() {
+            // SAFETY: as for the pair.
+            unsafe { *map.extra(slot).get() = new.extra };
+        }
+        place.word.publish(new.deadline, new.mark, kind, new.number);
+        let index = map.index(&self.slab.moves);
+        if let Some(old) = old {
+            index.replace(old.spot, slot);
+            self.retire(old.slot, pin);
+        } else if !index.insert(hash, slot) {
+            self.rebuild(hash, slot, pin, hash_of);
+        }
+        self.writer.len += 1;
+    }
+
+    /// Takes a live entry out of the index, and retires it.
+    pub(super) fn unlink(&mut self, slot: u32, hash: u64, pin: &Pin) {
+        let map = self.slab.map.load(pin);
+        let index = map.index(&self.slab.moves);
+        index.remove(hash, index.locate(hash, slot));
+        self.retire(slot, pin);
+    }
+
+    fn retire(&mut self, slot: u32, pin: &Pin) {
+        self.at(slot, pin).word.retire();
+        self.writer.retired.push(slot);
+        self.writer.len -= 1;
+    }
+
+    /// Gives the memory of all slots back, if none is in use, for memory that nobody has touched.
+    pub(super) fn exchange(&mut self, planned: Part<MaybeUninit<Slot<K, V>>>, pin: &Pin) {
+        let writer = &mut *self.writer;
+        if writer.len > 0 || !writer.retired.slots.is_empty() {
+            return;
+        }
+        writer.free = Vec::new();
+        writer.retired = Retired::default();
+        // The buckets are new ones too: those who still have the old map must not find names of new slots in them.
+        let buckets = arena::buckets(1, self.slab.map.load(pin).buckets.len()).next();
+        self.slab
+            .map
+            .store(Map::new(buckets.expect("one part was asked for"), planned));
+    }
+
+    /// Frees one slot that nobody can read any more; what was in it is given back if it has to be dropped. With `push` it
+    /// tries to move the epoch on first.
+    pub(super) fn reclaim(&mut self, push: bool, pin: &Pin) -> Option<Option<Dead<K, V>>> {
+        let (slot, dead) = self.slab.reclaim(&mut self.writer, push, pin)?;
+        self.writer.free.push(slot);
+        Some(dead)
+    }
+
+    /// Gives the index more buckets, with `slot` named in them.
+    #[cold]
+    fn rebuild(&mut self, hash: u64, slot: u32, pin: &Pin, hash_of: &impl Fn(&K) -> u64) {
+        let map = self.slab.map.load(pin);
+        let mut entries = index::planned(map.buckets.all()).max(self.writer.len);
+        loop {
+            entries += entries.max(16);
+            let mut buckets = arena::buckets(1, index::buckets_for(entries));
+            let buckets = buckets.next().expect("one part was asked for");
+            let moves = AtomicU32::new(0);
+            let index = Index::new(buckets.all(), &moves);
+            let others = self.slab.live(pin).filter(|(other, _)| *other != slot);
+            let mut all = others
+                .map(|(other, entry)| (hash_of(entry.key()), other))
+                .chain([(hash, slot)]);
+            if all.all(|(hash, slot)| index.insert(hash, slot)) {
+                self.slab.map.store(map.with(Some(buckets), None));
+                return;
+            }
+        }
+    }
+}
+
+/// The entries of a locked slab, to look at beside its state.
+pub(super) struct View<'a, K, V, X> {
+    slab: &'a Slab<K, V, X>,
+    pin: &'a Pin,
+}
+
+impl<'a, K, V, X> View<'a, K, V, X> {
+    /// A live entry.
+    ///
+    /// # Panics
+    /// When it is not live.
+    #[inline]
+    pub(super) fn at(&self, slot: u32) -> &'a Slot<K, V> {
+        let found = self.slab.at(slot, self.pin);
+        found.expect("a policy names entries that it was given and that have not left")
+    }
+}
+
+impl<K, V, X> Drop for Slab<K, V, X> {
+    fn drop(&mut self) {
+        let pin = pins::pin();
+        let map = self.map.load(&pin);
+        let live = self.live(&pin).map(|(slot, _)| slot);
+        let retired = std::mem::take(&mut self.writer.lock().retired.slots);
+        for slot in live.chain(retired) {
+            // SAFETY: `&mut self` proves that no reference to an entry is left, since each borrows the slab; each slot is
+            // live or retired, never both, and is named once.
+            drop(unsafe { map.take(slot) });
+        }
+    }
+}

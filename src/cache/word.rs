@@ -1,0 +1,164 @@
+use crate::sync::{AtomicU64, Ordering};
+
+/// A deadline that never comes.
+pub(super) const NEVER: u64 = DEADLINE;
+
+/// Milliseconds since the cache was built: 34 years of them.
+const DEADLINE: u64 = (1 << 40) - 1;
+const MARK_SHIFT: u32 = 40;
+const MARK_ONE: u64 = 1 << MARK_SHIFT;
+/// The highest mark.
+pub(super) const MARK_MAX: u8 = 15;
+const MARK: u64 = (MARK_MAX as u64) << MARK_SHIFT;
+
+/// What is kept beside an entry and read with it: when it expires, how often it was asked for lately, what it is, and the
+/// number by which its policy knows it, which stays the same when the entry is written anew.
+/// Eight bytes. Readers change the mark and, where it slides, the deadline; all else is the writer's.
+#[derive(Debug, Default)]
+pub(super) struct Word(AtomicU64);
+
+/// A word as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reading(u64);
+
+/// What an entry is, beside its pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kind {
+    /// Its key is known to have no value.
+    pub(super) absent: bool,
+    /// It has tags, or deadlines that the word does not hold.
+    pub(super) extra: bool,
+    /// Its deadline slides when it is asked for.
+    pub(super) idle: bool,
+}
+
+const LIVE: u64 = 1 << 44;
+const ABSENT: u64 = 1 << 45;
+const EXTRA: u64 = 1 << 46;
+const IDLE: u64 = 1 << 47;
+const NUMBER_SHIFT: u32 = 48;
+
+impl Word {
+    #[inline]
+    pub(super) fn read(&self) -> Reading {
+        Reading(self.0.load(Ordering::Acquire))
+    }
+
+    /// Makes an entry live that is in place.
+    pub(super) fn publish(&self, deadline: u64, mark: u8, kind: Kind, number: u16) {
+        let flag = |set: bool, flag: u64| if set { flag } else { 0 };
+        let flags = flag(kind.absent, ABSENT) | flag(kind.extra, EXTRA) | flag(kind.idle, IDLE);
+        let word =
+            u64::from(number) << NUMBER_SHIFT | LIVE | flags | u64::from(mark) << MARK_SHIFT | deadline.min(NEVER);
+        self.0.store(word, Ordering::Release);
+    }
+
+    /// Ends an entry; those who have it may still read it.
+    pub(super) fn retire(&self) {
+        self.0.fetch_and(!LIVE, Ordering::Release);
+    }
+
+    /// Makes an entry live again that was retired and is still in place.
+    pub(super) fn revive(&self) {
+        self.0.fetch_or(LIVE, Ordering::Release);
+    }
+
+    /// Counts a hit on what was read, whose mark is not the last. Of several at once one counts.
+    #[cold]
+    pub(super) fn count(&self, was: Reading) {
+        let one_more = was.0 + MARK_ONE;
+        // It is a hint: whoever came in between has counted, or has moved the deadline.
+        let _counted = self
+            .0
+            .compare_exchange(was.0, one_more, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Sets the mark.
+    pub(super) fn set_mark(&self, mark: u8) {
+        let mark = u64::from(mark.min(MARK_MAX)) << MARK_SHIFT;
+        self.change(|word| word & !MARK | mark);
+    }
+
+    /// Moves the deadline of a live entry.
+    pub(super) fn set_deadline(&self, deadline: u64) {
+        self.change(|word| word & !DEADLINE | deadline.min(NEVER));
+    }
+
+    fn change(&self, change: impl Fn(u64) -> u64) {
+        let change = |word| (word & LIVE != 0).then(|| change(word));
+        // One that is retired in the meantime stays as it is.
+        let _changed = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+    }
+}
+
+impl Reading {
+    #[inline]
+    pub(super) fn is_live(self) -> bool {
+        self.0 & LIVE != 0
+    }
+
+    /// True for an entry with a value that never expires and has nothing else to look at.
+    #[inline]
+    pub(super) fn is_plain(self) -> bool {
+        self.0 & (DEADLINE | ABSENT | EXTRA) == NEVER
+    }
+
+    #[inline]
+    pub(super) fn deadline(self) -> u64 {
+        self.0 & DEADLINE
+    }
+
+    #[inline]
+    pub(super) fn mark(self) -> u8 {
+        (self.0 >> MARK_SHIFT) as u8 & MARK_MAX
+    }
+
+    #[inline]
+    pub(super) fn number(self) -> u32 {
+        (self.0 >> NUMBER_SHIFT) as u32
+    }
+
+    #[inline]
+    pub(super) fn kind(self) -> Kind {
+        Kind {
+            absent: self.0 & ABSENT != 0,
+            extra: self.0 & EXTRA != 0,
+            idle: self.0 & IDLE != 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_parts_do_not_touch_each_other() {
+        let word = Word::default();
+        assert!(!word.read().is_live());
+        let kind = Kind {
+            absent: false,
+            extra: true,
+            idle: true,
+        };
+        word.publish(77, 2, kind, 65_535);
+        word.count(word.read());
+        let read = word.read();
+        assert_eq!(
+            (read.deadline(), read.mark(), read.kind(), read.is_live()),
+            (77, 3, kind, true)
+        );
+        word.set_deadline(u64::MAX);
+        word.set_mark(255);
+        let read = word.read();
+        assert_eq!((read.deadline(), read.mark(), read.kind()), (NEVER, MARK_MAX, kind));
+        assert_eq!((read.number(), read.is_live()), (65_535, true));
+        word.retire();
+        word.set_mark(1);
+        assert_eq!((word.read().mark(), word.read().is_live()), (MARK_MAX, false));
+        word.revive();
+        assert!(word.read().is_live() && !word.read().is_plain());
+        word.publish(NEVER, 0, Kind::default(), 0);
+        assert!(word.read().is_plain());
+    }
+}

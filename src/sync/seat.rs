@@ -1,0 +1,145 @@
+//! Reclamation by epochs (Fraser, 2004; the form is that of crossbeam-epoch): the protocol alone, so that a model
+//! checker can run it over atomics of its own.
+//!
+//! A reader takes its seat (pins) before it reads a published name, and leaves it when it holds no reference any more. A
+//! writer takes the name out, stamps what it named with [`Epoch::stamp`], and frees it when the epoch is two past the
+//! stamp: every reader that could have seen the name has left its seat by then, since the epoch moves only when all
+//! who are seated have seen it.
+
+use super::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+
+/// The time of the protocol. It moves when every seated reader has seen it.
+#[derive(Debug)]
+pub(crate) struct Epoch(AtomicU64);
+
+/// A reader's place, on cache lines of its own. One thread owns it at a time.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    /// Zero while nobody sits here, else twice the epoch that was seen, plus one.
+    seen: AtomicU64,
+    /// How many pins of the owner are alive. Only the owner touches it.
+    depth: AtomicU32,
+    /// Whether nobody keeps it: who leaves it gives it back.
+    lent: AtomicBool,
+    /// Which seat this is; no two are alike.
+    pub(crate) number: u32,
+}
+
+impl Epoch {
+    #[cfg(not(outgrow_loom))]
+    pub(crate) const fn new() -> Epoch {
+        Epoch(AtomicU64::new(0))
+    }
+
+    #[cfg(outgrow_loom)]
+    pub(crate) fn new() -> Epoch {
+        Epoch(AtomicU64::new(0))
+    }
+
+    /// The stamp of what was taken out before this call.
+    #[inline]
+    pub(crate) fn stamp(&self) -> u64 {
+        // The unlinking comes before the reading of the epoch, in the one order of all such fences.
+        fence(Ordering::SeqCst);
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The epoch that what carries older stamps is judged by.
+    #[inline]
+    pub(crate) fn now(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Moves the epoch on if every seated reader has seen it; says what it is.
+    pub(crate) fn advance<'a>(&self, seats: impl Iterator<Item = &'a Seat>) -> u64 {
+        let now = self.0.load(Ordering::Acquire);
+        fence(Ordering::SeqCst);
+        for seat in seats {
+            let seen = seat.seen.load(Ordering::Relaxed);
+            if seen != 0 && seen != seated(now) {
+                return now;
+            }
+        }
+        // What the readers did before they left comes before what is freed now.
+        fence(Ordering::Acquire);
+        // Another thread may have moved it just now; moving it twice at once would be one too many.
+        match self
+            .0
+            .compare_exchange(now, now + 1, Ordering::Release, Ordering::Acquire)
+        {
+            Ok(_) => now + 1,
+            Err(moved) => moved,
+        }
+    }
+}
+
+/// Whether nobody can hold a reference any more to what carries `stamp`.
+#[inline]
+pub(crate) fn is_free(stamp: u64, now: u64) -> bool {
+    now >= stamp + 2
+}
+
+#[inline]
+fn seated(epoch: u64) -> u64 {
+    epoch << 1 | 1
+}
+
+impl Seat {
+    pub(crate) fn new(number: u32) -> Seat {
+        Seat {
+            seen: AtomicU64::new(0),
+            depth: AtomicU32::new(0),
+            lent: AtomicBool::new(false),
+            number,
+        }
+    }
+
+    /// Takes the seat; called by its owner.
+    #[inline]
+    pub(crate) fn enter(&self, epoch: &Epoch) {
+        let depth = self.depth.load(Ordering::Relaxed);
+        self.depth.store(depth + 1, Ordering::Relaxed);
+        if depth == 0 {
+            self.sit(seated(epoch.0.load(Ordering::Relaxed)));
+        }
+    }
+
+    /// Ends one [`enter`](Seat::enter). True when the seat was lent and is to be given back.
+    #[inline]
+    pub(crate) fn leave(&self) -> bool {
+        let depth = self.depth.load(Ordering::Relaxed) - 1;
+        self.depth.store(depth, Ordering::Relaxed);
+        if depth > 0 {
+            return false;
+        }
+        self.seen.store(0, Ordering::Release);
+        self.lent.load(Ordering::Relaxed)
+    }
+
+    /// Says whether who leaves it gives it back.
+    pub(crate) fn lend(&self, lent: bool) {
+        self.lent.store(lent, Ordering::Relaxed);
+    }
+
+    /// Whether its owner is between [`enter`](Seat::enter) and [`leave`](Seat::leave).
+    #[inline]
+    pub(crate) fn is_taken(&self) -> bool {
+        self.depth.load(Ordering::Relaxed) > 0
+    }
+
+    /// Shows `seen` to writers before anything is read.
+    #[inline]
+    fn sit(&self, seen: u64) {
+        #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), not(outgrow_loom)))]
+        {
+            // An exchange is a full barrier on these machines, and a faster one than the fence instruction.
+            self.seen.swap(seen, Ordering::SeqCst);
+            std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        }
+        #[cfg(not(all(any(target_arch = "x86", target_arch = "x86_64"), not(outgrow_loom))))]
+        {
+            self.seen.store(seen, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+        }
+    }
+}

@@ -1,4 +1,7 @@
 /// Time as a policy sees it: it passes by entries taken in, [`TURNOVER`] ticks while as many come in as the cache holds.
+///
+/// A cache of less than [`LEAST`] entries has the clock of one that large, so that sixteen evictions never take longer than
+/// a turnover.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     tick: u32,
@@ -14,7 +17,7 @@ impl Clock {
     /// An entry comes into a cache that holds `entries`.
     pub(super) fn advance(&mut self, entries: usize) {
         self.rest += TURNOVER as usize;
-        let entries = entries.max(1);
+        let entries = entries.max(LEAST);
         if self.rest >= entries {
             self.tick = self.tick.wrapping_add((self.rest / entries) as u32);
             self.rest %= entries;
@@ -24,6 +27,7 @@ impl Clock {
 
 /// Ticks while as many entries come in as there are in the cache.
 pub(super) const TURNOVER: u32 = 64;
+const LEAST: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -31,12 +35,21 @@ mod tests {
 
     #[test]
     fn a_turnover_has_its_ticks_whatever_the_size() {
-        for entries in [1, 3, 51, 64, 1_000, 15_625] {
+        for entries in [16, 51, 64, 1_000, 15_625] {
             let mut clock = Clock::default();
             for _ in 0..entries {
                 clock.advance(entries);
             }
             assert_eq!(clock.now(), TURNOVER, "with {entries} entries");
         }
+    }
+
+    #[test]
+    fn a_tiny_cache_does_not_race() {
+        let mut clock = Clock::default();
+        for _ in 0..16 {
+            clock.advance(1);
+        }
+        assert_eq!(clock.now(), TURNOVER);
     }
 }

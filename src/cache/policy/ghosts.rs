@@ -47,9 +47,17 @@ impl Ghosts {
         }
         let at = self.bucket(hash);
         let tag = tag(hash);
-        let known = |word: &&mut u32| **word & TAGS == tag && gone(**word, now) < LIFE;
-        let found = self.buckets[at].0.iter_mut().find(known)?;
-        let word = std::mem::replace(found, EMPTY);
+        let mut found = None;
+        for way in &mut self.buckets[at].0 {
+            // The dead go as soon as they are seen, well before their ticks come round again.
+            let is_dead = *way != EMPTY && gone(*way, now) >= LIFE;
+            let is_it = *way & TAGS == tag;
+            if is_dead || is_it {
+                found = found.or(Some(*way).filter(|_| is_it && !is_dead));
+                *way = EMPTY;
+            }
+        }
+        let word = found?;
         Some(Ghost {
             main: word & MAIN != 0,
             gone: gone(word, now),
@@ -73,7 +81,7 @@ fn word(hash: u64, main: bool, stay: u32, now: u32) -> u32 {
     tag(hash) | main | stay.min(LONGEST_STAY) << STAY_SHIFT | now << TIME_SHIFT
 }
 
-/// Ticks since `word` was written; they wrap at 1,024, long after it has been written over.
+/// Ticks since `word` was written; they wrap at 1,024.
 fn gone(word: u32, now: u32) -> u32 {
     (now << TIME_SHIFT).wrapping_sub(word & TIMES) >> TIME_SHIFT
 }
@@ -117,6 +125,7 @@ mod tests {
         let mut ghosts = Ghosts::default();
         ghosts.add(1 << 60, true, 0, 0, 100);
         assert_eq!(ghosts.take(1 << 60, LIFE), None);
+        ghosts.add(1 << 60, true, 0, 0, 100);
         assert!(ghosts.take(1 << 60, LIFE - 1).is_some());
     }
 

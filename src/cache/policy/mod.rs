@@ -13,15 +13,23 @@ mod adaptive;
 mod ages;
 mod clock;
 mod ghosts;
+mod list;
 mod lru;
 mod queues;
 mod ring;
 mod s3fifo;
+mod sieve;
+mod sketch;
+#[cfg(test)]
+mod tests;
 mod tuner;
+mod wtinylfu;
 
-pub use self::lru::Lru;
 pub use adaptive::Adaptive;
+pub use lru::Lru;
 pub use s3fifo::S3Fifo;
+pub use sieve::Sieve;
+pub use wtinylfu::WTinyLfu;
 
 use std::fmt;
 

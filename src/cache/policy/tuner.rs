@@ -102,19 +102,27 @@ impl Evidence {
     }
 
     /// Moves places to the queue whose evictions are regretted more: where both are regretted alike, no exchange of
-    /// places gains anything.
+    /// places gains anything. A main queue that thrashes gets them anyway, since what it holds still is what hits.
     fn balance(&mut self, entries: f32) {
         let weight = 4.0 + entries / 50.0;
         let small = self.small.or(PRIOR_REGRET, weight);
         let main = self.main.or(PRIOR_REGRET, weight);
-        let step = (small / (BIAS * main)).clamp(0.25, 4.0).powf(PACE);
+        let ratio = match self.thrashes() {
+            true => 0.0,
+            false => small / (BIAS * main),
+        };
+        let step = ratio.clamp(0.25, 4.0).powf(PACE);
         self.small_share = (self.small_share * step).clamp(LEAST_SHARE, MOST_SHARE);
+    }
+
+    fn thrashes(&self) -> bool {
+        self.thrash.or(0.0, 4.0) > MOST_THRASH
     }
 
     fn advice(&self) -> Advice {
         Advice {
             small: self.small_share,
-            open: self.thrash.or(0.0, 4.0) <= MOST_THRASH && self.trust.or(0.5, 4.0) >= LEAST_TRUST,
+            open: !self.thrashes() && self.trust.or(0.5, 4.0) >= LEAST_TRUST,
         }
     }
 }
@@ -167,3 +175,90 @@ const MOST_THRASH: f32 = 0.8;
 const LEAST_TRUST: f32 = 0.15;
 /// What remains of old evidence against ghosts after an eighth of a turnover: they get another chance.
 const TRUST_KEPT: f32 = 0.97;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTRIES: f32 = 1_000.0;
+
+    fn tuner() -> Tuner {
+        let tuner = Tuner::default();
+        let entries = Tally {
+            entries: ENTRIES as isize,
+            ..Tally::default()
+        };
+        tuner.report(&entries);
+        tuner
+    }
+
+    /// Evictions from both queues, and how many in a hundred come back soon.
+    fn evictions(small: u32, main: u32) -> Tally {
+        Tally {
+            small: Regret {
+                evicted: 100,
+                soon: small,
+            },
+            main: Regret {
+                evicted: 100,
+                soon: main,
+            },
+            admitted: 200,
+            ..Tally::default()
+        }
+    }
+
+    fn after(times: usize, tally: &Tally) -> Advice {
+        let tuner = tuner();
+        (0..times).map(|_| tuner.report(tally)).last().expect("at least once")
+    }
+
+    #[test]
+    fn places_go_where_they_are_missed() {
+        let first = tuner().report(&Tally::default()).small;
+        assert!(after(20, &evictions(20, 5)).small > 1.2 * first);
+        assert!(after(20, &evictions(5, 20)).small < first / 1.2);
+        assert_eq!(after(1_000, &evictions(50, 5)).small, MOST_SHARE);
+        assert_eq!(after(1_000, &evictions(0, 50)).small, LEAST_SHARE);
+    }
+
+    #[test]
+    fn alike_is_left_alone() {
+        let first = tuner().report(&Tally::default()).small;
+        let balanced = after(20, &evictions(8, 10)).small;
+        assert!((balanced / first - 1.0).abs() < 0.1, "{first} became {balanced}");
+    }
+
+    #[test]
+    fn the_way_closes_when_ghosts_disappoint_and_opens_again() {
+        let tuner = tuner();
+        assert!(tuner.report(&Tally::default()).open, "they are trusted at first");
+        let failed = Tally {
+            tried: 60,
+            ..Tally::default()
+        };
+        assert!(!tuner.report(&failed).open);
+        let idle = Tally {
+            admitted: 100,
+            ..Tally::default()
+        };
+        let turnovers = (1..).find(|_| tuner.report(&idle).open).expect("it opens some time") as f32 * 100.0 / ENTRIES;
+        assert!((1.0..20.0).contains(&turnovers), "after {turnovers} turnovers");
+        let passed = Tally {
+            tried: 60,
+            passed: 20,
+            ..Tally::default()
+        };
+        assert!(tuner.report(&passed).open);
+    }
+
+    #[test]
+    fn the_way_closes_when_all_that_main_evicts_comes_back() {
+        let returning = |returned| Tally {
+            main_returned: returned,
+            ..evictions(10, 10)
+        };
+        assert!(after(20, &returning(70)).open);
+        assert!(!after(20, &returning(95)).open);
+    }
+}

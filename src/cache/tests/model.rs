@@ -51,7 +51,7 @@ proptest! {
         let clock = HandClock::new(Duration::from_millis(lag));
         let mut builder = Cache::builder().capacity(300).jitter(0.0).env(clock.env());
         if lru {
-            builder = builder.policy(Lru);
+            builder = builder.policy(Lru::default());
         }
         if let Some(ttl) = ttl {
             builder = builder.ttl(Duration::from_millis(ttl));
@@ -101,7 +101,7 @@ proptest! {
     /// A small cache under LRU keeps exactly the entries used last.
     #[test]
     fn lru_keeps_the_last_used(capacity in 1_usize..12, ops in prop::collection::vec((0_u8..20, 0_u8..8), 1..300)) {
-        let cache: Cache<u8, usize> = Cache::builder().capacity(capacity).policy(Lru).build().unwrap();
+        let cache: Cache<u8, usize> = Cache::builder().capacity(capacity).policy(Lru::default()).build().unwrap();
         let mut model: Vec<(u8, usize)> = Vec::new();
         for (i, (key, what)) in ops.into_iter().enumerate() {
             let place = model.iter().position(|(k, _)| *k == key);

@@ -84,12 +84,6 @@ impl Queues {
         self.retire(slot);
     }
 
-    /// Forgets the entry at `old` and puts `new` at the young end of the same queue at time `tick`.
-    pub(super) fn replace(&mut self, old: u32, new: u32, tick: u32) {
-        let line = self.retire(old);
-        self.push(line, new, false, tick);
-    }
-
     /// All slots: those of the main queue first, and in each queue the youngest first.
     pub(super) fn hottest(&self) -> Vec<u32> {
         let mut slots = Vec::with_capacity(self.main.live + self.small.live);
@@ -346,7 +340,8 @@ mod tests {
                     Op::Replace(pick) => {
                         if let Some((main, gone)) = model.take(pick) {
                             let slot = model.slot();
-                            queues.replace(gone.slot, slot, tick);
+                            queues.forget(gone.slot);
+                            queues.push(line(main == 1), slot, false, tick);
                             model.free.push(gone.slot);
                             model.queues[main].push_back(Popped { slot, flag: false, since: tick });
                         }
@@ -379,7 +374,8 @@ mod tests {
             // Two entries in turn, so that neither is the youngest when its turn comes.
             let slots = queues.hottest();
             let old = slots[1];
-            queues.replace(old, spare, round);
+            queues.forget(old);
+            queues.push(Line::Main, spare, false, round);
             spare = old;
             assert_eq!(queues.len(Line::Main), 100);
         }

@@ -15,8 +15,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 //!
-//! It counts entries, not bytes; it lives in one process and is empty after a restart; and where each answer must be
-//! the newest across processes, ask the store, or read under a [`CachedSession`].
+//! It lives in one process, and [`save`](Cache::save) and [`restore`](Cache::restore) carry it over a restart; where each
+//! answer must be the newest across processes, ask the store, or read under a [`CachedSession`]. Whoever knows moka or
+//! quick_cache finds their calls in [`coming_from`].
 //!
 //! The hearts are plain data: `s3fifo` chooses who leaves, `shard` keeps entries and their deadlines, `flight` passes
 //! one loader among those who wait, `stored::stripes` judges which reads may be kept. The rest holds locks and time.

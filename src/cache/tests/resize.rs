@@ -43,7 +43,7 @@ proptest! {
     fn lru_keeps_the_last_used_through_every_size(
         ops in prop::collection::vec((0_u64..1_500, 0_u8..40, 1_usize..1_200), 1..1_500),
     ) {
-        let cache: Cache<u64, String> = Cache::builder().capacity(1_200).policy(Lru).build().unwrap();
+        let cache: Cache<u64, String> = Cache::builder().capacity(1_200).policy(Lru::default()).build().unwrap();
         let (mut model, mut capacity): (Vec<(u64, String)>, _) = (Vec::new(), 1_200);
         (0..1_200).for_each(|key| {
             put(&cache, key, &key.to_string());
@@ -92,7 +92,7 @@ fn moved_entries_keep_what_is_theirs() {
     let cache: Cache<u64, String> = Cache::builder()
         .capacity(20_000)
         .weight_capacity(1 << 40)
-        .policy(Lru)
+        .policy(Lru::default())
         .jitter(0.0)
         .env(clock.env())
         .build()
@@ -134,7 +134,7 @@ fn moved_entries_keep_what_is_theirs() {
     assert_eq!(cache.len(), there.iter().filter(left).count());
     clock.advance(Duration::from_secs(60));
     cache.tidy();
-    let left = |key: &&u64| left(key) && *key % 2 == 1 && *key % 5 != 0;
+    let left = |key: &&u64| left(key) && **key % 2 == 1 && !key.is_multiple_of(5);
     let left: Vec<u64> = there.iter().filter(left).copied().collect();
     assert_eq!((cache.len(), cache.weight()), (left.len(), left.iter().sum()));
     assert!(left.iter().all(|key| cache.remove(key) == Some(key.to_string())));
@@ -143,7 +143,7 @@ fn moved_entries_keep_what_is_theirs() {
 
 #[test]
 fn readers_hold_memory_back_and_nothing_is_lost() {
-    let cache: Cache<u64, String> = Cache::builder().capacity(1_900).policy(Lru).build().unwrap();
+    let cache: Cache<u64, String> = Cache::builder().capacity(1_900).policy(Lru::default()).build().unwrap();
     (0..1_900).for_each(|key| {
         cache.insert(key, key.to_string());
     });
@@ -174,7 +174,7 @@ fn readers_hold_memory_back_and_nothing_is_lost() {
 #[test]
 fn the_bounds_hold_while_they_move() {
     the_bounds_hold(S3Fifo::default());
-    the_bounds_hold(Lru);
+    the_bounds_hold(Lru::default());
 }
 
 /// Eight threads write and read while the limits go up and down; values count how many of them are alive.
@@ -265,7 +265,11 @@ impl Drop for Counted {
 #[test]
 #[allow(clippy::disallowed_methods, reason = "real threads are the subject")]
 fn retain_looks_at_what_moves_too() {
-    let cache: Cache<u64, String> = Cache::builder().capacity(30_000).policy(Lru).build().unwrap();
+    let cache: Cache<u64, String> = Cache::builder()
+        .capacity(30_000)
+        .policy(Lru::default())
+        .build()
+        .unwrap();
     for round in 0..6 {
         cache.resize(30_000).unwrap();
         (0..30_000).for_each(|key| {
@@ -320,4 +324,23 @@ fn a_listener_hears_of_each_that_has_to_go() {
     assert_eq!((heard.load(Ordering::Relaxed), cache.stats().evictions), (4_950, 4_950));
     assert!(cache.evict_one());
     assert_eq!((heard.load(Ordering::Relaxed), cache.len()), (4_951, 49));
+}
+
+#[test]
+fn a_cache_that_is_limited_by_weight_alone_gives_memory_back_too() {
+    let cache: Cache<u64, String> = Cache::builder().weight_capacity(100_000).build().unwrap();
+    for key in 0..60_000 {
+        put(&cache, key, &key.to_string());
+    }
+    let before = slots(&cache);
+    assert!(before >= 60_000);
+    cache.resize_weight(3_000).unwrap();
+    assert_eq!((cache.len(), cache.weight()), (3_000, 3_000));
+    settle(&cache, before / 4);
+    cache.for_each(|key, value| assert_eq!(key.to_string(), *value));
+    cache.resize_weight(100_000).unwrap();
+    for key in 0..60_000 {
+        put(&cache, key, &key.to_string());
+    }
+    assert!((0..60_000).all(|key| cache.get(&key) == Some(key.to_string())));
 }

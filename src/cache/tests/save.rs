@@ -68,7 +68,7 @@ proptest! {
         let clock = HandClock::new(Duration::ZERO);
         clock.advance(Duration::from_secs(1_000));
         let build = |clock: &HandClock| -> Cache<u8, String> {
-            let builder = Cache::builder().capacity(1_000).weight_capacity(1 << 20).policy(Lru).jitter(0.0);
+            let builder = Cache::builder().capacity(1_000).weight_capacity(1 << 20).policy(Lru::default()).jitter(0.0);
             builder.weigher(|_, _| 7).env(clock.env()).build().unwrap()
         };
         let old = build(&clock);
@@ -167,7 +167,7 @@ fn idle_time_goes_on() {
 
 #[test]
 fn the_hottest_are_kept_and_stay_the_hottest() {
-    let old: Cache<u64, String> = Cache::builder().capacity(1_000).policy(Lru).build().unwrap();
+    let old: Cache<u64, String> = Cache::builder().capacity(1_000).policy(Lru::default()).build().unwrap();
     for key in 0..1_000 {
         old.insert(key, key.to_string());
     }
@@ -176,7 +176,11 @@ fn the_hottest_are_kept_and_stay_the_hottest() {
     }
     let file = saved(&old);
     for capacity in [1, 30, 500, 1_000, 1_900] {
-        let new: Cache<u64, String> = Cache::builder().capacity(capacity).policy(Lru).build().unwrap();
+        let new: Cache<u64, String> = Cache::builder()
+            .capacity(capacity)
+            .policy(Lru::default())
+            .build()
+            .unwrap();
         assert_eq!(
             new.restore(&file[..], &BytesCodec).unwrap() as usize,
             capacity.min(1_000)
@@ -188,7 +192,7 @@ fn the_hottest_are_kept_and_stay_the_hottest() {
     let weighted: Cache<u64, String> = Cache::builder()
         .weight_capacity(100)
         .weigher(|_, text: &String| text.len() as u64)
-        .policy(Lru)
+        .policy(Lru::default())
         .build()
         .unwrap();
     let restored = weighted.restore(&file[..], &BytesCodec).unwrap();

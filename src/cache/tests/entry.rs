@@ -82,17 +82,16 @@ fn no_change_is_lost_between_threads() {
             scope.spawn(move || {
                 for i in 0..4_000_u64 {
                     let key = i % 7;
-                    match (i + thread) % 3 {
-                        0 => drop(cache.compute(key, |old| Op::Put(old.map_or(1, |old| old + 1)))),
-                        1 => drop(Some(cache.entry(key).and_modify(|old| old + 1).or_insert(1))),
-                        _ => drop(
-                            cache
-                                .entry(key)
-                                .and_modify(|old| old + 1)
-                                .or_none()
-                                .or_else(|| cache.compute(key, |old| Op::Put(old.map_or(1, |old| old + 1)))),
-                        ),
-                    }
+                    let add = |old: Option<&u64>| Op::Put(old.map_or(1, |old| old + 1));
+                    let now = match (i + thread) % 3 {
+                        0 => cache.compute(key, add),
+                        1 => Some(cache.entry(key).and_modify(|old| old + 1).or_insert(1)),
+                        _ => {
+                            let there = cache.entry(key).and_modify(|old| old + 1).or_none();
+                            there.or_else(|| cache.compute(key, add))
+                        }
+                    };
+                    assert!(now.is_some());
                     let winner = first.get_or_insert_with(&i, || thread);
                     assert_eq!(first.entry(i).or_insert(thread), winner);
                 }
@@ -132,9 +131,9 @@ fn taking_out_is_part_of_the_order() {
 #[test]
 fn a_change_makes_the_load_of_its_key_stale() {
     let changes: [fn(&Cache<u64, u64>); 4] = [
-        |cache| _ = cache.compute(7, |_| Op::Put(1)),
-        |cache| _ = cache.compute(7, |_| Op::Remove),
-        |cache| _ = cache.replace(7, 1),
+        |cache| assert_eq!(cache.compute(7, |_| Op::Put(1)), Some(1)),
+        |cache| assert_eq!(cache.compute(7, |_| Op::Remove), None),
+        |cache| assert_eq!(cache.replace(7, 1), None),
         |cache| assert_eq!(cache.get_or_insert_with(&7, || 1), 1),
     ];
     for (n, change) in changes.into_iter().enumerate() {

@@ -134,7 +134,7 @@ fn moved_entries_keep_what_is_theirs() {
     assert_eq!(cache.len(), there.iter().filter(left).count());
     clock.advance(Duration::from_secs(60));
     cache.tidy();
-    let left = |key: &&u64| left(key) && *key % 2 == 1 && *key % 5 != 0;
+    let left = |key: &&u64| left(key) && **key % 2 == 1 && !key.is_multiple_of(5);
     let left: Vec<u64> = there.iter().filter(left).copied().collect();
     assert_eq!((cache.len(), cache.weight()), (left.len(), left.iter().sum()));
     assert!(left.iter().all(|key| cache.remove(key) == Some(key.to_string())));
@@ -324,4 +324,23 @@ fn a_listener_hears_of_each_that_has_to_go() {
     assert_eq!((heard.load(Ordering::Relaxed), cache.stats().evictions), (4_950, 4_950));
     assert!(cache.evict_one());
     assert_eq!((heard.load(Ordering::Relaxed), cache.len()), (4_951, 49));
+}
+
+#[test]
+fn a_cache_that_is_limited_by_weight_alone_gives_memory_back_too() {
+    let cache: Cache<u64, String> = Cache::builder().weight_capacity(100_000).build().unwrap();
+    for key in 0..60_000 {
+        put(&cache, key, &key.to_string());
+    }
+    let before = slots(&cache);
+    assert!(before >= 60_000);
+    cache.resize_weight(3_000).unwrap();
+    assert_eq!((cache.len(), cache.weight()), (3_000, 3_000));
+    settle(&cache, before / 4);
+    cache.for_each(|key, value| assert_eq!(key.to_string(), *value));
+    cache.resize_weight(100_000).unwrap();
+    for key in 0..60_000 {
+        put(&cache, key, &key.to_string());
+    }
+    assert!((0..60_000).all(|key| cache.get(&key) == Some(key.to_string())));
 }

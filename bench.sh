@@ -4,6 +4,7 @@
 # Builds with --cfg peers in a target folder of its own, runs benches/NAME.rs in N rounds (default 3; a round runs ours
 # and each peer once, so that a slow spell of the machine meets them all), and prints the medians as one table with
 # ratios. FILTER picks workloads by a part of their names; --quick measures a second each. Without NAME it lists them.
+# A bench that measures no times runs once and prints a table of its own.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . .ci/common.sh
@@ -18,7 +19,7 @@ while [ $# -gt 0 ]; do
             ;;
         --quick) criterion=(--warm-up-time 0.3 --measurement-time 1) ;;
         -h | --help)
-            sed -n '2,7s/^# \{0,1\}//p' "$0"
+            sed -n '2,8s/^# \{0,1\}//p' "$0"
             exit 0
             ;;
         -*)
@@ -72,11 +73,21 @@ for ((round = 1; round <= rounds; round++)); do
     export CRITERION_HOME=$PWD/$results/$round
     mkdir -p "$CRITERION_HOME"
     cargo bench --locked --all-features --target-dir target-peers --bench "$name" -- \
-        "${criterion[@]}" --noplot ${filter:+"$filter"} >"$CRITERION_HOME/output.txt" 2>&1 </dev/null || {
-        tail -n 40 "$CRITERION_HOME/output.txt" >&2
+        "${criterion[@]}" --noplot ${filter:+"$filter"} \
+        >"$CRITERION_HOME/output.txt" 2>"$CRITERION_HOME/errors.txt" </dev/null || {
+        tail -n 40 "$CRITERION_HOME/output.txt" "$CRITERION_HOME/errors.txt" >&2
         exit 1
     }
     folders+=("$CRITERION_HOME")
+    # It took no times, so it answers by itself, and once is enough.
+    if [ -z "$(find "$CRITERION_HOME" -name benchmark.json -print -quit)" ] && [ -s "$CRITERION_HOME/output.txt" ]; then
+        printf '\n%s, %s\n\n' "$name" "$(rustc --version | cut -d ' ' -f 1-2)"
+        cat "$CRITERION_HOME/output.txt"
+        exit 0
+    fi
 done
 printf '\n%s in %s round(s), on %s cores, %s\n\n' "$name" "$rounds" "$(nproc)" "$(rustc --version | cut -d ' ' -f 1-2)"
 python3 .ci/bench_table.py "${folders[@]}"
+# What a bench has to say beside its times, each line as an item of a list; the same in every round.
+notes=$(grep -h '^\* ' "$results/1/output.txt" || true)
+[ -z "$notes" ] || printf '\n%s\n' "$notes"

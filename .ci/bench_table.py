@@ -4,7 +4,9 @@ Usage: bench_table.py ROUND_FOLDER...
 
 Each folder is what criterion wrote in one round. A bench is named block/workload/who, where `ours` is this crate. The
 time is the median of the rounds' medians, so one round that the machine disturbed does not count; the spread is how far
-the rounds lie apart. A ratio above 1 says that ours is that many times faster.
+the rounds lie apart; the best is the fastest round's, which says most where others use the machine too. A ratio above 1
+says that ours is that many times faster. A workload `..._2t` that also ran as `..._1t` says how many times as much it
+got done as on one thread.
 """
 
 import json
@@ -41,9 +43,17 @@ def rate(nanoseconds, throughput):
     return f"{per_second:.3g} {unit}"
 
 
+def speedup(workloads, workload, who, median):
+    """How many times the rate of one thread two threads reach, where both ran."""
+    alone = workloads.get(workload.removesuffix("_2t") + "_1t", {}).get(who)
+    if alone is None or not workload.endswith("_2t"):
+        return ""
+    return f"{statistics.median(alone[0]) / median:.2f}"
+
+
 def main(folders):
     rounds = [read(folder) for folder in folders]
-    rows = [("workload", "who", "time", "spread", "rate", "ours is faster by")]
+    rows = [("workload", "who", "time", "spread", "best", "rate", "ours is faster by", "1t to 2t")]
     workloads = {}
     for full_id in rounds[0]:
         times = [found[full_id][0] for found in rounds if full_id in found]
@@ -56,9 +66,13 @@ def main(folders):
             median = statistics.median(times)
             spread = (max(times) - min(times)) / median
             ratio = f"{median / ours:.2f}" if ours and who != "ours" else ""
-            rows.append((workload, who, duration(median), f"{spread:.0%}", rate(median, throughput), ratio))
+            gain = speedup(workloads, workload, who, median)
+            times = (duration(median), f"{spread:.0%}", duration(min(times)))
+            rows.append((workload, who, *times, rate(median, throughput), ratio, gain))
     if len(rows) == 1:
         sys.exit("no bench ran: does the filter match any?")
+    if not any(row[-1] for row in rows[1:]):
+        rows = [row[:-1] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for index, row in enumerate(rows):
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |")

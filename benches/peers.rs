@@ -32,6 +32,9 @@ mod peers {
         let foyer: foyer::Cache<u64, u64> = foyer::CacheBuilder::new(16).build();
         foyer.insert(1, 1);
         group.bench_function("foyer", |b| b.iter(|| foyer.get(black_box(&1)).map(|e| *e.value())));
+        let scc = scc::HashCache::<u64, u64, foldhash::fast::RandomState>::default();
+        let _ = scc.put_sync(1, 1);
+        group.bench_function("scc", |b| b.iter(|| scc.get_sync(black_box(&1)).map(|e| *e.get())));
     }
 
     pub(crate) fn route(criterion: &mut Criterion) {

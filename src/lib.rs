@@ -34,6 +34,7 @@
 //! | `tokio` | [`Env::tokio`](env::Env), and `Env::default()` finds the current runtime |
 //! | `serde` | `Serialize` for statistics and status |
 //! | `postcard` | a codec that keeps whatever serde can serialize in a cache's snapshot |
+//! | `redis` | a store and an invalidation bus on a Redis server: `store::RedisStore`, `cache::RedisBus` |
 //! | `sim` | the module `sim`: virtual time, machines, disks and faults, to test what is built on the blocks |
 //! | `suite` | conformance suites for those who implement a trait of this crate |
 //! | `full` | all of them |

@@ -1,42 +1,16 @@
 //! What a pick allocates. A program of its own, since a thread may free, and so queue, what another replaced.
-#![allow(unsafe_code, reason = "an allocator that counts has no safe form")]
 #![allow(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
+
+mod support;
 
 use outgrow::balance::{
     Balancer, Endpoint, EndpointId, LeastRequest, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted,
 };
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::hint::black_box;
-
-/// The system's allocator, which counts for each thread how often it is asked for memory.
-struct Counting;
-
-thread_local!(static ASKED: Cell<u64> = const { Cell::new(0) });
+use support::counting::{Counting, asked};
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
-
-// SAFETY: both methods hand their arguments to the system's allocator unchanged; the thread-local has no destructor
-// and is there without allocating.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ASKED.set(ASKED.get() + 1);
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps `dealloc`'s contract, and the memory came from the system's allocator.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-fn asked(work: impl FnOnce()) -> u64 {
-    let before = ASKED.get();
-    work();
-    ASKED.get() - before
-}
 
 fn allocations<B: Balancer>(policy: B) -> u64 {
     let endpoints = (1..=1_000).map(|i| Endpoint::new(format!("e{i}")).weight(1 + i % 3));

@@ -41,6 +41,7 @@ const ABSENT: &[&str] = &[
     "postcard",
     "rand",
     "rayon",
+    "redis",
     "serde",
     "serde_core",
     "smol",
@@ -87,9 +88,13 @@ fn each_feature_brings_what_it_says() {
         ("tokio", &["tokio"][..]),
         ("serde", &["serde", "serde_core"][..]),
         ("postcard", &["postcard", "serde", "serde_core"][..]),
+        ("redis", &["mio", "redis", "socket2", "tokio"][..]),
         ("sim", &[][..]),
         ("suite", &[][..]),
-        ("full", &["postcard", "serde", "serde_core", "tokio"][..]),
+        (
+            "full",
+            &["mio", "postcard", "redis", "serde", "serde_core", "socket2", "tokio"][..],
+        ),
     ] {
         let tree = tree(&["-e", "normal", "--no-default-features", "--features", feature]);
         assert_eq!(common(&tree, ABSENT), brings, "feature `{feature}`");

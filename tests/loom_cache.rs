@@ -7,7 +7,7 @@
 #![cfg(outgrow_loom)]
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test")]
 
-use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 #[allow(dead_code, reason = "the models use a part of it")]
 #[path = "../src/sync/seat.rs"]
@@ -18,7 +18,6 @@ use loom::sync::Mutex;
 use loom::thread;
 use seat::{Epoch, Seat, is_free};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// Runs every interleaving of `run` with at most so many preemptions.
 fn model(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
@@ -45,7 +44,7 @@ struct Slot {
     /// The checker sees to it that no access to this is at the same time as the freeing one.
     content: UnsafeCell<()>,
     /// What is read after the freeing, with all synchronised, is seen here.
-    freed: AtomicBool,
+    freed: std::sync::atomic::AtomicBool,
 }
 
 /// A name, and the two slots that it leads to one after the other.
@@ -62,7 +61,7 @@ impl World {
     fn new(seats: u32, used: usize) -> Arc<World> {
         let slot = || Slot {
             content: UnsafeCell::new(()),
-            freed: AtomicBool::new(false),
+            freed: std::sync::atomic::AtomicBool::new(false),
         };
         Arc::new(World {
             epoch: Epoch::over(AtomicU64::new(0)),

@@ -12,42 +12,53 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 /// Pieces smaller than this get no large pages, which would take more than they give.
-const LARGE: usize = 8 << 20;
+const LARGE: usize = 4 << 20;
 
-/// A shard's part of a piece.
+/// A shard's part of a piece, which lives as long as any part does.
 #[derive(Debug)]
 pub(super) struct Part<T> {
-    all: Arc<[T]>,
-    from: usize,
+    /// Points into `all`, so that a look-up need not go through it.
+    start: *const T,
     len: usize,
+    all: Arc<[T]>,
 }
 
+// SAFETY: a part is a share of an `Arc<[T]>`, of which it reads; so it may go where that may.
+unsafe impl<T: Send + Sync> Send for Part<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for Part<T> {}
+
 impl<T> Part<T> {
+    fn split(all: Arc<[T]>, parts: usize, len: usize) -> impl Iterator<Item = Part<T>> {
+        (0..parts).map(move |part| Part {
+            start: all[part * len..][..len].as_ptr(),
+            len,
+            all: Arc::clone(&all),
+        })
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
     #[inline]
     pub(super) fn get(&self, at: usize) -> Option<&T> {
-        if at < self.len {
-            self.all.get(self.from + at)
-        } else {
-            None
-        }
+        self.all().get(at)
     }
 
     #[inline]
     pub(super) fn all(&self) -> &[T] {
-        &self.all[self.from..self.from + self.len]
+        // SAFETY: `start` points to `len` elements of `all`, which is held and never changed but through cells.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 }
 
 impl<T> Clone for Part<T> {
     fn clone(&self) -> Part<T> {
         Part {
-            all: Arc::clone(&self.all),
-            from: self.from,
+            start: self.start,
             len: self.len,
+            all: Arc::clone(&self.all),
         }
     }
 }
@@ -56,11 +67,7 @@ impl<T> Clone for Part<T> {
 pub(super) fn uninit<T>(parts: usize, len: usize) -> impl Iterator<Item = Part<MaybeUninit<T>>> {
     let all = Arc::new_uninit_slice(parts * len);
     want_large_pages(&all);
-    (0..parts).map(move |part| Part {
-        all: Arc::clone(&all),
-        from: part * len,
-        len,
-    })
+    Part::split(all, parts, len)
 }
 
 /// So many parts of one piece, each with `len` empty buckets.
@@ -69,11 +76,7 @@ pub(super) fn buckets(parts: usize, len: usize) -> impl Iterator<Item = Part<Buc
     want_large_pages(&all);
     // SAFETY: a bucket is made of atomic integers, for which zero is a value: that of an empty one.
     let all = unsafe { all.assume_init() };
-    (0..parts).map(move |part| Part {
-        all: Arc::clone(&all),
-        from: part * len,
-        len,
-    })
+    Part::split(all, parts, len)
 }
 
 /// Asks for large pages where a piece has room for them. Without them it is only slower.

@@ -1,34 +1,30 @@
+use super::lanes::equal;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
-/// Slots are numbered by so many bits.
-pub(super) const SLOT_BITS: u32 = 20;
-/// The most slots of one index. The last number means none.
-pub(super) const MAX_SLOTS: u32 = (1 << SLOT_BITS) - 1;
-
-/// A field: a slot's number plus one, or zero in an empty place, and whether the place is in the second bucket.
-const FIELD_BITS: usize = SLOT_BITS as usize + 1;
-const FIELD: u64 = (1 << FIELD_BITS) - 1;
-const SLOT: u64 = MAX_SLOTS as u64;
-const ALIEN: u64 = 1 << SLOT_BITS;
-/// Three fields fill a lane.
-const FIELDS: usize = 3;
+/// The most slots of one index, so that their numbers fit into two bytes, with one left for none.
+pub(super) const MAX_SLOTS: u32 = u16::MAX as u32;
 
 /// Places in a bucket.
-const PLACES: usize = 16;
-const TAG_LANES: usize = 2;
-const FIELD_LANES: usize = 6;
-/// Behind the last field: how many entries of this bucket are in their second.
+const PLACES: usize = 20;
+const TAG_LANES: usize = 3;
+const SLOT_LANES: usize = 5;
+/// The byte behind the last tag counts how many entries of this bucket are in their second.
 const ALIENS: usize = PLACES;
+/// The bits behind it say which places hold entries that are in their second bucket.
+const ALIEN: usize = (ALIENS + 1 - 2 * 8) * 8;
+/// All places, as a set of bits.
+const ALL: u32 = (1 << PLACES) - 1;
+
 /// How full an index of the planned size is, in percent: more would save little and look into second buckets more.
-const LOAD_PERCENT: usize = 85;
+const LOAD_PERCENT: usize = 80;
 
 /// Slots by the hash of their key: read without a lock, written by one at a time. A handle to the buckets.
 ///
-/// A bucket is a cache line: sixteen places, each with a byte of its key's hash, by which a look compares all at once, and
-/// a slot. Each hash has two buckets; the second follows from the first and that byte, so that an entry can be moved
-/// without its key (Fan, Andersen, Kaminsky and Mitzenmacher, CoNEXT 2014). An entry goes into its second bucket only
-/// when the first is full, and the first counts how many did: a look that finds nothing reads one line where the count
-/// is zero. At the planned load an entry takes 4.7 bytes.
+/// A bucket is a cache line: twenty places, each with a byte of its key's hash, by which a look compares all at once, and
+/// the two bytes of a slot. Each hash has two buckets; the second follows from the first and that byte, so that an entry
+/// can be moved without its key (Fan, Andersen, Kaminsky and Mitzenmacher, CoNEXT 2014). An entry goes into its second
+/// bucket only when the first is full, and the first counts how many did: a look that finds nothing reads one line where
+/// the count is zero. At the planned load an entry takes 4 bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Index<'a> {
     buckets: &'a [Bucket],
@@ -36,11 +32,11 @@ pub(super) struct Index<'a> {
     moves: &'a AtomicU32,
 }
 
-/// Two lanes of sixteen tags, and six of three fields each.
+/// Three lanes of tags and what is counted, and five of four slots each.
 #[repr(align(64))]
 pub(super) struct Bucket {
     tags: [AtomicU64; TAG_LANES],
-    fields: [AtomicU64; FIELD_LANES],
+    slots: [AtomicU64; SLOT_LANES],
 }
 
 /// Where a hash belongs.
@@ -73,27 +69,41 @@ impl<'a> Index<'a> {
         Index { buckets, moves }
     }
 
-    /// The slot under `hash` that `is_it` says yes to, which is asked of every slot with the same byte of hash, and where
-    /// it stands. Finds what was there all the time; never waits for a writer but while it moves entries.
+    /// What `is_it` makes of the slot under `hash`, being asked of every slot with the same byte of hash, and where that
+    /// stands. Finds what was there all the time; never waits for a writer but while it moves entries.
     #[inline]
-    pub(super) fn find(self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<(u32, Spot)> {
+    pub(super) fn find<T>(self, hash: u64, is_it: impl Fn(u32) -> Option<T>) -> Option<(T, Spot)> {
         let home = self.home(hash);
+        let moves = self.moves.load(Ordering::Acquire);
+        let bucket = &self.buckets[home.bucket];
+        if let Some((found, place)) = bucket.find(home.tag, &is_it) {
+            let bucket = home.bucket;
+            return Some((found, Spot { bucket, place }));
+        }
+        // An entry may have passed from one bucket to the other between the looks at them.
+        if bucket.aliens() == 0 && self.is_still(moves) {
+            return None;
+        }
+        self.find_further(home, is_it)
+    }
+
+    /// Whether no entry was moved since `moves` was read.
+    #[inline]
+    fn is_still(self, moves: u32) -> bool {
+        fence(Ordering::Acquire);
+        moves.is_multiple_of(2) && self.moves.load(Ordering::Relaxed) == moves
+    }
+
+    #[cold]
+    fn find_further<T>(self, home: Home, is_it: impl Fn(u32) -> Option<T>) -> Option<(T, Spot)> {
         loop {
             let moves = self.moves.load(Ordering::Acquire);
-            let bucket = &self.buckets[home.bucket];
-            if let Some((slot, place)) = bucket.find(home.tag, &mut is_it) {
-                let bucket = home.bucket;
-                return Some((slot, Spot { bucket, place }));
-            }
-            if bucket.field(ALIENS) > 0 {
-                let second = self.other(home);
-                if let Some((slot, place)) = self.buckets[second].find(home.tag, &mut is_it) {
-                    return Some((slot, Spot { bucket: second, place }));
+            for bucket in [home.bucket, self.other(home)] {
+                if let Some((found, place)) = self.buckets[bucket].find(home.tag, &is_it) {
+                    return Some((found, Spot { bucket, place }));
                 }
             }
-            // An entry may have passed from one bucket to the other between the two looks.
-            fence(Ordering::Acquire);
-            if moves.is_multiple_of(2) && self.moves.load(Ordering::Relaxed) == moves {
+            if self.is_still(moves) {
                 return None;
             }
             std::hint::spin_loop();
@@ -115,24 +125,21 @@ impl<'a> Index<'a> {
 
     /// Names `new` where another slot stands.
     pub(super) fn replace(self, spot: Spot, new: u32) {
-        let bucket = &self.buckets[spot.bucket];
-        bucket.set_field(spot.place, bucket.field(spot.place) & ALIEN | u64::from(new + 1));
+        self.buckets[spot.bucket].set_slot(spot.place, new + 1);
     }
 
     /// Takes out what stands at `spot`, which was put in under `hash`.
     pub(super) fn remove(self, hash: u64, spot: Spot) {
         let bucket = &self.buckets[spot.bucket];
-        let was = bucket.field(spot.place);
-        bucket.set_tag(spot.place, 0);
-        bucket.set_field(spot.place, 0);
-        if was & ALIEN != 0 {
+        if bucket.is_alien(spot.place) {
             self.buckets[self.home(hash).bucket].count_aliens(-1);
         }
+        bucket.set(spot.place, 0, 0, false);
     }
 
     /// Where a slot stands that is in under `hash`.
     pub(super) fn locate(self, hash: u64, slot: u32) -> Spot {
-        let found = self.find(hash, |found| found == slot);
+        let found = self.find(hash, |found| (found == slot).then_some(()));
         found
             .expect("a slot in use is in the index, under the hash of its key")
             .1
@@ -160,16 +167,15 @@ impl<'a> Index<'a> {
     }
 
     fn put(self, home: Home, slot: u32) -> bool {
-        let field = u64::from(slot + 1);
         let first = &self.buckets[home.bucket];
         if let Some(empty) = first.empty() {
-            first.set(empty, field, home.tag);
+            first.set(empty, slot + 1, home.tag, false);
             return true;
         }
         let second = &self.buckets[self.other(home)];
         let Some(empty) = second.empty() else { return false };
         first.count_aliens(1);
-        second.set(empty, field | ALIEN, home.tag);
+        second.set(empty, slot + 1, home.tag, true);
         true
     }
 
@@ -187,22 +193,21 @@ impl<'a> Index<'a> {
             let Some(empty) = to.empty().filter(|_| other != full) else {
                 return false;
             };
-            let moved = from.field(place);
-            if moved & ALIEN == 0 {
-                from.count_aliens(1);
-            } else {
+            let returns = from.is_alien(place);
+            if returns {
                 to.count_aliens(-1);
+            } else {
+                from.count_aliens(1);
             }
-            to.set(empty, moved ^ ALIEN, home.tag);
-            from.set_tag(place, 0);
-            from.set_field(place, 0);
+            to.set(empty, from.slot(place), home.tag, !returns);
+            from.set(place, 0, 0, false);
             true
         })
     }
 }
 
 /// The tag is taken from this bit of the hash on; the bits below choose the shard, the upper half the bucket.
-const TAG_FROM: u32 = 13;
+const TAG_FROM: u32 = 20;
 
 /// Brings 32 bits to `0..n` (Lemire, 2019).
 #[inline]
@@ -210,69 +215,81 @@ fn scale(bits: u64, n: usize) -> usize {
     (bits * n as u64 >> 32) as usize
 }
 
-const LOW: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = LOW << 7;
-
-/// The top bits of the bytes of `lane` that are zero, and perhaps of some above one that is.
-#[inline]
-fn zeros(lane: u64) -> u64 {
-    lane.wrapping_sub(LOW) & !lane & HIGH
-}
-
 impl Bucket {
+    /// The places where the tag is `tag`, and perhaps some others.
     #[inline]
-    fn find(&self, tag: u8, is_it: &mut impl FnMut(u32) -> bool) -> Option<(u32, usize)> {
-        let all = u64::from(tag) * LOW;
-        for (lane, tags) in self.tags.iter().enumerate() {
-            let mut matches = zeros(tags.load(Ordering::Acquire) ^ all);
-            while matches != 0 {
-                let place = lane * 8 + matches.trailing_zeros() as usize / 8;
-                let slot = self.field(place) & SLOT;
-                // A place that only looks like a match may be empty, or be about to be filled.
-                if slot != 0 && is_it(slot as u32 - 1) {
-                    return Some((slot as u32 - 1, place));
-                }
-                matches &= matches - 1;
+    fn matches(&self, tag: u8, order: Ordering) -> u32 {
+        let [first, second, third] = &self.tags;
+        equal([first.load(order), second.load(order), third.load(order)], tag) & ALL
+    }
+
+    #[inline(always)]
+    fn find<T>(&self, tag: u8, is_it: &impl Fn(u32) -> Option<T>) -> Option<(T, usize)> {
+        let mut matches = self.matches(tag, Ordering::Acquire);
+        while matches != 0 {
+            let place = matches.trailing_zeros() as usize;
+            let slot = self.slot(place);
+            // A place that only looks like a match may be empty, or be about to be filled.
+            if slot != 0
+                && let Some(found) = is_it(slot - 1)
+            {
+                return Some((found, place));
             }
+            matches &= matches - 1;
         }
         None
     }
 
+    /// The number of the slot at a place and one more, or zero.
     #[inline]
-    fn field(&self, place: usize) -> u64 {
-        self.fields[place / FIELDS].load(Ordering::Acquire) >> (place % FIELDS * FIELD_BITS) & FIELD
+    fn slot(&self, place: usize) -> u32 {
+        let lane = self.slots[place / 4 % SLOT_LANES].load(Ordering::Acquire);
+        (lane >> (place % 4 * 16)) as u16 as u32
     }
 
     /// Only the one writer stores, so nothing comes between its load and its store.
-    fn set_field(&self, place: usize, value: u64) {
-        let shift = place % FIELDS * FIELD_BITS;
-        put_bits(&self.fields[place / FIELDS], FIELD << shift, value << shift);
+    fn set_slot(&self, place: usize, slot: u32) {
+        let shift = place % 4 * 16;
+        put_bits(&self.slots[place / 4], 0xffff << shift, u64::from(slot) << shift);
+    }
+
+    fn byte(&self, at: usize) -> u8 {
+        (self.tags[at / 8].load(Ordering::Acquire) >> (at % 8 * 8)) as u8
+    }
+
+    fn set_byte(&self, at: usize, byte: u8) {
+        let shift = at % 8 * 8;
+        put_bits(&self.tags[at / 8], 0xff << shift, u64::from(byte) << shift);
     }
 
     fn tag(&self, place: usize) -> u8 {
-        (self.tags[place / 8].load(Ordering::Relaxed) >> (place % 8 * 8)) as u8
+        self.byte(place)
     }
 
-    fn set_tag(&self, place: usize, tag: u8) {
-        let shift = place % 8 * 8;
-        put_bits(&self.tags[place / 8], 0xff << shift, u64::from(tag) << shift);
+    #[inline]
+    fn aliens(&self) -> u8 {
+        self.byte(ALIENS)
     }
 
-    /// The field first: whoever sees the tag finds it in place.
-    fn set(&self, place: usize, field: u64, tag: u8) {
-        self.set_field(place, field);
-        self.set_tag(place, tag);
+    fn count_aliens(&self, by: i8) {
+        self.set_byte(ALIENS, self.aliens().wrapping_add_signed(by));
     }
 
-    fn count_aliens(&self, by: i64) {
-        self.set_field(ALIENS, self.field(ALIENS).wrapping_add_signed(by));
+    fn is_alien(&self, place: usize) -> bool {
+        self.tags[TAG_LANES - 1].load(Ordering::Relaxed) >> (ALIEN + place) & 1 != 0
+    }
+
+    /// Fills a place, or empties it with zeros. The slot first: whoever sees the tag finds it there.
+    fn set(&self, place: usize, slot: u32, tag: u8, alien: bool) {
+        self.set_slot(place, slot);
+        let bit = 1 << (ALIEN + place);
+        put_bits(&self.tags[TAG_LANES - 1], bit, if alien { bit } else { 0 });
+        self.set_byte(place, tag);
     }
 
     fn empty(&self) -> Option<usize> {
-        (0..).zip(&self.tags).find_map(|(lane, tags)| {
-            let empty = zeros(tags.load(Ordering::Relaxed));
-            (empty != 0).then(|| lane * 8 + empty.trailing_zeros() as usize / 8)
-        })
+        let empty = self.matches(0, Ordering::Relaxed);
+        (empty != 0).then(|| empty.trailing_zeros() as usize)
     }
 }
 
@@ -293,7 +310,7 @@ mod tests {
 
     #[test]
     fn it_takes_what_it_was_planned_for_and_more() {
-        for entries in [1, 10, 100, 1_000, 20_000, 150_000] {
+        for entries in [1, 10, 100, 1_000, 20_000, 60_000] {
             let (part, moves) = (part(entries), AtomicU32::new(0));
             let buckets = part.all();
             let index = Index::new(buckets, &moves);
@@ -304,11 +321,13 @@ mod tests {
             }
             for (slot, hash) in hashes.iter().enumerate() {
                 assert_eq!(
-                    index.find(*hash, |found| found == slot as u32).map(|(slot, _)| slot),
+                    index
+                        .find(*hash, |found| (found == slot as u32).then_some(found))
+                        .map(|(slot, _)| slot),
                     Some(slot as u32)
                 );
             }
-            assert!(std::mem::size_of_val(buckets) <= entries * 48 / 10 + 64);
+            assert!(size_of_val(buckets) <= entries * 41 / 10 + 64);
         }
     }
 
@@ -345,13 +364,14 @@ mod tests {
                     _ => {}
                 }
                 for (slot, hash) in &model {
-                    prop_assert_eq!(index.find(*hash, |found| found == *slot).map(|(slot, _)| slot), Some(*slot));
+                    prop_assert_eq!(index.find(*hash, |found| (found == *slot).then_some(found)).map(|(slot, _)| slot), Some(*slot));
                 }
             }
             for (slot, hash) in model {
                 index.remove(hash, index.locate(hash, slot));
             }
-            prop_assert!(buckets.iter().all(|bucket| (0..=PLACES).all(|place| bucket.field(place) == 0)));
+            let empty = |lane: &AtomicU64| lane.load(Ordering::Relaxed) == 0;
+            prop_assert!(buckets.iter().all(|bucket| bucket.tags.iter().chain(&bucket.slots).all(empty)));
         }
     }
 }

@@ -27,7 +27,10 @@ pub(super) struct Inner<K, V, S> {
     pub(super) time: Time,
     pub(super) hasher: S,
     pub(super) settings: Settings,
-    pub(super) hit: HitCost,
+    /// Where marks stop counting; zero under a policy that needs none.
+    pub(super) mark_max: u8,
+    /// Whether a hit takes the shard's lock.
+    hit_locks: bool,
     /// A power of two of them.
     pub(super) shards: Box<[Shard<K, V>]>,
     pub(super) budget: Budget,
@@ -88,7 +91,11 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         let secret = KeyedHash::new(rng.next_u64(), rng.next_u64());
         Inner {
             time: Time::new(env),
-            hit: policy.hit_cost(),
+            mark_max: match policy.hit_cost() {
+                HitCost::Mark { max } => max,
+                _ => 0,
+            },
+            hit_locks: policy.hit_cost() == HitCost::Lock,
             shards: Shard::several(planned, patience, states).collect(),
             budget: Budget::new(
                 settings.capacity.map(|entries| entries as u64),
@@ -136,26 +143,24 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        match self.peek(hash, key, pin) {
-            Some(found) if found.standing == Standing::Fresh => {
-                self.hit(hash, &found, pin);
-                found.entry.value()
-            }
-            _ => {
-                self.counters.add(pin, Count::Misses, 1);
-                None
-            }
-        }
+        let found = self.peek(hash, key, pin);
+        let Some(found) = found.filter(|found| found.standing == Standing::Fresh) else {
+            self.counters.add(pin, Count::Misses, 1);
+            return None;
+        };
+        self.hit(hash, &found, pin);
+        found.entry.value()
     }
 
     /// Counts a hit, and tells the policy.
     #[inline]
     pub(super) fn hit(&self, hash: u64, found: &Found<'_, K, V>, pin: &Pin) {
         self.counters.add(pin, Count::Hits, 1);
-        match self.hit {
-            HitCost::None => {}
-            HitCost::Mark { max } => found.entry.word.count(found.read, max),
-            HitCost::Lock => self.touch(hash, found.slot, pin),
+        if found.read.mark() < self.mark_max {
+            found.entry.word.count(found.read);
+        }
+        if self.hit_locks {
+            self.touch(hash, found.slot, pin);
         }
         if found.read.kind().idle {
             self.slide(self.shard(hash), found, pin);

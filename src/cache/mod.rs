@@ -3,7 +3,8 @@
 //! [`Cache`] is the map. It never holds more than its capacity, gives up what is least likely to be asked for again
 //! (see [`Policy`]), returns nothing past its time, and loads what is missing once however many ask.
 //! [`CachedStore`] puts it before a [`Store`](crate::store::Store) whose [`Feed`](crate::store::Feed) it follows, so
-//! that a value is forgotten when it is written, here or elsewhere.
+//! that a value is forgotten when it is written, here or elsewhere. [`Tiered`] does that for a store without a feed,
+//! which several processes share: they tell each other over an [`InvalidationBus`].
 //!
 //! ```
 //! use outgrow::cache::Cache;
@@ -19,11 +20,13 @@
 //! the newest across processes, ask the store, or read under a [`CachedSession`].
 //!
 //! The hearts are plain data: `s3fifo` chooses who leaves, `shard` keeps entries and their deadlines, `flight` passes
-//! one loader among those who wait, `stored::stripes` judges which reads may be kept. The rest holds locks and time.
+//! one loader among those who wait, `stripes` judges which reads may be kept,
+//! `tiered::ear` whether a bus is heard. The rest holds locks and time.
 
 mod arena;
 mod budget;
 mod builder;
+mod bus;
 #[allow(clippy::module_inception, reason = "the room is named after its main type")]
 mod cache;
 mod error;
@@ -33,10 +36,12 @@ mod flights;
 mod hasher;
 mod index;
 mod inner;
+mod lanes;
 mod load;
 mod options;
 mod pinned;
 pub mod policy;
+mod remember;
 mod removal;
 mod settings;
 mod shard;
@@ -45,15 +50,20 @@ mod slab;
 pub(crate) mod snapshot;
 mod stats;
 mod stored;
+mod stripes;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod tiered;
 mod time;
 mod wheel;
 mod word;
 mod write;
 
 pub use builder::CacheBuilder;
+pub use bus::{InvalidationBus, LocalBus, Message, Notice, Origin};
+#[cfg(feature = "redis")]
+pub use bus::{RedisBus, RedisBusBuilder};
 pub use cache::Cache;
 pub use error::{Error, LoadError};
 pub use hashbrown::Equivalent;
@@ -66,3 +76,4 @@ pub use snapshot::PostcardCodec;
 pub use snapshot::{BytesCodec, Encode, SnapshotCodec, SnapshotError};
 pub use stats::CacheStats;
 pub use stored::{CachedSession, CachedStore, CachedStoreBuilder, CachedStoreStats};
+pub use tiered::{Tiered, TieredBuilder, TieredStats};

@@ -2,12 +2,14 @@ use super::Error;
 use super::time::millis;
 use std::time::Duration;
 
-/// The most shards of a cache of up to 64 Mi entries. Fixed, so that what a simulation does is the same on every machine.
+/// The most shards of a cache of up to 2 Mi entries. Fixed, so that what a simulation does is the same on every machine.
 const SHARDS: usize = 64;
 /// A shard has at least this many entries, so that its policy has something to choose from.
 const MIN_SHARD: usize = 1024;
 /// A larger cache has more shards, so that none has more entries than this on average: half of what it can number.
-const MAX_SHARD: usize = 1 << 19;
+const MAX_SHARD: usize = 1 << 15;
+/// Shards of a cache that only weight limits: it holds 16 Mi entries at most.
+const SHARDS_BY_WEIGHT: usize = 256;
 /// Entries of all shards that there may be.
 const MAX_CAPACITY: usize = u32::MAX as usize;
 
@@ -82,7 +84,7 @@ impl Settings {
     /// How many shards: a power of two.
     pub(super) fn shards(&self) -> usize {
         match self.capacity {
-            None => SHARDS,
+            None => SHARDS_BY_WEIGHT,
             Some(entries) if entries > SHARDS * MAX_SHARD => entries.div_ceil(MAX_SHARD).next_power_of_two(),
             Some(entries) => 1 << (entries / MIN_SHARD).clamp(1, SHARDS).ilog2(),
         }
@@ -109,11 +111,11 @@ mod tests {
             settings.shards()
         };
         let few = [1, 1_023, 2_047, 2_048, 10_000, 100_000, 10_000_000].map(|entries| shards(Some(entries)));
-        assert_eq!(few, [1, 1, 1, 2, 8, 64, 64]);
-        assert_eq!(shards(None), 64);
-        for entries in [1 << 25, (1 << 25) + 1, u32::MAX as usize] {
+        assert_eq!(few, [1, 1, 1, 2, 8, 64, 512]);
+        assert_eq!(shards(None), 256);
+        for entries in [1 << 21, (1 << 21) + 1, u32::MAX as usize] {
             let shards = shards(Some(entries));
-            assert!(shards.is_power_of_two() && entries.div_ceil(shards) <= MAX_SHARD && shards <= 1 << 13);
+            assert!(shards.is_power_of_two() && entries.div_ceil(shards) <= MAX_SHARD && shards <= 1 << 17);
         }
     }
 }

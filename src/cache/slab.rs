@@ -170,21 +170,16 @@ impl<K, V, X> Slab<K, V, X> {
         Q: Equivalent<K> + ?Sized,
     {
         let map = self.map.load(pin);
-        let mut entry = None;
         let is_it = |slot| {
             // SAFETY: the index named the slot after `pin` was taken, so it was live then and is not freed while the pin
             // lives; its word and its pair were in place before it was named (the index publishes with Release). A slot
             // beyond this map was named in a later one; see `slot_named`.
             let found = unsafe { self.slot_named(map, slot, pin) };
             // SAFETY: as above.
-            let is_it = key.equivalent(unsafe { &found.pair().key });
-            if is_it {
-                entry = Some(found);
-            }
-            is_it
+            key.equivalent(unsafe { &found.pair().key }).then_some((slot, found))
         };
-        let (slot, spot) = map.index(&self.moves).find(hash, is_it)?;
-        entry.map(|entry| (slot, entry, spot))
+        let ((slot, entry), spot) = map.index(&self.moves).find(hash, is_it)?;
+        Some((slot, entry, spot))
     }
 
     /// # Safety

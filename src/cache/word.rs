@@ -57,16 +57,14 @@ impl Word {
         self.0.fetch_or(LIVE, Ordering::Release);
     }
 
-    /// Counts a hit on what was read, up to `max`. Of several at once one counts.
-    #[inline]
-    pub(super) fn count(&self, was: Reading, max: u8) {
-        if was.mark() < max {
-            let one_more = was.0 + MARK_ONE;
-            // It is a hint: whoever came in between has counted, or has moved the deadline.
-            let _counted = self
-                .0
-                .compare_exchange(was.0, one_more, Ordering::Relaxed, Ordering::Relaxed);
-        }
+    /// Counts a hit on what was read, whose mark is not the last. Of several at once one counts.
+    #[cold]
+    pub(super) fn count(&self, was: Reading) {
+        let one_more = was.0 + MARK_ONE;
+        // It is a hint: whoever came in between has counted, or has moved the deadline.
+        let _counted = self
+            .0
+            .compare_exchange(was.0, one_more, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Sets the mark.
@@ -132,8 +130,7 @@ mod tests {
             idle: true,
         };
         word.publish(77, 2, kind);
-        word.count(word.read(), 3);
-        word.count(word.read(), 3);
+        word.count(word.read());
         let read = word.read();
         assert_eq!(
             (read.deadline(), read.mark(), read.kind(), read.is_live()),
@@ -141,7 +138,6 @@ mod tests {
         );
         word.set_deadline(u64::MAX);
         word.set_mark(255);
-        word.count(word.read(), 255);
         let read = word.read();
         assert_eq!(
             (read.deadline(), read.mark(), read.kind(), read.is_live()),

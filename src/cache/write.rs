@@ -236,7 +236,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             deadline: incoming.deadline,
             // Writing an entry anew is asking for it.
             mark: was.as_ref().map_or(0, |was| {
-                was.entry.word.read().mark().saturating_add(1).min(self.mark_max())
+                was.entry.word.read().mark().saturating_add(1).min(self.mark_max)
             }),
             idle: incoming.idle,
             extra: incoming.extra,
@@ -436,13 +436,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             self.time.now()
         } else {
             0
-        }
-    }
-
-    fn mark_max(&self) -> u8 {
-        match self.hit {
-            super::policy::HitCost::Mark { max } => max,
-            _ => 0,
         }
     }
 

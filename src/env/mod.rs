@@ -29,6 +29,8 @@ pub use clock::{Clock, Elapsed, Sleep, Tick, TimerId, WallTime};
 pub use disk::{DirLock, Disk, DiskFuture, File, OpenMode, read_exact_at, write_all_at};
 pub use rng::Rng;
 pub use spawn::{Spawn, Task, TaskGone};
+#[cfg(feature = "redis")]
+pub(crate) use tokio::has_tokio;
 
 use crate::sync::Mutex;
 use std::fmt;

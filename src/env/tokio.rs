@@ -6,6 +6,12 @@ use futures::future::BoxFuture;
 use std::io;
 use tokio::runtime::Handle;
 
+/// Whether the caller runs inside a tokio runtime.
+#[cfg(feature = "redis")]
+pub(crate) fn has_tokio() -> bool {
+    Handle::try_current().is_ok()
+}
+
 /// Spawns on a tokio runtime. Dedicated threads are the operating system's.
 pub(super) struct TokioSpawn(Handle);
 

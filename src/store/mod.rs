@@ -32,6 +32,8 @@ mod memory;
 mod position;
 mod prefixed;
 mod record;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 mod resolve;
 mod retried;
 mod retry;
@@ -57,6 +59,10 @@ pub use memory::MemoryEngine;
 pub use position::{LogId, Position, Version};
 pub use prefixed::Prefixed;
 pub use record::{Change, Changed, Record};
+#[cfg(feature = "redis")]
+pub use redis::{RedisStore, RedisStoreBuilder};
+#[cfg(feature = "redis")]
+pub(crate) use resolve::MAX_IMPORTED;
 pub(crate) use resolve::{cursor_key, cursor_name, is_reserved, resolve};
 pub use retried::Retried;
 pub use retry::RetryPolicy;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 const RESERVED: &[u8] = b"\0outgrow/";
 const CURSOR: &[u8] = b"cursor/";
 /// The newest version that an import may bring. Later writes go on from there, and never reach the end of the numbers.
-const MAX_IMPORTED: Version = Version(1 << 63);
+pub(crate) const MAX_IMPORTED: Version = Version(1 << 63);
 
 /// Whether `key` is the crate's own.
 pub(crate) fn is_reserved(key: &[u8]) -> bool {

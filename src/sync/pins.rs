@@ -44,12 +44,15 @@ impl Pin {
 impl Drop for Pin {
     #[inline]
     fn drop(&mut self) {
-        self.seat.leave();
-        if SEAT.get().is_none() && !self.seat.is_taken() {
-            // The thread is ending, and this seat was lent for one pin.
-            SEATS.free.lock().push(self.seat);
+        if self.seat.leave() {
+            give_back(self.seat);
         }
     }
+}
+
+#[cold]
+fn give_back(seat: &'static Seat) {
+    SEATS.free.lock().push(seat);
 }
 
 /// The stamp of what was unlinked before this call.
@@ -99,10 +102,10 @@ struct StandUp;
 impl Drop for StandUp {
     fn drop(&mut self) {
         // One that is still taken belongs to a guard that another destructor of this thread holds; its drop sees to it.
-        if let Some(seat) = SEAT.take()
-            && !seat.is_taken()
-        {
-            SEATS.free.lock().push(seat);
+        match SEAT.take() {
+            Some(seat) if seat.is_taken() => seat.lend(true),
+            Some(seat) => give_back(seat),
+            None => {}
         }
     }
 }
@@ -111,9 +114,9 @@ impl Drop for StandUp {
 fn sit_down() -> &'static Seat {
     let seat = SEATS.claim();
     // Past the destructor of a thread that ends, the seat is lent for one pin.
-    if STAND_UP.try_with(|_| ()).is_ok() {
-        SEAT.set(Some(seat));
-    }
+    let keeps = STAND_UP.try_with(|_| ()).is_ok();
+    seat.lend(!keeps);
+    SEAT.set(keeps.then_some(seat));
     seat
 }
 
@@ -196,7 +199,7 @@ mod tests {
         (0..10).for_each(|_| {
             advance();
         });
-        assert!(!super::super::seat::is_free(stamp, epoch()));
+        assert!(!is_free(stamp, epoch()));
         let other = std::thread::spawn(|| pin().number()).join().unwrap();
         assert_ne!(other, pinned.number());
         assert!(is_pinned());

@@ -6,7 +6,7 @@
 //! stamp: every reader that could have seen the name has left its seat by then, since the epoch moves only when all
 //! who are seated have seen it.
 
-use super::{AtomicU64, Ordering, fence};
+use super::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// The time of the protocol. It moves when every seated reader has seen it.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct Seat {
     /// How many pins of the owner are alive. Only the owner touches it. So wide that pins which are forgotten, and so never
     /// leave, cannot bring it round to zero.
     depth: AtomicU64,
+    /// Whether nobody keeps it: who leaves it gives it back.
+    lent: AtomicBool,
     /// Which seat this is; no two are alike.
     pub(crate) number: u32,
 }
@@ -85,6 +87,7 @@ impl Seat {
         Seat {
             seen: AtomicU64::new(0),
             depth: AtomicU64::new(0),
+            lent: AtomicBool::new(false),
             number,
         }
     }
@@ -99,14 +102,21 @@ impl Seat {
         }
     }
 
-    /// Ends one [`enter`](Seat::enter).
+    /// Ends one [`enter`](Seat::enter). True when the seat was lent and is to be given back.
     #[inline]
-    pub(crate) fn leave(&self) {
+    pub(crate) fn leave(&self) -> bool {
         let depth = self.depth.load(Ordering::Relaxed) - 1;
         self.depth.store(depth, Ordering::Relaxed);
-        if depth == 0 {
-            self.seen.store(0, Ordering::Release);
+        if depth > 0 {
+            return false;
         }
+        self.seen.store(0, Ordering::Release);
+        self.lent.load(Ordering::Relaxed)
+    }
+
+    /// Says whether who leaves it gives it back.
+    pub(crate) fn lend(&self, lent: bool) {
+        self.lent.store(lent, Ordering::Relaxed);
     }
 
     /// Whether its owner is between [`enter`](Seat::enter) and [`leave`](Seat::leave).

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::disallowed_methods, reason = "tests act as the outside world")]
 
+pub(crate) mod counting;
 pub(crate) mod record;
 
 use self::record::{Record, Run};

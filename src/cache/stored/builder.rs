@@ -1,5 +1,6 @@
-use super::{CachedStore, Config};
+use super::CachedStore;
 use crate::cache::policy::EvictionPolicy;
+use crate::cache::remember::{Lifetimes, weigh};
 use crate::cache::{Cache, CacheBuilder, Error};
 use crate::env::Env;
 use crate::store::{Entry, Feed, Store};
@@ -12,7 +13,7 @@ use std::time::Duration;
 pub struct CachedStoreBuilder<S> {
     store: S,
     cache: CacheBuilder<Bytes, Option<Entry>>,
-    config: Config,
+    lifetimes: Lifetimes,
     env: Option<Env>,
 }
 
@@ -21,7 +22,7 @@ impl<S: Store + Feed + 'static> CachedStoreBuilder<S> {
         CachedStoreBuilder {
             store,
             cache: Cache::builder(),
-            config: Config {
+            lifetimes: Lifetimes {
                 ttl: Duration::from_secs(300),
                 negative_ttl: Duration::from_secs(5),
             },
@@ -37,25 +38,21 @@ impl<S: Store + Feed + 'static> CachedStoreBuilder<S> {
 
     /// The most bytes that keys and values take together, beside what an entry costs in memory. Default: no limit.
     pub fn weight_capacity(mut self, bytes: u64) -> Self {
-        let weigher = |key: &Bytes, found: &Option<Entry>| {
-            let value = found.as_ref().map_or(0, |entry| entry.value.len());
-            (key.len() + value) as u64
-        };
-        self.cache = self.cache.weight_capacity(bytes).weigher(weigher);
+        self.cache = self.cache.weight_capacity(bytes).weigher(weigh);
         self
     }
 
     /// How long an entry is remembered at most, a millisecond at least; its own expiry cuts that short. Writes drop it at
     /// once, so this only bounds how long a mistake of the store below is repeated. Default: 5 minutes.
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.config.ttl = ttl;
+        self.lifetimes.ttl = ttl;
         self
     }
 
     /// How long it is remembered that a key does not exist; zero for not at all. A write of the key ends it at once.
     /// Short, since absent keys are without number and crowd out those that exist. Default: 5 seconds.
     pub fn negative_ttl(mut self, ttl: Duration) -> Self {
-        self.config.negative_ttl = ttl;
+        self.lifetimes.negative_ttl = ttl;
         self
     }
 
@@ -94,8 +91,8 @@ impl<S: Store + Feed + 'static> CachedStoreBuilder<S> {
     /// Dropped halfway, it stops what it has started.
     pub async fn build(self) -> Result<CachedStore<S>, Error> {
         let env = self.env.unwrap_or_default();
-        let cache = self.cache.ttl(self.config.ttl).env(env.clone());
-        Ok(CachedStore::start(self.store, env, cache.build()?, self.config).await)
+        let cache = self.cache.ttl(self.lifetimes.ttl).env(env.clone());
+        Ok(CachedStore::start(self.store, env, cache.build()?, self.lifetimes).await)
     }
 }
 
@@ -103,7 +100,7 @@ impl<S> fmt::Debug for CachedStoreBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CachedStoreBuilder")
             .field("cache", &self.cache)
-            .field("config", &self.config)
+            .field("lifetimes", &self.lifetimes)
             .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 use super::stats::CachedStoreStats;
-use super::stripes::{Fate, Lease, Stripes};
-use crate::cache::{Cache, InsertOptions};
+use crate::cache::InsertOptions;
+use crate::cache::remember::Entries;
+use crate::cache::stripes::{Fate, Lease, Stripes};
 use crate::store::{Change, Changed, Entry, Follower, Position, Record};
 use crate::sync::{AtomicBool, Counter, Mutex, Ordering};
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use std::time::Duration;
 /// What is cached of a store, and how far its feed has been followed. It knows no store: it is told of writes and
 /// reads.
 pub(super) struct Keeper {
-    cache: Cache<Bytes, Option<Entry>>,
+    cache: Entries,
     stripes: Stripes,
     /// Whether every write after `followed` will be heard of. While not, nothing here may be read.
     following: AtomicBool,
@@ -27,7 +28,7 @@ pub(super) struct Counters {
 }
 
 impl Keeper {
-    pub(super) fn new(cache: Cache<Bytes, Option<Entry>>) -> Keeper {
+    pub(super) fn new(cache: Entries) -> Keeper {
         Keeper {
             cache,
             stripes: Stripes::new(),
@@ -38,7 +39,7 @@ impl Keeper {
     }
 
     /// The map, to read and to load through. Nothing is put into it but by [`fill`](Keeper::fill).
-    pub(super) fn cache(&self) -> &Cache<Bytes, Option<Entry>> {
+    pub(super) fn cache(&self) -> &Entries {
         &self.cache
     }
 

@@ -5,7 +5,6 @@ mod follow;
 mod keeper;
 mod session;
 mod stats;
-mod stripes;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +13,8 @@ pub use session::CachedSession;
 pub use stats::CachedStoreStats;
 
 use super::load::Keep;
-use super::{Cache, LoadError};
+use super::remember::{self, Entries, Lifetimes, Looked};
+use super::stripes::{Fate, Lease};
 use crate::env::Env;
 use crate::store::{
     Batch, Capability, Effect, Entry, Error, Feed, Op, Receipt, Result, Scan, Store, Token, Version, is_reserved,
@@ -25,8 +25,6 @@ use futures::stream::BoxStream;
 use keeper::Keeper;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
-use stripes::Fate;
 
 /// A [`Store`] that remembers what it read from the store below, and forgets it when it is written. A clone is a
 /// handle to the same one.
@@ -65,13 +63,7 @@ struct Shared<S> {
     store: S,
     env: Env,
     keeper: Arc<Keeper>,
-    config: Config,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Config {
-    ttl: Duration,
-    negative_ttl: Duration,
+    lifetimes: Lifetimes,
 }
 
 impl<S: Store + Feed + 'static> CachedStore<S> {
@@ -80,12 +72,12 @@ impl<S: Store + Feed + 'static> CachedStore<S> {
         CachedStoreBuilder::new(store)
     }
 
-    async fn start(store: S, env: Env, cache: Cache<Bytes, Option<Entry>>, config: Config) -> CachedStore<S> {
+    async fn start(store: S, env: Env, cache: Entries, lifetimes: Lifetimes) -> CachedStore<S> {
         let shared = Arc::new(Shared {
             store,
             env,
             keeper: Arc::new(Keeper::new(cache)),
-            config,
+            lifetimes,
         });
         let following = Arc::new(Following::start(&shared).await);
         CachedStore { shared, following }
@@ -133,13 +125,7 @@ impl<S: Store + Feed + 'static> CachedStore<S> {
 
     /// What is remembered of `key`, if anything is.
     fn remembered(&self, key: &[u8]) -> Option<Option<Entry>> {
-        let found = self.shared.keeper.cache().get(key)?;
-        // An entry's own expiry is wall-clock time, which may have jumped since.
-        if matches!(&found, Some(entry) if entry.expires.is_some() && !entry.is_live(self.shared.env.wall())) {
-            self.shared.keeper.cache().remove(key);
-            return None;
-        }
-        Some(found)
+        remember::remembered(self.shared.keeper.cache(), &self.shared.env, key)
     }
 
     async fn load(&self, key: &[u8]) -> Result<Option<Entry>> {
@@ -152,23 +138,14 @@ impl<S: Store + Feed + 'static> CachedStore<S> {
         };
         let key = Bytes::copy_from_slice(key);
         let loaded = self.shared.keeper.cache().load(&key, Keep::Leave, load).await;
-        loaded.map_err(|error| match error {
-            LoadError::Failed(error) => Error::clone(&error),
-            LoadError::Crowded { limit } => Error::Full {
-                what: format!("{limit} reads wait for the store below the cache already; see max_waiting"),
-            },
-        })
+        loaded.map_err(remember::load_error)
     }
 }
 
 impl<S> Shared<S> {
     /// Keeps what a read found, for as long as it may be.
-    fn keep(&self, key: Bytes, found: Option<Entry>, lease: stripes::Lease) {
-        let ttl = match &found {
-            None => self.config.negative_ttl,
-            Some(Entry { expires: None, .. }) => self.config.ttl,
-            Some(Entry { expires: Some(at), .. }) => self.config.ttl.min(*at - self.env.wall()),
-        };
+    fn keep(&self, key: Bytes, found: Option<Entry>, lease: Lease) {
+        let ttl = self.lifetimes.of(found.as_ref(), self.env.wall());
         if !ttl.is_zero() && self.keeper.is_following() {
             self.keeper.fill(key, found, lease, ttl);
         }
@@ -194,25 +171,13 @@ impl<S: Store + Feed + 'static> Store for CachedStore<S> {
             keeper.counters.bypassed.add(keys.len() as u64);
             return store.get_many(keys).await;
         }
-        let mut all: Vec<Option<Option<Entry>>> = keys.iter().map(|key| self.remembered(key)).collect();
-        let missing: Vec<Bytes> = (keys.iter().zip(&all))
-            .filter(|(_, found)| found.is_none())
-            .map(|(key, _)| key.clone())
-            .collect();
-        if !missing.is_empty() {
-            let leases: Vec<_> = missing.iter().map(|key| keeper.lease(key)).collect();
-            let read = store.get_many(&missing).await?;
-            if read.len() != missing.len() {
-                let what = format!("asked for {} keys, the store answered {}", missing.len(), read.len());
-                return Err(Error::Corrupt { what });
-            }
-            let places = all.iter_mut().filter(|found| found.is_none());
-            for (((place, key), lease), found) in places.zip(missing).zip(leases).zip(read) {
-                self.shared.keep(key, found.clone(), lease);
-                *place = Some(found);
-            }
-        }
-        Ok(all.into_iter().map(Option::flatten).collect())
+        let looked = Looked::new(keys, |key| self.remembered(key));
+        let leases: Vec<_> = looked.missing().iter().map(|key| keeper.lease(key)).collect();
+        let read = match looked.missing() {
+            [] => Vec::new(),
+            missing => store.get_many(missing).await?,
+        };
+        looked.complete(read, |at, key, found| self.shared.keep(key, found, leases[at]))
     }
 
     fn scan(&self, scan: Scan) -> BoxStream<'_, Result<(Bytes, Entry)>> {

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Weak;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -1,6 +1,6 @@
 use super::hasher::DefaultHash;
 use super::inner::{Expiry, Weigher};
-use super::policy::{EvictionPolicy, S3Fifo};
+use super::policy::{Adaptive, EvictionPolicy};
 use super::removal::{Listener, Removal};
 use super::settings::Settings;
 use super::{Cache, Error};
@@ -38,7 +38,7 @@ impl<K, V> CacheBuilder<K, V> {
     pub(super) fn new() -> CacheBuilder<K, V> {
         CacheBuilder {
             settings: Settings::default(),
-            policy: Arc::new(S3Fifo::default()),
+            policy: Arc::new(Adaptive::default()),
             hasher: Box::new(|rng| DefaultHash::keyed(rng.next_u64())),
             weigher: None,
             expiry: None,
@@ -100,7 +100,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Which entries leave when it is full; see [`policy`](super::policy) for those that there are.
+    /// Which entries leave when it is full; see [`policy`](super::policy) for those that there are. Default: [`Adaptive`].
     pub fn policy(mut self, policy: impl EvictionPolicy) -> Self {
         self.policy = Arc::new(policy);
         self

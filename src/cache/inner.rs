@@ -10,7 +10,7 @@ use super::slab::Slot;
 use super::stats::{CacheStats, Count, Counters};
 use super::tags::Tags;
 use super::time::{Time, millis};
-use super::word::{NEVER, Reading};
+use super::word::{MARK_MAX, NEVER, Reading};
 use crate::env::Rng;
 use crate::hash::KeyedHash;
 use crate::sync::pins::{self, Pin};
@@ -30,7 +30,7 @@ pub(super) struct Inner<K, V, S> {
     /// Where marks stop counting; zero under a policy that needs none.
     pub(super) mark_max: u8,
     /// Whether a hit takes the shard's lock.
-    hit_locks: bool,
+    pub(super) hit_locks: bool,
     /// A power of two of them.
     pub(super) shards: Box<[Shard<K, V>]>,
     pub(super) budget: Budget,
@@ -92,7 +92,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Inner {
             time: Time::new(env),
             mark_max: match policy.hit_cost() {
-                HitCost::Mark { max } => max,
+                HitCost::Mark { max } => max.min(MARK_MAX),
                 _ => 0,
             },
             hit_locks: policy.hit_cost() == HitCost::Lock,
@@ -160,7 +160,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             found.entry.word.count(found.read);
         }
         if self.hit_locks {
-            self.touch(hash, found.slot, pin);
+            self.touch(hash, found, pin);
         }
         if found.read.kind().idle {
             self.slide(self.shard(hash), found, pin);
@@ -168,12 +168,12 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     }
 
     #[inline(never)]
-    fn touch(&self, hash: u64, slot: u32, pin: &Pin) {
+    fn touch(&self, hash: u64, found: &Found<'_, K, V>, pin: &Pin) {
         let shard = self.shard(hash);
         let mut locked = shard.lock();
         // It may have left since it was found.
-        if shard.at(slot, pin).is_some() {
-            locked.state().order.touch(slot, hash);
+        if shard.at(found.slot, pin).is_some() {
+            locked.state().order.touch(found.read.number(), hash);
         }
     }
 }

@@ -1,6 +1,6 @@
 use super::budget::Size;
 use super::policy::{Entries, EvictionOrder};
-use super::slab::{Locked, Slab, View};
+use super::slab::{Locked, Slab, Slot, View};
 use super::wheel::Wheel;
 use super::word::NEVER;
 use crate::sync::pins::Pin;
@@ -15,6 +15,7 @@ pub(super) type LockedShard<'a, K, V> = Locked<'a, K, V, State>;
 /// What decides about the entries of one shard. Plain data: whoever holds it gives the time.
 pub(super) struct State {
     pub(super) order: Box<dyn EvictionOrder>,
+    pub(super) numbers: Numbers,
     /// The deadlines of what expires; made when the first such entry comes.
     wheel: Option<Box<Wheel>>,
     /// What each slot weighs; empty where weight has no limit.
@@ -24,6 +25,41 @@ pub(super) struct State {
     pub(super) loading: usize,
     /// The slots still to be looked at for entries that a tag's end has made invalid.
     sweep: Sweep,
+}
+
+/// The numbers by which the policy knows the entries: an entry keeps its own when it is written anew and gets another slot.
+/// Two bytes each.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    slots: Vec<u16>,
+    free: Vec<u16>,
+}
+
+impl Numbers {
+    /// A number that no entry has.
+    pub(super) fn take(&mut self) -> u16 {
+        self.free.pop().unwrap_or_else(|| {
+            if self.slots.len() == self.slots.capacity() {
+                self.slots.reserve_exact(8 + self.slots.len() / 16);
+            }
+            self.slots.push(0);
+            (self.slots.len() - 1) as u16
+        })
+    }
+
+    /// Notes where the entry with this number is.
+    pub(super) fn set(&mut self, number: u16, slot: u32) {
+        self.slots[usize::from(number)] = slot as u16;
+    }
+
+    pub(super) fn slot(&self, number: u32) -> u32 {
+        let slot = self.slots.get(number as usize);
+        u32::from(*slot.expect("a policy names entries by the numbers that it was given"))
+    }
+
+    fn give_back(&mut self, number: u16) {
+        self.free.push(number);
+    }
 }
 
 /// A walk through the slots, a few with each write.
@@ -39,6 +75,7 @@ impl State {
     pub(super) fn new(order: Box<dyn EvictionOrder>, weighted: bool) -> State {
         State {
             order,
+            numbers: Numbers::default(),
             wheel: None,
             weights: Vec::new(),
             weighted,
@@ -92,21 +129,28 @@ impl State {
 
 /// The entries of a shard as a policy sees them.
 struct Look<'a, K, V, S> {
+    numbers: &'a Numbers,
     entries: View<'a, K, V, State>,
     hasher: &'a S,
 }
 
+impl<K, V, S> Look<'_, K, V, S> {
+    fn entry(&self, number: u32) -> &Slot<K, V> {
+        self.entries.at(self.numbers.slot(number))
+    }
+}
+
 impl<K: Hash, V, S: BuildHasher> Entries for Look<'_, K, V, S> {
-    fn mark(&self, slot: u32) -> u8 {
-        self.entries.at(slot).word.read().mark()
+    fn mark(&self, number: u32) -> u8 {
+        self.entry(number).word.read().mark()
     }
 
-    fn set_mark(&self, slot: u32, mark: u8) {
-        self.entries.at(slot).word.set_mark(mark);
+    fn set_mark(&self, number: u32, mark: u8) {
+        self.entry(number).word.set_mark(mark);
     }
 
-    fn hash(&self, slot: u32) -> u64 {
-        hash_of(self.hasher, self.entries.at(slot).key())
+    fn hash(&self, number: u32) -> u64 {
+        hash_of(self.hasher, self.entry(number).key())
     }
 }
 
@@ -124,21 +168,29 @@ impl<K: Hash, V> LockedShard<'_, K, V> {
     /// Lets the policy choose who leaves. There is at least one entry.
     pub(super) fn choose(&mut self, hasher: &impl BuildHasher, pin: &Pin) -> u32 {
         let (state, entries) = self.split(pin);
-        state.order.victim(&Look { entries, hasher })
+        let State { order, numbers, .. } = state;
+        let victim = order.victim(&Look {
+            numbers,
+            entries,
+            hasher,
+        });
+        numbers.slot(victim)
     }
 
     /// Takes out the entry at `slot`, of which the policy knows already, and says what it took of the budget.
     pub(super) fn drop_out(&mut self, slot: u32, hasher: &impl BuildHasher, pin: &Pin) -> Size {
-        let hash = hash_of(hasher, self.at(slot, pin).key());
-        self.unlink(slot, hash, pin);
+        let entry = self.at(slot, pin);
+        let number = entry.word.read().number();
+        self.unlink(slot, hash_of(hasher, entry.key()), pin);
+        self.state().numbers.give_back(number as u16);
         self.state().note_gone(slot)
     }
 
     /// Takes out the entry at `slot`.
     pub(super) fn remove(&mut self, slot: u32, hasher: &impl BuildHasher, pin: &Pin) -> Size {
-        let size = self.drop_out(slot, hasher, pin);
-        self.state().order.forget(slot);
-        size
+        let number = self.at(slot, pin).word.read().number();
+        self.state().order.forget(number);
+        self.drop_out(slot, hasher, pin)
     }
 
     /// An entry whose deadline is not after `now`. Looks at as many as `budget` says, which it counts down.

@@ -107,6 +107,8 @@ pub(super) struct New<K, V> {
     pub(super) mark: u8,
     pub(super) idle: bool,
     pub(super) extra: Option<Box<Extra>>,
+    /// By which the policy knows it.
+    pub(super) number: u16,
 }
 
 /// Why there is no slot for an entry.
@@ -516,7 +518,7 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
             // SAFETY: as for the pair.
             unsafe { *map.extra(slot).get() = new.extra };
         }
-        place.word.publish(new.deadline, new.mark, kind);
+        place.word.publish(new.deadline, new.mark, kind, new.number);
         let index = map.index(&self.slab.moves);
         if let Some(old) = old {
             index.replace(old.spot, slot);

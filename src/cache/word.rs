@@ -3,12 +3,16 @@ use crate::sync::{AtomicU64, Ordering};
 /// A deadline that never comes.
 pub(super) const NEVER: u64 = DEADLINE;
 
-/// Milliseconds since the cache was built: 8,900 years of them.
-const DEADLINE: u64 = (1 << 48) - 1;
-const MARK_ONE: u64 = 1 << 48;
-const MARK: u64 = 0xff << 48;
+/// Milliseconds since the cache was built: 34 years of them.
+const DEADLINE: u64 = (1 << 40) - 1;
+const MARK_SHIFT: u32 = 40;
+const MARK_ONE: u64 = 1 << MARK_SHIFT;
+/// The highest mark.
+pub(super) const MARK_MAX: u8 = 15;
+const MARK: u64 = (MARK_MAX as u64) << MARK_SHIFT;
 
-/// What is kept beside an entry and read with it: when it expires, how often it was asked for lately, and what it is.
+/// What is kept beside an entry and read with it: when it expires, how often it was asked for lately, what it is, and the
+/// number by which its policy knows it, which stays the same when the entry is written anew.
 /// Eight bytes. Readers change the mark and, where it slides, the deadline; all else is the writer's.
 #[derive(Debug, Default)]
 pub(super) struct Word(AtomicU64);
@@ -28,10 +32,11 @@ pub(super) struct Kind {
     pub(super) idle: bool,
 }
 
-const LIVE: u64 = 1 << 56;
-const ABSENT: u64 = 1 << 57;
-const EXTRA: u64 = 1 << 58;
-const IDLE: u64 = 1 << 59;
+const LIVE: u64 = 1 << 44;
+const ABSENT: u64 = 1 << 45;
+const EXTRA: u64 = 1 << 46;
+const IDLE: u64 = 1 << 47;
+const NUMBER_SHIFT: u32 = 48;
 
 impl Word {
     #[inline]
@@ -40,10 +45,10 @@ impl Word {
     }
 
     /// Makes an entry live that is in place.
-    pub(super) fn publish(&self, deadline: u64, mark: u8, kind: Kind) {
+    pub(super) fn publish(&self, deadline: u64, mark: u8, kind: Kind, number: u16) {
         let flag = |set: bool, flag: u64| if set { flag } else { 0 };
         let flags = flag(kind.absent, ABSENT) | flag(kind.extra, EXTRA) | flag(kind.idle, IDLE);
-        let word = LIVE | flags | u64::from(mark) << 48 | deadline.min(NEVER);
+        let word = u64::from(number) << NUMBER_SHIFT | LIVE | flags | u64::from(mark) << MARK_SHIFT | deadline.min(NEVER);
         self.0.store(word, Ordering::Release);
     }
 
@@ -69,7 +74,8 @@ impl Word {
 
     /// Sets the mark.
     pub(super) fn set_mark(&self, mark: u8) {
-        self.change(|word| word & !MARK | u64::from(mark) << 48);
+        let mark = u64::from(mark.min(MARK_MAX)) << MARK_SHIFT;
+        self.change(|word| word & !MARK | mark);
     }
 
     /// Moves the deadline of a live entry.
@@ -103,7 +109,12 @@ impl Reading {
 
     #[inline]
     pub(super) fn mark(self) -> u8 {
-        (self.0 >> 48) as u8
+        (self.0 >> MARK_SHIFT) as u8 & MARK_MAX
+    }
+
+    #[inline]
+    pub(super) fn number(self) -> u32 {
+        (self.0 >> NUMBER_SHIFT) as u32
     }
 
     #[inline]
@@ -129,26 +140,21 @@ mod tests {
             extra: true,
             idle: true,
         };
-        word.publish(77, 2, kind);
+        word.publish(77, 2, kind, 65_535);
         word.count(word.read());
         let read = word.read();
-        assert_eq!(
-            (read.deadline(), read.mark(), read.kind(), read.is_live()),
-            (77, 3, kind, true)
-        );
+        assert_eq!((read.deadline(), read.mark(), read.kind(), read.is_live()), (77, 3, kind, true));
         word.set_deadline(u64::MAX);
         word.set_mark(255);
         let read = word.read();
-        assert_eq!(
-            (read.deadline(), read.mark(), read.kind(), read.is_live()),
-            (NEVER, 255, kind, true)
-        );
+        assert_eq!((read.deadline(), read.mark(), read.kind()), (NEVER, MARK_MAX, kind));
+        assert_eq!((read.number(), read.is_live()), (65_535, true));
         word.retire();
         word.set_mark(1);
-        assert_eq!((word.read().mark(), word.read().is_live()), (255, false));
+        assert_eq!((word.read().mark(), word.read().is_live()), (MARK_MAX, false));
         word.revive();
         assert!(word.read().is_live() && !word.read().is_plain());
-        word.publish(NEVER, 0, Kind::default());
+        word.publish(NEVER, 0, Kind::default(), 0);
         assert!(word.read().is_plain());
     }
 }

@@ -230,6 +230,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         };
         gone.dead(dead);
         let was = old.map(|old| Was::new(self, &mut locked, old.slot, pin));
+        let number = match &was {
+            Some(was) => was.entry.word.read().number() as u16,
+            None => locked.state().numbers.take(),
+        };
         let new = New {
             key: incoming.key,
             value: incoming.value,
@@ -240,17 +244,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             }),
             idle: incoming.idle,
             extra: incoming.extra,
+            number,
         };
         locked.fill(slot, incoming.hash, new, old, pin, &|key| self.hash(key));
+        let state = locked.state();
+        state.numbers.set(number, slot);
         let inserted = match &was {
             None => {
-                locked.state().order.admit(slot, incoming.hash);
+                state.order.admit(u32::from(number), incoming.hash);
                 Inserted::Added
             }
             Some(was) => {
-                let state = locked.state();
                 state.note_gone(was.slot);
-                state.order.replace(was.slot, slot);
+                if self.hit_locks {
+                    state.order.touch(u32::from(number), incoming.hash);
+                }
                 self.note_left(was.entry, was.left_by(), pin, gone);
                 if was.expired {
                     Inserted::Added

@@ -1,58 +1,92 @@
-//! Which entries a full cache gives up.
+//! Who leaves a full cache: the policies, and the trait to write another.
+//!
+//! [`Adaptive`] is the default and meant for every use: a hit costs one relaxed write at most, and it finds out by itself
+//! whether recency, frequency or standing still suits the keys. [`S3Fifo`] and [`Sieve`] are as cheap and fixed, so they
+//! are easier to reason about. [`WTinyLfu`] and [`Lru`] move entries about at every hit, so a hit takes the shard's lock:
+//! choose them to compare, or where `Lru`'s exact order is what is wanted.
+//!
+//! A policy of one's own is an [`EvictionPolicy`], which gives each shard of the cache an [`EvictionOrder`]. Orders never
+//! see keys or values. They name an entry by the slot it lives in, may ask for its hash, and for its *mark*: a byte beside the
+//! entry that hits count up. `examples/custom_policy.rs` is a policy in less than a hundred lines.
 
+mod adaptive;
+mod ages;
+mod clock;
+mod ghosts;
 mod lru;
+mod queues;
+mod ring;
 mod s3fifo;
+mod tuner;
+
 pub use self::lru::Lru;
+pub use adaptive::Adaptive;
 pub use s3fifo::S3Fifo;
+
 use std::fmt;
 
 /// What a hit costs under a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum HitCost {
-    /// Nothing.
+    /// Nothing: the policy does not care about hits, as in a queue.
     None,
-    /// One relaxed write to a mark beside the entry, until it is `max`.
+    /// At most one relaxed write: the entry's mark goes up by one until it is `max`, and from there on a hit only reads.
     Mark {
-        /// Where it stops counting.
+        /// Where the mark stops counting.
         max: u8,
     },
-    /// The shard's lock.
+    /// The shard's lock: [`EvictionOrder::touch`] is called at every hit.
     Lock,
 }
 
-/// Choice.
+/// Which entries a full cache gives up: the choice, given to the cache's builder.
+///
+/// It holds what the orders of one cache share, and is asked for them once, when the cache is built.
 pub trait EvictionPolicy: fmt::Debug + Send + Sync + 'static {
-    /// Cost.
+    /// What the cache does at a hit; asked once, when the cache is built.
     fn hit_cost(&self) -> HitCost;
-    /// Orders.
+
+    /// One order for each of `shards` shards of a cache of about `capacity` entries, which is a guess when only weight
+    /// bounds it. A shard's share is its part of the whole, but shards drift a few percent from it.
     fn orders(&self, shards: usize, capacity: usize) -> Vec<Box<dyn EvictionOrder>>;
 }
 
-/// State of one shard.
+/// The state of a policy over the entries of one shard, each named by the slot it lives in.
+///
+/// Every call is made under the shard's lock, so it should be short: `replace` and `forget` in constant time, amortized. A
+/// slot is below 2^20, and one that is free again may be named by the very next [`admit`](EvictionOrder::admit). The lowest
+/// ten bits of a hash chose the shard: within one they say nothing.
 pub trait EvictionOrder: Send {
-    /// New.
+    /// Takes in a new entry, whose mark is 0.
     fn admit(&mut self, slot: u32, hash: u64);
-    /// Update.
+
+    /// The entry at `old` was written anew and lives at `new`; its mark went with it and counted the write as a hit.
     fn replace(&mut self, old: u32, new: u32);
-    /// Hit under Lock.
+
+    /// The entry was asked for; only called under [`HitCost::Lock`].
     fn touch(&mut self, slot: u32, hash: u64);
-    /// Victim.
+
+    /// Chooses who leaves, and forgets it. Called when there is at least one entry.
     fn victim(&mut self, entries: &dyn Entries) -> u32;
-    /// Left.
+
+    /// Forgets an entry that left for another reason: removed, expired, refused.
     fn forget(&mut self, slot: u32);
-    /// Share.
+
+    /// The shard's share of the capacity is now this.
     fn resize(&mut self, capacity: usize);
-    /// Hottest.
+
+    /// All slots, those most worth keeping first.
     fn hottest(&self) -> Vec<u32>;
 }
 
-/// The entries.
+/// The entries of a shard as its order may see them, while it chooses a victim.
 pub trait Entries {
-    /// Mark.
+    /// How often the entry was asked for since its mark was set, up to the policy's maximum.
     fn mark(&self, slot: u32) -> u8;
-    /// Set.
+
+    /// Sets the entry's mark. A hit at the same moment may be lost.
     fn set_mark(&self, slot: u32, mark: u8);
-    /// Hash.
+
+    /// The hash of the entry's key.
     fn hash(&self, slot: u32) -> u64;
 }

@@ -245,11 +245,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             while let Some(next) = self.retain_some(shard, from, &|_, _| false) {
                 from = next;
             }
-            self.inner.free_now(shard);
+            self.inner.free_all(shard);
         }
         let inner = &*self.inner;
         for (shard, slots) in inner.shards.iter().zip(Shard::fresh_slots(&inner.shards)) {
-            shard.lock().exchange(slots, &pin());
+            shard.lock().exchange(slots);
         }
     }
 
@@ -289,12 +289,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 let mut gone = Gone::new();
                 let mut locked = shard.lock();
                 let now = inner.now_for(&mut locked, word::NEVER);
-                let size = inner.tidy(&mut locked, now, &pin, &mut gone);
+                let taken_out = inner.tidy(&mut locked, now, &mut inner.budget.room(), &pin, &mut gone);
                 let swept = !locked.is_swept(inner.tag_ends());
                 drop(locked);
-                inner.budget.give(size);
                 gone.tell(inner.listener.as_ref());
-                if size.count == 0 && !swept {
+                if taken_out == 0 && !swept {
                     break;
                 }
             }

@@ -4,7 +4,7 @@ use super::inner::{Inner, Standing};
 use super::stats::Count;
 use super::write::{Gone, Refused};
 use super::{InsertOptions, LoadError, Rejected};
-use crate::sync::{Ordering, pin};
+use crate::sync::{AtomicUsize, Ordering, pin};
 use futures::FutureExt;
 use hashbrown::Equivalent;
 use std::borrow::Borrow;
@@ -141,6 +141,15 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> Cache<K, V, S> {
     }
 }
 
+/// A call that is counted among those who wait, until this is dropped.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Hides the type of a loader's error.
 fn erase<V, E: Send + Sync + 'static>(loaded: Result<V, E>) -> Outcome<V> {
     loaded.map_err(|error| Arc::new(error) as _)
@@ -163,13 +172,14 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> Inner<K, V, S> {
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let limit = self.flights.limit;
-        let waiting = &self.flights.waiting;
-        if waiting.fetch_add(1, Ordering::Relaxed) >= limit {
-            waiting.fetch_sub(1, Ordering::Relaxed);
+        let waits = Waits(&self.flights.waiting);
+        if waits.0.fetch_add(1, Ordering::Relaxed) >= limit {
             return Err(LoadError::Crowded { limit });
         }
         let hash = self.hash(key);
         let aboard = |flight: Arc<Flight<V>>, seat| {
+            // From here on its seat counts it.
+            std::mem::forget(waits);
             Boarded::Seat(Aboard {
                 inner: self,
                 key,
@@ -179,6 +189,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> Inner<K, V, S> {
             })
         };
         let new_key = key.to_owned();
+        let pin = pin();
         let mut part = self.flights.hold(hash);
         let known = part.get(hash, key).map(|flight| (Arc::clone(flight), flight.board()));
         if let Some((flight, Some(seat))) = known {
@@ -189,12 +200,11 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> Inner<K, V, S> {
         let mut locked = self.shard(hash).lock();
         if abandoned.is_none() {
             // A load may have landed since this call missed; it landed under this lock.
-            let pin = pin();
             let found = self.peek(hash, key, &pin);
             let fresh = found.filter(|found| found.standing == Standing::Fresh);
-            if let Some(value) = fresh.and_then(|found| found.entry.value()).cloned() {
-                waiting.fetch_sub(1, Ordering::Relaxed);
-                return Ok(Boarded::Value(value));
+            if let Some(value) = fresh.and_then(|found| found.entry.value()) {
+                drop((locked, part));
+                return Ok(Boarded::Value(value.clone()));
             }
             locked.state().loading += 1;
         }

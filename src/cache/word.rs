@@ -48,7 +48,8 @@ impl Word {
     pub(super) fn publish(&self, deadline: u64, mark: u8, kind: Kind, number: u16) {
         let flag = |set: bool, flag: u64| if set { flag } else { 0 };
         let flags = flag(kind.absent, ABSENT) | flag(kind.extra, EXTRA) | flag(kind.idle, IDLE);
-        let word = u64::from(number) << NUMBER_SHIFT | LIVE | flags | u64::from(mark) << MARK_SHIFT | deadline.min(NEVER);
+        let word =
+            u64::from(number) << NUMBER_SHIFT | LIVE | flags | u64::from(mark) << MARK_SHIFT | deadline.min(NEVER);
         self.0.store(word, Ordering::Release);
     }
 
@@ -143,7 +144,10 @@ mod tests {
         word.publish(77, 2, kind, 65_535);
         word.count(word.read());
         let read = word.read();
-        assert_eq!((read.deadline(), read.mark(), read.kind(), read.is_live()), (77, 3, kind, true));
+        assert_eq!(
+            (read.deadline(), read.mark(), read.kind(), read.is_live()),
+            (77, 3, kind, true)
+        );
         word.set_deadline(u64::MAX);
         word.set_mark(255);
         let read = word.read();

@@ -19,7 +19,7 @@ fn cache() -> Cache<u8, u64> {
 }
 
 /// No trace is left of any load.
-fn assert_settled<K, V>(cache: &Cache<K, V>)
+pub(super) fn assert_settled<K, V>(cache: &Cache<K, V>)
 where
     K: std::hash::Hash + Eq,
     V: Clone,

@@ -1,4 +1,5 @@
 mod bounds;
+mod hostile;
 mod loading;
 mod model;
 

@@ -12,7 +12,7 @@
 
 use super::arena::{self, Part};
 use super::extra::Extra;
-use super::index::{self, Bucket, Index, MAX_SLOTS, Spot};
+use super::index::{self, Bucket, Index, MAX_SLOTS, Spot, Vacancy};
 use super::word::{Kind, Reading, Word};
 use crate::sync::pins::{self, Pin};
 use crate::sync::{AtomicU32, CachePadded, Mutex, MutexGuard, OnceLock, Ordering, Published};
@@ -27,6 +27,10 @@ pub(super) use relocate::{Moved, Relocated};
 
 /// Retired slots that readers may hold back in a shard, beside an eighth of its entries.
 const HELD: usize = 512;
+/// The index gets no more buckets than so many times the entries need: beyond, it is their hashes that are too much alike.
+const CROWDED: usize = 8;
+/// A shard of fewer entries may have as many buckets as one of so many.
+const FEW: usize = 64;
 
 /// Slots in a chunk beyond those that were planned for, and in a column of extras.
 const CHUNK: usize = 256;
@@ -249,6 +253,14 @@ impl<K, V, X> Slab<K, V, X> {
         // is gone; the caller holds the lock.
         let dead = unsafe { self.map.load(pin).take(slot) };
         Some((slot, dead))
+    }
+}
+
+#[cfg(test)]
+impl<K, V, X> Slab<K, V, X> {
+    /// The memory of the planned slots, if it is still there.
+    pub(super) fn memory(&self) -> std::sync::Weak<[MaybeUninit<Slot<K, V>>]> {
+        self.map.load(&pins::pin()).planned.piece()
     }
 }
 
@@ -503,17 +515,19 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         Some(slot)
     }
 
-    /// Fills a slot from [`take_slot`](Locked::take_slot) and names it, in the place of `old` if that is given, which is
-    /// then retired. `hash_of` hashes a key as `hash` was.
-    pub(super) fn fill(
-        &mut self,
-        slot: u32,
-        hash: u64,
-        new: New<K, V>,
-        old: Option<Located>,
-        pin: &Pin,
-        hash_of: &impl Fn(&K) -> u64,
-    ) {
+    /// A place in the index for a new key. Where too many keys have hashes that are alike, and all buckets that there may
+    /// be are no use, it names the slot of one that has to go. `hash_of` hashes a key as `hash` was.
+    pub(super) fn vacancy(&mut self, hash: u64, pin: &Pin, hash_of: &impl Fn(&K) -> u64) -> Result<Vacancy, u32> {
+        let index = self.slab.map.load(pin).index(&self.slab.moves);
+        match index.vacancy(hash) {
+            Some(vacancy) => Ok(vacancy),
+            None => self.grow(hash, pin, hash_of).ok_or_else(|| index.in_the_way(hash)),
+        }
+    }
+
+    /// Fills a slot from [`take_slot`](Locked::take_slot) and names it, in the place of another, which is then retired, or
+    /// in one of its own.
+    pub(super) fn fill(&mut self, slot: u32, new: New<K, V>, place_of: Result<Located, Vacancy>, pin: &Pin) {
         let map = self.slab.map.load(pin);
         // SAFETY: `take_slot` gave it, so it has been used.
         let place = unsafe { map.used(slot) };
@@ -534,11 +548,12 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         }
         place.word.publish(new.deadline, new.mark, kind, new.number);
         let index = map.index(&self.slab.moves);
-        if let Some(old) = old {
-            index.replace(old.spot, slot);
-            self.retire(old.slot, pin);
-        } else if !index.insert(hash, slot) {
-            self.rebuild(hash, slot, pin, hash_of);
+        match place_of {
+            Ok(old) => {
+                index.replace(old.spot, slot);
+                self.retire(old.slot, pin);
+            }
+            Err(vacancy) => index.insert(vacancy, slot),
         }
         self.writer.len += 1;
     }
@@ -557,8 +572,9 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         self.writer.len -= 1;
     }
 
-    /// Gives the memory of all slots back, if none is in use, for memory that nobody has touched.
-    pub(super) fn exchange(&mut self, planned: Part<MaybeUninit<Slot<K, V>>>, pin: &Pin) {
+    /// Gives the memory of all slots back, if none is in use, for memory that nobody has touched. Takes no pin, which would
+    /// hold it back.
+    pub(super) fn exchange(&mut self, planned: Part<MaybeUninit<Slot<K, V>>>) {
         let writer = &mut *self.writer;
         if writer.len > 0 || !writer.retired.slots.is_empty() {
             return;
@@ -566,7 +582,8 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         writer.free = Vec::new();
         writer.retired = Retired::default();
         // The buckets are new ones too: those who still have the old map must not find names of new slots in them.
-        let buckets = arena::buckets(1, self.slab.map.load(pin).buckets.len()).next();
+        let buckets = self.slab.map.load(&pins::pin()).buckets.len();
+        let buckets = arena::buckets(1, buckets).next();
         self.slab
             .map
             .store(Map::new(buckets.expect("one part was asked for"), planned));
@@ -580,26 +597,28 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         Some(dead)
     }
 
-    /// Gives the index more buckets, with `slot` named in them.
+    /// Gives the index more buckets, until there is a place for a hash. None when so many as there may be are not enough.
     #[cold]
-    fn rebuild(&mut self, hash: u64, slot: u32, pin: &Pin, hash_of: &impl Fn(&K) -> u64) {
+    fn grow(&mut self, hash: u64, pin: &Pin, hash_of: &impl Fn(&K) -> u64) -> Option<Vacancy> {
         let map = self.slab.map.load(pin);
         let mut entries = index::planned(map.buckets.all()).max(self.writer.len);
-        loop {
+        while entries < CROWDED * self.writer.len.max(FEW) {
             entries += entries.max(16);
             let mut buckets = arena::buckets(1, index::buckets_for(entries));
             let buckets = buckets.next().expect("one part was asked for");
             let moves = AtomicU32::new(0);
             let index = Index::new(buckets.all(), &moves);
-            let others = self.slab.live(pin).filter(|(other, _)| *other != slot);
-            let mut all = others
-                .map(|(other, entry)| (hash_of(entry.key()), other))
-                .chain([(hash, slot)]);
-            if all.all(|(hash, slot)| index.insert(hash, slot)) {
+            let mut live = self.slab.live(pin);
+            let all = live.try_for_each(|(slot, entry)| {
+                index.insert(index.vacancy(hash_of(entry.key()))?, slot);
+                Some(())
+            });
+            if let Some(vacancy) = all.and_then(|()| index.vacancy(hash)) {
                 self.slab.map.store(map.with(Some(buckets), None));
-                return;
+                return Some(vacancy);
             }
         }
+        None
     }
 }
 

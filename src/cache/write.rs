@@ -1,6 +1,7 @@
 use super::InsertOptions;
 use super::budget::{Room, Size};
 use super::extra::Extra;
+use super::index::Vacancy;
 use super::inner::{Inner, Standing};
 use super::patience::Patience;
 use super::removal::{Inserted, Listener, Rejected, Removal};
@@ -243,8 +244,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                 gone.rejected = incoming.take().and_then(Incoming::pair);
                 return Ok(Inserted::Rejected(why));
             }
-            let tidied = self.tidy(&mut locked, now, pin, gone);
-            room.add(tidied);
+            self.tidy(&mut locked, now, &mut room, pin, gone);
             let old = old.filter(|old| shard.at(old.slot, pin).is_some());
             match self.find_room(&mut locked, old, size, &mut room, pin, gone) {
                 Search::Room(old) => break old,
@@ -255,6 +255,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                 }
             }
         };
+        let place_of = old.ok_or_else(|| self.vacancy(&mut locked, hash, &mut room, pin, gone));
         let (slot, dead) = match locked.take_slot(pin) {
             Ok(taken) => taken,
             Err(why) => {
@@ -294,16 +295,26 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             extra,
             number,
         };
-        locked.fill(slot, hash, new, old, pin, &|key| self.hash(key));
+        locked.fill(slot, new, place_of, pin);
+        // All that is counted comes before the policy is told, which is anybody's code and may panic.
         let state = locked.state();
         state.numbers.set(number, slot);
+        if let Some(was) = &was {
+            state.note_gone(was.slot);
+        }
+        state.note(slot, deadline, weight, now);
+        let old_weight = was.as_ref().map_or(0, |was| was.weight);
+        room.spend(missing(size, was.is_some(), old_weight));
+        self.budget.give(Size {
+            count: 0,
+            weight: old_weight.saturating_sub(weight),
+        });
         let inserted = match &was {
             None => {
                 state.order.admit(u32::from(number), hash);
                 Inserted::Added
             }
             Some(was) => {
-                state.note_gone(was.slot);
                 if self.hit_locks {
                     state.order.touch(u32::from(number), hash);
                 }
@@ -315,13 +326,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                 }
             }
         };
-        locked.state().note(slot, deadline, weight, now);
-        let old_weight = was.as_ref().map_or(0, |was| was.weight);
-        room.spend(missing(size, was.is_some(), old_weight));
-        self.budget.give(Size {
-            count: 0,
-            weight: old_weight.saturating_sub(weight),
-        });
         for _ in 0..RECLAIM_PER_WRITE {
             gone.dead(locked.reclaim(false, pin).flatten());
         }
@@ -395,6 +399,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         victim
     }
 
+    /// A place in the index of a shard for a new key. Where too many have hashes that are alike, one of them gives up its
+    /// own.
+    fn vacancy<'p>(
+        &'p self,
+        locked: &mut LockedShard<'p, K, V>,
+        hash: u64,
+        room: &mut Room<'_>,
+        pin: &'p Pin,
+        gone: &mut Gone<'p, K, V>,
+    ) -> Vacancy {
+        loop {
+            match locked.vacancy(hash, pin, &|key| self.hash(key)) {
+                Ok(vacancy) => return vacancy,
+                Err(slot) => room.add(self.take_out(locked, slot, Removal::Evicted, pin, gone)),
+            }
+        }
+    }
+
     /// Takes a victim from each shard in turn, from the one after the hash's own on, until there is room.
     fn find_room_elsewhere<'p>(
         &'p self,
@@ -423,31 +445,33 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         }
     }
 
-    /// Takes out a few entries whose time has come, or whose tags have ended.
+    /// Takes out a few entries whose time has come, or whose tags have ended, and adds what they took to `room`. Says how
+    /// many.
     pub(super) fn tidy<'p>(
         &'p self,
         locked: &mut LockedShard<'p, K, V>,
         now: u64,
+        room: &mut Room<'_>,
         pin: &'p Pin,
         gone: &mut Gone<'p, K, V>,
-    ) -> Size {
-        let mut size = Size::default();
-        let mut add = |more: Size| {
-            size.count += more.count;
-            size.weight += more.weight;
+    ) -> usize {
+        let mut count = 0;
+        let mut take_out = |locked: &mut LockedShard<'p, K, V>, slot, why| {
+            room.add(self.take_out(locked, slot, why, pin, gone));
+            count += 1;
         };
         let mut budget = TIDY_PER_WRITE;
         while let Some(slot) = locked.next_expired(now, &mut budget, pin) {
-            add(self.take_out(locked, slot, Removal::Expired, pin, gone));
+            take_out(locked, slot, Removal::Expired);
         }
         for slot in locked.sweep(self.tag_ends(), TIDY_PER_WRITE as u32, pin) {
             let shard = locked.slab();
             let Some(entry) = shard.at(slot, pin) else { continue };
             if shard.extra(slot, entry.word.read(), pin).is_some_and(Extra::is_invalid) {
-                add(self.take_out(locked, slot, Removal::Invalidated, pin, gone));
+                take_out(locked, slot, Removal::Invalidated);
             }
         }
-        size
+        count
     }
 
     /// Takes out the entry at `slot`; the caller gives back what it took of the budget.
@@ -561,16 +585,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             self.budget.give(self.take_out(&mut locked, slot, why, pin, gone));
             (entry, standing)
         });
-        let tidied = self.tidy(&mut locked, now, pin, gone);
-        self.budget.give(tidied);
+        self.tidy(&mut locked, now, &mut self.budget.room(), pin, gone);
         left
     }
 
     /// Drops what has left a shard, as far as no reader has it. Not under a pin of this call, which would be such a one.
     pub(super) fn free_now(&self, shard: &Shard<K, V>) {
-        if !std::mem::needs_drop::<(K, V)>() {
-            return;
+        if std::mem::needs_drop::<(K, V)>() {
+            self.free_all(shard);
         }
+    }
+
+    /// Frees the slots of all that has left a shard, as far as no reader has it.
+    pub(super) fn free_all(&self, shard: &Shard<K, V>) {
+        // What left under the last lock gets its stamp with the next one, and only then counts a move of the epoch.
+        drop(shard.lock());
         pins::advance();
         pins::advance();
         self.free_some(shard, usize::MAX);

@@ -229,7 +229,7 @@ const TAG_FROM: u32 = 20;
 /// Brings 32 bits to `0..n` (Lemire, 2019).
 #[inline]
 fn scale(bits: u64, n: usize) -> usize {
-    (bits * n as u64 >> 32) as usize
+    ((bits * n as u64) >> 32) as usize
 }
 
 impl Bucket {
@@ -261,7 +261,7 @@ impl Bucket {
     #[inline]
     fn slot(&self, place: usize) -> u32 {
         let lane = self.slots[place / 4 % SLOT_LANES].load(Ordering::Acquire);
-        (lane >> (place % 4 * 16)) as u16 as u32
+        u32::from((lane >> (place % 4 * 16)) as u16)
     }
 
     /// Only the one writer stores, so nothing comes between its load and its store.
@@ -325,7 +325,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn part(entries: usize) -> crate::cache::arena::Part<Bucket> {
-        crate::cache::arena::buckets(1, buckets_for(entries)).next().unwrap()
+        let mut part = crate::cache::arena::buckets(1, buckets_for(entries));
+        part.next().expect("one part was asked for")
     }
 
     fn put(index: Index<'_>, hash: u64, slot: u32) -> bool {

@@ -1,25 +1,22 @@
 use super::InsertOptions;
 use super::budget::{Room, Size};
 use super::extra::Extra;
-use super::index::Vacancy;
 use super::inner::{Inner, Standing};
 use super::patience::Patience;
 use super::removal::{Inserted, Listener, Rejected, Removal};
-use super::shard::{LockedShard, Shard};
+use super::room::{Search, missing};
+use super::shard::LockedShard;
 use super::slab::{Dead, Located, New, NoSlot, Slot};
 use super::stats::Count;
 use super::time::millis;
 use super::word::NEVER;
 use crate::env::Tick;
 use crate::sync::pins::{self, Pin};
-use hashbrown::Equivalent;
 use std::hash::{BuildHasher, Hash};
 
 /// The most entries that one write takes out because their time has come, and the most that it looks at because a tag
 /// has ended.
 const TIDY_PER_WRITE: usize = 8;
-/// The most victims that a heavy entry takes from its own shard before the others are asked for some.
-const VICTIMS_AT_HOME: usize = 4;
 /// Retired entries that a write drops beside the one whose slot it takes.
 const RECLAIM_PER_WRITE: usize = 2;
 
@@ -355,96 +352,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         Inserted::Rejected(why)
     }
 
-    /// Takes room for `size` in the place of `old`, from the budget or from victims of this shard.
-    fn find_room<'p>(
-        &'p self,
-        locked: &mut LockedShard<'p, K, V>,
-        mut old: Option<Located>,
-        size: Size,
-        room: &mut Room<'_>,
-        pin: &'p Pin,
-        gone: &mut Gone<'p, K, V>,
-    ) -> Search {
-        for _ in 0..=VICTIMS_AT_HOME {
-            let weight = old.map_or(0, |old| locked.state().weight(old.slot));
-            if room.take(missing(size, old.is_some(), weight)) {
-                return Search::Room(old);
-            }
-            if !self.has_its_share(locked.len()) {
-                return Search::NotHere;
-            }
-            let victim = self.evict_here(locked, room, pin, gone);
-            old = old.filter(|old| old.slot != victim);
-        }
-        Search::NotHere
-    }
-
-    /// Whether victims may be taken from a shard of so many entries: one that holds much less than the others does not
-    /// get smaller.
-    pub(super) fn has_its_share(&self, len: usize) -> bool {
-        len > 0 && len * self.shards.len() * 4 >= self.budget.used().count as usize
-    }
-
-    pub(super) fn evict_here<'p>(
-        &'p self,
-        locked: &mut LockedShard<'p, K, V>,
-        room: &mut Room<'_>,
-        pin: &'p Pin,
-        gone: &mut Gone<'p, K, V>,
-    ) -> u32 {
-        let victim = locked.choose(&self.hasher, pin);
-        let entry = locked.at(victim, pin);
-        room.add(locked.drop_out(victim, &self.hasher, pin));
-        self.note_left(entry, Removal::Evicted, pin, gone);
-        victim
-    }
-
-    /// A place in the index of a shard for a new key. Where too many have hashes that are alike, one of them gives up its
-    /// own.
-    fn vacancy<'p>(
-        &'p self,
-        locked: &mut LockedShard<'p, K, V>,
-        hash: u64,
-        room: &mut Room<'_>,
-        pin: &'p Pin,
-        gone: &mut Gone<'p, K, V>,
-    ) -> Vacancy {
-        loop {
-            match locked.vacancy(hash, pin, &|key| self.hash(key)) {
-                Ok(vacancy) => return vacancy,
-                Err(slot) => room.add(self.take_out(locked, slot, Removal::Evicted, pin, gone)),
-            }
-        }
-    }
-
-    /// Takes a victim from each shard in turn, from the one after the hash's own on, until there is room.
-    fn find_room_elsewhere<'p>(
-        &'p self,
-        hash: u64,
-        size: Size,
-        room: &mut Room<'_>,
-        pin: &'p Pin,
-        gone: &mut Gone<'p, K, V>,
-    ) {
-        let first = self.shard_number(hash) + 1;
-        let mut left = 0;
-        for number in first..first + self.shards.len() {
-            if room.take(size) {
-                return;
-            }
-            let mut locked = self.shards[number & (self.shards.len() - 1)].lock();
-            if locked.len() > 0 {
-                self.evict_here(&mut locked, room, pin, gone);
-                left += 1;
-            }
-        }
-        if left == 0 {
-            // All the rest is room that others have taken and not filled yet; what this one has may be what they miss.
-            room.give_back();
-            std::thread::yield_now();
-        }
-    }
-
     /// Takes out a few entries whose time has come, or whose tags have ended, and adds what they took to `room`. Says how
     /// many.
     pub(super) fn tidy<'p>(
@@ -504,7 +411,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         }
     }
 
-    fn note_left<'p>(&'p self, entry: &'p Slot<K, V>, why: Removal, pin: &Pin, gone: &mut Gone<'p, K, V>) {
+    pub(super) fn note_left<'p>(&'p self, entry: &'p Slot<K, V>, why: Removal, pin: &Pin, gone: &mut Gone<'p, K, V>) {
         self.counters.removed(pin, why);
         if self.listener.is_some() {
             gone.left.push((entry, why));
@@ -518,111 +425,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         } else {
             0
         }
-    }
-
-    /// Takes out what is under `key` if `is_it` says so of it, and hands it to `keep` unless it had expired. What is being
-    /// loaded for `key` will not be stored.
-    pub(super) fn remove_where<Q, R>(
-        &self,
-        hash: u64,
-        key: &Q,
-        is_it: impl Fn(&Slot<K, V>) -> bool,
-        keep: impl FnOnce(&V) -> R,
-    ) -> Option<R>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        let shard = self.shard(hash);
-        let kept = {
-            let pin = pins::pin();
-            let mut gone = Gone::new();
-            let mut locked = shard.lock();
-            let left = if locked.state().loading == 0 {
-                self.remove_in(locked, hash, key, is_it, &pin, &mut gone)
-            } else {
-                drop(locked);
-                let mut held = self.flights.hold(hash);
-                let detached = held.remove(hash, key, |_| true);
-                locked = shard.lock();
-                locked.state().loading -= usize::from(detached.is_some());
-                let left = self.remove_in(locked, hash, key, is_it, &pin, &mut gone);
-                drop(held);
-                drop(detached);
-                left
-            };
-            let live = left.filter(|(_, standing)| matches!(standing, Standing::Fresh | Standing::Stale(_)));
-            let kept = live.and_then(|(entry, _)| entry.value()).map(keep);
-            gone.tell(self.listener.as_ref());
-            kept
-        };
-        self.free_now(shard);
-        kept
-    }
-
-    /// As [`remove_where`](Self::remove_where), in a shard that is locked, without a look at what is being loaded.
-    pub(super) fn remove_in<'p, Q>(
-        &'p self,
-        mut locked: LockedShard<'p, K, V>,
-        hash: u64,
-        key: &Q,
-        is_it: impl Fn(&Slot<K, V>) -> bool,
-        pin: &'p Pin,
-        gone: &mut Gone<'p, K, V>,
-    ) -> Option<(&'p Slot<K, V>, Standing)>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        let now = self.now_for(&mut locked, NEVER);
-        let found = locked.find(hash, key, pin);
-        let left = found.filter(|found| is_it(locked.at(found.slot, pin))).map(|found| {
-            let slot = found.slot;
-            let entry = locked.at(slot, pin);
-            let standing = self.judge(locked.slab(), slot, entry.word.read(), pin);
-            let why = match standing {
-                Standing::Gone => Removal::Expired,
-                _ => Removal::Invalidated,
-            };
-            self.budget.give(self.take_out(&mut locked, slot, why, pin, gone));
-            (entry, standing)
-        });
-        self.tidy(&mut locked, now, &mut self.budget.room(), pin, gone);
-        left
-    }
-
-    /// Drops what has left a shard, as far as no reader has it. Not under a pin of this call, which would be such a one.
-    pub(super) fn free_now(&self, shard: &Shard<K, V>) {
-        if std::mem::needs_drop::<(K, V)>() {
-            self.free_all(shard);
-        }
-    }
-
-    /// Frees the slots of all that has left a shard, as far as no reader has it.
-    pub(super) fn free_all(&self, shard: &Shard<K, V>) {
-        // What left under the last lock gets its stamp with the next one, and only then counts a move of the epoch.
-        drop(shard.lock());
-        pins::advance();
-        pins::advance();
-        self.free_some(shard, usize::MAX);
-    }
-
-    /// Drops up to so many of the entries that have left a shard; says how many it did.
-    pub(super) fn free_some(&self, shard: &Shard<K, V>, at_most: usize) -> usize {
-        let pin = pins::pin();
-        for freed in 0..at_most {
-            let dead = shard.lock().reclaim(true, &pin);
-            if dead.is_none() {
-                return freed;
-            }
-        }
-        at_most
-    }
-}
-
-/// What an entry of this size needs in the place of another.
-fn missing(size: Size, replaces: bool, old_weight: u64) -> Size {
-    Size {
-        count: size.count - u64::from(replaces),
-        weight: size.weight.saturating_sub(old_weight),
     }
 }
 
@@ -652,12 +454,4 @@ impl<'p, K, V> Was<'p, K, V> {
             Removal::Replaced
         }
     }
-}
-
-/// Where a write stands that looks for room.
-enum Search {
-    /// It has it, and this is what it replaces.
-    Room(Option<Located>),
-    /// The shard has nothing more to give.
-    NotHere,
 }

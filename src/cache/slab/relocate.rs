@@ -221,7 +221,10 @@ fn named(entries: usize, names: &(impl Iterator<Item = (u32, u64)> + Clone)) -> 
         let buckets = arena::buckets(1, index::buckets_for(entries)).next()?;
         let moves = AtomicU32::new(0);
         let index = Index::new(buckets.all(), &moves);
-        let name = |(slot, hash)| Some(index.insert(index.vacancy(hash)?, slot));
+        let name = |(slot, hash)| {
+            index.insert(index.vacancy(hash)?, slot);
+            Some(())
+        };
         if names.clone().try_for_each(name).is_some() {
             return Some(buckets);
         }

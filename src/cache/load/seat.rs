@@ -6,7 +6,6 @@ use crate::env::{Sleep, Tick};
 use crate::sync::pins::Pin;
 use crate::sync::{Ordering, pin};
 use std::borrow::Borrow;
-use std::cell::Cell;
 use std::future::Future;
 use std::hash::{BuildHasher, Hash};
 use std::pin::Pin as Pinned;
@@ -131,9 +130,6 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> Inner<K, V, S> {
     {
         // While it is held no other entry takes a slot that was seen.
         let pin = pin();
-        let has_changed = Cell::new(false);
-        // What was put there since this call came is as good as what it would have loaded.
-        let good = &|value: &V| has_changed.get() || good(value);
         loop {
             let look = self.look(hash, key, ask, counts, good, &pin);
             counts = false;
@@ -154,7 +150,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> Inner<K, V, S> {
                         let limit = self.flights.limit;
                         return Boarded::Crowded { limit };
                     }
-                    Seating::Changed | Seating::Busy => has_changed.set(true),
+                    Seating::Changed | Seating::Busy => {}
                 },
             }
         }

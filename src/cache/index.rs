@@ -1,8 +1,9 @@
 use super::lanes::equal;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, spin_loop};
 
-/// The most slots of one index, so that their numbers fit into two bytes, with one left for none.
-pub(super) const MAX_SLOTS: u32 = u16::MAX as u32;
+/// The most slots of one index: their numbers fit into two bytes, and leave some for none and for what else is numbered
+/// with them.
+pub(super) const MAX_SLOTS: u32 = 64_512;
 
 /// Places in a bucket.
 const PLACES: usize = 20;

@@ -117,8 +117,9 @@ impl<K, V, X> Slab<K, V, X> {
             map: Published::new(Map::new(buckets, planned)),
             moves: AtomicU32::new(0),
             writer: CachePadded::new(Mutex::new(Writer {
-                free: Vec::new(),
-                retired: Retired::default(),
+                // Room for what comes and goes at all times, so that no write has to take some.
+                free: Vec::with_capacity(planned.map_or(patience, |entries| entries / 8)),
+                retired: Retired::for_some(patience),
                 len: 0,
                 patience,
                 layout: 0,

@@ -61,7 +61,7 @@ impl Sketch {
 /// The word and shift of each of the key's counters within its block, by hash bits that the shard's choice left.
 fn places(hash: u64) -> impl Iterator<Item = (usize, u32)> {
     (0..ROWS).map(move |row| {
-        let counter = (hash >> (10 + 5 * row)) as u32 % 32;
+        let counter = (hash >> (17 + 5 * row)) as u32 % 32;
         (2 * row + (counter / 16) as usize, counter % 16 * 4)
     })
 }

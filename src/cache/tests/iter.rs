@@ -11,7 +11,11 @@ use std::time::Duration;
 
 #[test]
 fn the_hottest_come_first_shard_by_shard() {
-    let cache: Cache<u64, u64> = Cache::builder().capacity(100_000).policy(Lru::default()).build().unwrap();
+    let cache: Cache<u64, u64> = Cache::builder()
+        .capacity(100_000)
+        .policy(Lru::default())
+        .build()
+        .unwrap();
     let shards = cache.inner.shards.len() as u64;
     let mut rng = Rng::seeded(1);
     let mut used: Vec<u64> = (0..20_000).collect();
@@ -77,7 +81,11 @@ fn what_has_ended_is_skipped() {
 #[test]
 #[allow(clippy::disallowed_methods, reason = "real threads are the subject")]
 fn what_nobody_writes_comes_once_while_others_do() {
-    let cache: Cache<u64, u64> = Cache::builder().capacity(20_000).policy(Lru::default()).build().unwrap();
+    let cache: Cache<u64, u64> = Cache::builder()
+        .capacity(20_000)
+        .policy(Lru::default())
+        .build()
+        .unwrap();
     for key in 0..2_000 {
         cache.insert(key, key);
     }

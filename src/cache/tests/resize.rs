@@ -265,7 +265,11 @@ impl Drop for Counted {
 #[test]
 #[allow(clippy::disallowed_methods, reason = "real threads are the subject")]
 fn retain_looks_at_what_moves_too() {
-    let cache: Cache<u64, String> = Cache::builder().capacity(30_000).policy(Lru::default()).build().unwrap();
+    let cache: Cache<u64, String> = Cache::builder()
+        .capacity(30_000)
+        .policy(Lru::default())
+        .build()
+        .unwrap();
     for round in 0..6 {
         cache.resize(30_000).unwrap();
         (0..30_000).for_each(|key| {

@@ -176,7 +176,11 @@ fn the_hottest_are_kept_and_stay_the_hottest() {
     }
     let file = saved(&old);
     for capacity in [1, 30, 500, 1_000, 1_900] {
-        let new: Cache<u64, String> = Cache::builder().capacity(capacity).policy(Lru::default()).build().unwrap();
+        let new: Cache<u64, String> = Cache::builder()
+            .capacity(capacity)
+            .policy(Lru::default())
+            .build()
+            .unwrap();
         assert_eq!(
             new.restore(&file[..], &BytesCodec).unwrap() as usize,
             capacity.min(1_000)

@@ -125,6 +125,11 @@ package() {
     fi
 }
 
+# Every interleaving of what reads without a lock, over the atomics of a model checker.
+orderings() {
+    RUSTFLAGS="--cfg outgrow_loom" cargo test --locked --release --test loom_cache --target-dir target-loom
+}
+
 # Each planted bug must make the simulation that watches over it fail within 200 seeds, where the same build without
 # the bug passes.
 mutants() {
@@ -162,6 +167,7 @@ phase "examples" examples
 [ -z "$long" ] || phase "the ladder on real logs" ladder
 phase "each feature alone" features
 phase "package" package
+phase "orderings" orderings
 phase "planted bugs" mutants
 
 printf '\n== seeds, crashes and faults by kind\n'

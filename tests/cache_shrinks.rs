@@ -1,6 +1,10 @@
 //! The memory of a cache that becomes smaller. A program of its own, since it counts all bytes of its process.
 #![allow(unsafe_code, reason = "an allocator that counts has no safe form")]
-#![allow(clippy::unwrap_used, reason = "what fails to unwrap fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "what fails to unwrap fails the test"
+)]
 
 use outgrow::cache::Cache;
 use outgrow::cache::policy::Lru;
@@ -47,7 +51,19 @@ fn a_cache_that_becomes_smaller_gives_its_memory_back() {
     }
     let full = used();
     assert!(full > 200_000 * 128, "{full} bytes hold all");
-    cache.resize(20_000).unwrap();
+    {
+        // While somebody reads, entries leave, and those that stay are where they were.
+        let pinned = cache.pin();
+        let value = pinned.get(&199_999).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| cache.resize(20_000).unwrap());
+        });
+        cache.tidy();
+        assert!(used() > full / 2 && cache.len() == 20_000);
+        cache.for_each(|key, value| assert_eq!(*value, [*key; 15]));
+        assert_eq!(*value, [199_999; 15]);
+    }
+    cache.tidy();
     // What a policy keeps of each slot beside, 30 bytes at most, may stay.
     let lowered = used();
     assert!(

@@ -64,7 +64,9 @@ fn metrics_are_the_statistics() {
     cache.insert(14, 0);
     cache.invalidate(&14);
     cache.insert_with(1, 1, InsertOptions::new().ttl(Duration::ZERO));
-    (0..15).for_each(|key| _ = cache.get(&key));
+    for key in 0..15 {
+        cache.get(&key);
+    }
     let kept = Kept::default();
     metrics::with_local_recorder(&kept, || cache.publish_metrics("users"));
     let values = kept.values.lock().unwrap();

@@ -11,6 +11,7 @@ const DIRECT: &[&str] = &[
     "crc32c",
     "crossbeam",
     "dashmap",
+    "foldhash",
     "futures",
     "hashbrown",
     "lru",

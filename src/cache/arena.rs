@@ -53,6 +53,14 @@ impl<T> Part<T> {
     }
 }
 
+#[cfg(test)]
+impl<T> Part<T> {
+    /// The piece that it is a part of, if that is still there.
+    pub(super) fn piece(&self) -> std::sync::Weak<[T]> {
+        Arc::downgrade(&self.all)
+    }
+}
+
 impl<T> Clone for Part<T> {
     fn clone(&self) -> Part<T> {
         Part {

@@ -237,10 +237,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.inner.detach_all();
         for shard in &self.inner.shards {
             self.retain_in(shard, &|_, _| false);
+            self.inner.free_all(shard);
         }
         let inner = &*self.inner;
         for (shard, slots) in inner.shards.iter().zip(Shard::fresh_slots(&inner.shards)) {
-            shard.lock().exchange(slots, &pin());
+            shard.lock().exchange(slots);
         }
     }
 

@@ -205,7 +205,8 @@ enum Next<V> {
     Again,
 }
 
-/// What is under a key, from [`Cache::entry`]. Nothing happens before one of the `or` methods is called.
+/// What is under a key, from [`Cache::entry`]. Nothing happens before one of the `or` methods is called. They return the
+/// value also where the cache rejects it; then nothing is under the key.
 #[must_use = "nothing happens before one of its `or` methods is called"]
 pub struct Entry<'a, K, V, S = DefaultHash> {
     cache: &'a Cache<K, V, S>,
@@ -335,14 +336,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let other = Cell::new(false);
-        let is_seen = |found: &Slot<K, V>| {
-            let is_seen = seen.is_some_and(|seen| std::ptr::eq(seen, found));
-            other.set(!is_seen);
-            is_seen
+        let found = Cell::new(None);
+        let is_seen = |there: &Slot<K, V>| {
+            found.set(Some(seen.is_some_and(|seen| std::ptr::eq(seen, there))));
+            found.get() == Some(true)
         };
         self.remove_where(hash, key, is_seen, |_| ());
-        !other.get()
+        found.get() == seen.map(|_| true)
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Bucket {
 }
 
 /// Where a hash belongs.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Home {
     bucket: usize,
     tag: u8,
@@ -51,6 +51,13 @@ struct Home {
 pub(super) struct Spot {
     bucket: usize,
     place: usize,
+}
+
+/// An empty place for a hash, until something else is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Vacancy {
+    home: Home,
+    spot: Spot,
 }
 
 /// How many buckets so many entries need; they take some more.
@@ -110,17 +117,33 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// Puts a slot in that is not in. False when there is no room for it, and the buckets have to be more.
-    pub(super) fn insert(self, hash: u64, slot: u32) -> bool {
+    /// A place for a hash. None when there is no room for it, and the buckets have to be more.
+    pub(super) fn vacancy(self, hash: u64) -> Option<Vacancy> {
         let home = self.home(hash);
-        if self.put(home, slot) {
-            return true;
+        let empty = self.empty(home);
+        if empty.is_some() {
+            return empty;
         }
         self.moves.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::Release);
         let made_room = self.make_room(home.bucket) || self.make_room(self.other(home));
         self.moves.fetch_add(1, Ordering::Release);
-        made_room && self.put(home, slot)
+        self.empty(home).filter(|_| made_room)
+    }
+
+    /// Puts a slot in that is not in.
+    pub(super) fn insert(self, Vacancy { home, spot }: Vacancy, slot: u32) {
+        let is_alien = spot.bucket != home.bucket;
+        if is_alien {
+            self.buckets[home.bucket].count_aliens(1);
+        }
+        self.buckets[spot.bucket].set(spot.place, slot + 1, home.tag, is_alien);
+    }
+
+    /// Some slot in the bucket of a hash for which there is no [`vacancy`](Index::vacancy).
+    pub(super) fn in_the_way(self, hash: u64) -> u32 {
+        let slot = self.buckets[self.home(hash).bucket].slot(0);
+        slot.checked_sub(1).expect("a bucket without a vacancy is full")
     }
 
     /// Names `new` where another slot stands.
@@ -166,17 +189,11 @@ impl<'a> Index<'a> {
         }
     }
 
-    fn put(self, home: Home, slot: u32) -> bool {
-        let first = &self.buckets[home.bucket];
-        if let Some(empty) = first.empty() {
-            first.set(empty, slot + 1, home.tag, false);
-            return true;
-        }
-        let second = &self.buckets[self.other(home)];
-        let Some(empty) = second.empty() else { return false };
-        first.count_aliens(1);
-        second.set(empty, slot + 1, home.tag, true);
-        true
+    fn empty(self, home: Home) -> Option<Vacancy> {
+        let empty = |bucket: usize| Some((bucket, self.buckets[bucket].empty()?));
+        let (bucket, place) = empty(home.bucket).or_else(|| empty(self.other(home)))?;
+        let spot = Spot { bucket, place };
+        Some(Vacancy { home, spot })
     }
 
     /// Moves one entry of a full bucket to its other bucket, if that of any has room. Readers look again meanwhile.
@@ -212,7 +229,7 @@ const TAG_FROM: u32 = 20;
 /// Brings 32 bits to `0..n` (Lemire, 2019).
 #[inline]
 fn scale(bits: u64, n: usize) -> usize {
-    (bits * n as u64 >> 32) as usize
+    ((bits * n as u64) >> 32) as usize
 }
 
 impl Bucket {
@@ -244,7 +261,7 @@ impl Bucket {
     #[inline]
     fn slot(&self, place: usize) -> u32 {
         let lane = self.slots[place / 4 % SLOT_LANES].load(Ordering::Acquire);
-        (lane >> (place % 4 * 16)) as u16 as u32
+        u32::from((lane >> (place % 4 * 16)) as u16)
     }
 
     /// Only the one writer stores, so nothing comes between its load and its store.
@@ -271,8 +288,11 @@ impl Bucket {
         self.byte(ALIENS)
     }
 
+    /// Once there are more than a byte can count, it is not known any more when the last has gone.
     fn count_aliens(&self, by: i8) {
-        self.set_byte(ALIENS, self.aliens().wrapping_add_signed(by));
+        if self.aliens() < u8::MAX {
+            self.set_byte(ALIENS, self.aliens().wrapping_add_signed(by));
+        }
     }
 
     fn is_alien(&self, place: usize) -> bool {
@@ -297,7 +317,7 @@ fn put_bits(lane: &AtomicU64, mask: u64, bits: u64) {
     lane.store(lane.load(Ordering::Relaxed) & !mask | bits, Ordering::Release);
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(outgrow_loom)))]
 mod tests {
     use super::*;
     use crate::env::Rng;
@@ -305,7 +325,32 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn part(entries: usize) -> crate::cache::arena::Part<Bucket> {
-        crate::cache::arena::buckets(1, buckets_for(entries)).next().unwrap()
+        let mut part = crate::cache::arena::buckets(1, buckets_for(entries));
+        part.next().expect("one part was asked for")
+    }
+
+    fn put(index: Index<'_>, hash: u64, slot: u32) -> bool {
+        let vacancy = index.vacancy(hash);
+        vacancy.map(|vacancy| index.insert(vacancy, slot)).is_some()
+    }
+
+    #[test]
+    fn none_is_lost_where_all_belong_in_one_bucket() {
+        let (part, moves) = (part(4_000), AtomicU32::new(0));
+        let index = Index::new(part.all(), &moves);
+        let hashes: Vec<u64> = (0..1_000_u64).map(|n| 7 << 60 | (n % 256) << TAG_FROM).collect();
+        let all = || (0..).zip(&hashes);
+        assert!(all().all(|(slot, hash)| put(index, *hash, slot)));
+        assert_eq!(part.all()[index.home(hashes[0]).bucket].aliens(), u8::MAX);
+        for (slot, hash) in all() {
+            index.remove(*hash, index.locate(*hash, slot));
+            let next = (slot + 1) as usize;
+            assert!(
+                hashes
+                    .get(next)
+                    .is_none_or(|hash| index.locate(*hash, slot + 1).bucket < part.len())
+            );
+        }
     }
 
     #[test]
@@ -317,7 +362,7 @@ mod tests {
             let mut rng = Rng::seeded(entries as u64);
             let hashes: Vec<u64> = (0..entries).map(|_| rng.next_u64()).collect();
             for (slot, hash) in hashes.iter().enumerate() {
-                assert!(index.insert(*hash, slot as u32), "{slot} of {entries}");
+                assert!(put(index, *hash, slot as u32), "{slot} of {entries}");
             }
             for (slot, hash) in hashes.iter().enumerate() {
                 assert_eq!(
@@ -355,7 +400,7 @@ mod tests {
                     }
                     (_, None) => {
                         let hash = high << 62 | tag << TAG_FROM;
-                        if index.insert(hash, slot) {
+                        if put(index, hash, slot) {
                             model.insert(slot, hash);
                         } else {
                             prop_assert!(model.len() >= PLACES);

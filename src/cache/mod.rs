@@ -24,7 +24,7 @@
 //!
 //! How it is made, from the ground up: `slab` holds the entries, in slots that never move, found through `index` without
 //! a lock (with `word` beside each entry, and `arena` for the memory); `shard` adds what decides about them (an order of the
-//! policy's, the deadlines in `wheel`); `budget` counts over all shards; `write` and `plain` put in and take out; `load`
+//! policy's, the deadlines in `wheel`); `budget` counts over all shards; `write` and `plain` put in (and `room` finds room), `remove` takes out; `load`
 //! passes one loader among those who wait. What can be decided without a lock or a clock is plain data: the policies,
 //! `wheel`, `flight`, `stripes` (which reads may be kept) and `tiered::ear` (whether a bus is heard).
 
@@ -56,7 +56,9 @@ mod plain;
 pub mod policy;
 mod remember;
 mod removal;
+mod remove;
 mod resize;
+mod room;
 mod save;
 mod settings;
 mod shard;

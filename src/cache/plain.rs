@@ -30,6 +30,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             return Err((key, value));
         };
         let old = locked.find(hash, &key, &pin);
+        let place_of = match old {
+            Some(old) => Ok(old),
+            None => match locked.vacancy(hash, &pin, &|key| self.hash(key)) {
+                Ok(vacancy) => Err(vacancy),
+                Err(_) => {
+                    locked.put_back(slot);
+                    return Err((key, value));
+                }
+            },
+        };
         let Some(berth) = self.berth(&mut locked, old, &pin) else {
             locked.put_back(slot);
             return Err((key, value));
@@ -43,7 +53,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             extra: None,
             number: berth.number,
         };
-        locked.fill(slot, hash, new, old, &pin, &|key| self.hash(key));
+        locked.fill(slot, new, place_of, &pin);
         let state = locked.state();
         state.numbers.set(berth.number, slot);
         if old.is_none() {

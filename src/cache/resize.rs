@@ -1,6 +1,5 @@
 //! Caches that change their size while they are used.
 
-use super::budget::Size;
 use super::cache::Cache;
 use super::inner::Inner;
 use super::settings::{MAX_CAPACITY, MAX_SHARD};
@@ -172,10 +171,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         let mut left = 0;
         let mut locked = shard.lock();
         let now = self.now_for(&mut locked, word::NEVER);
-        let Size { count, weight } = self.tidy(&mut locked, now, &pin, &mut gone);
-        self.budget.give(Size { count, weight });
-        left += count as usize;
         let mut room = self.budget.room();
+        left += self.tidy(&mut locked, now, &mut room, &pin, &mut gone);
+        room.give_back();
         while left < at_most && locked.len() > 0 && goes_on(self) {
             self.evict_here(&mut locked, &mut room, &pin, &mut gone);
             room.give_back();

@@ -239,18 +239,25 @@ impl<K: Hash, V> LockedShard<'_, K, V> {
 
     /// Takes out the entry at `slot`, of which the policy knows already, and says what it took of the budget.
     pub(super) fn drop_out(&mut self, slot: u32, hasher: &impl BuildHasher, pin: &Pin) -> Size {
-        let entry = self.at(slot, pin);
-        let number = entry.word.read().number();
-        self.unlink(slot, hash_of(hasher, entry.key()), pin);
+        let hash = hash_of(hasher, self.at(slot, pin).key());
+        self.let_go(slot, hash, pin)
+    }
+
+    fn let_go(&mut self, slot: u32, hash: u64, pin: &Pin) -> Size {
+        let number = self.at(slot, pin).word.read().number();
+        self.unlink(slot, hash, pin);
         self.state().numbers.give_back(number as u16);
         self.state().note_gone(slot)
     }
 
     /// Takes out the entry at `slot`.
     pub(super) fn remove(&mut self, slot: u32, hasher: &impl BuildHasher, pin: &Pin) -> Size {
-        let number = self.at(slot, pin).word.read().number();
+        let entry = self.at(slot, pin);
+        let number = entry.word.read().number();
+        // The key's code first, then the policy's: if either panics, the entry is still there, and counted.
+        let hash = hash_of(hasher, entry.key());
         self.state().order.forget(number);
-        self.drop_out(slot, hasher, pin)
+        self.let_go(slot, hash, pin)
     }
 
     /// An entry whose deadline is not after `now`. Looks at as many as `budget` says, which it counts down.
@@ -274,9 +281,11 @@ impl<K: Hash, V> LockedShard<'_, K, V> {
             sweep.seen = seen;
             sweep.left = used;
         }
-        let steps = sweep.left.min(at_most).min(used);
+        // There may be fewer slots by now than when it began.
+        let left = sweep.left.min(used);
+        let steps = left.min(at_most);
         let first = sweep.next;
-        sweep.left -= steps;
+        sweep.left = left - steps;
         sweep.next = if used == 0 { 0 } else { (first + steps) % used };
         (first..first + steps).map(move |slot| slot % used.max(1))
     }

@@ -12,21 +12,28 @@
 
 use super::arena::{self, Part};
 use super::extra::Extra;
-use super::index::{self, Bucket, Index, MAX_SLOTS, Spot};
+use super::index::{self, Index, MAX_SLOTS, Spot, Vacancy};
 use super::word::{Kind, Reading, Word};
 use crate::sync::pins::{self, Pin};
-use crate::sync::{AtomicU32, CachePadded, Mutex, MutexGuard, OnceLock, Ordering, Published};
+use crate::sync::{AtomicU32, CachePadded, Mutex, MutexGuard, Ordering, Published};
 use hashbrown::Equivalent;
 use std::cell::UnsafeCell;
-use std::collections::VecDeque;
-use std::mem::{MaybeUninit, needs_drop};
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
+mod map;
 mod relocate;
+mod retired;
+use map::{Map, planned_slots};
 pub(super) use relocate::{Moved, Relocated};
+use retired::Retired;
 
 /// Retired slots that readers may hold back in a shard, beside an eighth of its entries.
 const HELD: usize = 512;
+/// The index gets no more buckets than so many times the entries need: beyond, it is their hashes that are too much alike.
+const CROWDED: usize = 8;
+/// A shard of fewer entries may have as many buckets as one of so many.
+const FEW: usize = 64;
 
 /// Slots in a chunk beyond those that were planned for, and in a column of extras.
 const CHUNK: usize = 256;
@@ -57,31 +64,6 @@ unsafe impl<K: Send + Sync, V: Send + Sync> Sync for Slot<K, V> {}
 // SAFETY: a slot owns its pair.
 unsafe impl<K: Send, V: Send> Send for Slot<K, V> {}
 
-/// The extras of a column's entries; made when the first entry there needs one.
-type Extras = OnceLock<Box<[ExtraCell]>>;
-
-/// The extra of one slot: set while the slot is live or retired and its word says so.
-struct ExtraCell(UnsafeCell<Option<Box<Extra>>>);
-
-// SAFETY: as for `Slot`: readers share it under a pin, the holder of the lock changes it while no reader can have it.
-unsafe impl Sync for ExtraCell {}
-
-/// Where slots and their names are. Replaced when it has to grow; all its parts are shared with the one before.
-#[repr(align(64))]
-struct Map<K, V> {
-    buckets: Part<Bucket>,
-    /// The slots that were planned for.
-    planned: Part<MaybeUninit<Slot<K, V>>>,
-    /// Those beyond, in chunks of one size.
-    further: Vec<Chunk<K, V>>,
-    /// Slots below this number have been used, and so have a word.
-    used: Arc<AtomicU32>,
-    extras: Vec<Arc<Extras>>,
-}
-
-/// Slots, of which those are initialised that have been used.
-type Chunk<K, V> = Arc<[MaybeUninit<Slot<K, V>>]>;
-
 struct Writer<X> {
     free: Vec<u32>,
     retired: Retired,
@@ -91,16 +73,6 @@ struct Writer<X> {
     /// Changes when slots get other numbers.
     layout: u32,
     state: X,
-}
-
-/// Slots on their way from retired to free, oldest first.
-#[derive(Default)]
-struct Retired {
-    slots: VecDeque<u32>,
-    /// How many of them, from the oldest on, carry which stamp.
-    stamps: VecDeque<(u64, u32)>,
-    /// How many, of the youngest, carry none yet.
-    unstamped: u32,
 }
 
 /// What was in a slot, for the caller to drop when it no longer holds the lock.
@@ -252,6 +224,14 @@ impl<K, V, X> Slab<K, V, X> {
     }
 }
 
+#[cfg(test)]
+impl<K, V, X> Slab<K, V, X> {
+    /// The memory of the planned slots, if it is still there.
+    pub(super) fn memory(&self) -> std::sync::Weak<[MaybeUninit<Slot<K, V>>]> {
+        self.map.load(&pins::pin()).planned.piece()
+    }
+}
+
 impl<K, V> Slot<K, V> {
     /// # Safety
     /// The slot is live, or retired and held by a pin or the lock.
@@ -276,131 +256,6 @@ impl<K, V> Slot<K, V> {
         }
         // SAFETY: as for `key`; the word, which keeps its kind until the slot is freed, says that there is a value.
         Some(unsafe { self.pair().value.assume_init_ref() })
-    }
-}
-
-/// How many slots are planned for so many entries.
-fn planned_slots(planned: Option<usize>, patience: usize) -> usize {
-    // A share of a hashed spread is about the root of the entries more or less.
-    let slots = planned.map_or(0, |entries| entries + 2 * patience + 2 * entries.isqrt());
-    slots.min(MAX_SLOTS as usize)
-}
-
-impl<K, V> Map<K, V> {
-    fn new(buckets: Part<Bucket>, planned: Part<MaybeUninit<Slot<K, V>>>) -> Map<K, V> {
-        Map {
-            extras: (0..planned.len().div_ceil(CHUNK)).map(|_| Arc::default()).collect(),
-            further: Vec::new(),
-            used: Arc::default(),
-            buckets,
-            planned,
-        }
-    }
-
-    #[inline]
-    fn index<'a>(&'a self, moves: &'a AtomicU32) -> Index<'a> {
-        Index::new(self.buckets.all(), moves)
-    }
-
-    #[inline]
-    fn place(&self, slot: u32) -> Option<&MaybeUninit<Slot<K, V>>> {
-        let slot = slot as usize;
-        if let Some(place) = self.planned.get(slot) {
-            return Some(place);
-        }
-        self.place_beyond(slot)
-    }
-
-    #[cold]
-    fn place_beyond(&self, slot: usize) -> Option<&MaybeUninit<Slot<K, V>>> {
-        let beyond = slot - self.planned.len();
-        self.further.get(beyond / CHUNK).map(|chunk| &chunk[beyond % CHUNK])
-    }
-
-    fn extra(&self, slot: u32) -> &UnsafeCell<Option<Box<Extra>>> {
-        let (column, row) = (slot as usize / CHUNK, slot as usize % CHUNK);
-        let cells = self.extras[column].get_or_init(|| (0..CHUNK).map(|_| ExtraCell(UnsafeCell::new(None))).collect());
-        &cells[row].0
-    }
-
-    /// The same map with other buckets, or with more slots.
-    fn with(&self, buckets: Option<Part<Bucket>>, more: Option<Chunk<K, V>>) -> Map<K, V> {
-        let slots = self.planned.len() + (self.further.len() + usize::from(more.is_some())) * CHUNK;
-        let mut extras = self.extras.clone();
-        extras.resize_with(slots.div_ceil(CHUNK), Arc::default);
-        Map {
-            buckets: buckets.unwrap_or_else(|| self.buckets.clone()),
-            planned: self.planned.clone(),
-            used: Arc::clone(&self.used),
-            further: self.further.iter().cloned().chain(more).collect(),
-            extras,
-        }
-    }
-
-    /// A slot that has been used.
-    ///
-    /// # Safety
-    /// It has been used.
-    unsafe fn used(&self, slot: u32) -> &Slot<K, V> {
-        let place = self.place(slot).expect("a slot in use has a place");
-        // SAFETY: the caller's promise.
-        unsafe { place.assume_init_ref() }
-    }
-
-    /// Takes out what was in a slot, and leaves it free. Nothing where nothing has to be dropped.
-    ///
-    /// # Safety
-    /// The slot is retired, no pin that could have found it is left, and the caller holds the lock or the whole slab.
-    unsafe fn take(&self, slot: u32) -> Option<Dead<K, V>> {
-        // SAFETY: a retired slot has been used.
-        let entry = unsafe { self.used(slot) };
-        let kind = entry.word.read().kind();
-        if !needs_drop::<(K, V)>() && !kind.extra {
-            return None;
-        }
-        // SAFETY: nobody else has the slot, by the caller's promise; it is retired, so its pair is initialised, and it is
-        // not read again before it is filled anew, since it becomes free.
-        let pair = unsafe { (*entry.pair.get()).assume_init_read() };
-        // SAFETY: the value is initialised unless its kind is absent.
-        let value = (!kind.absent).then(|| unsafe { pair.value.assume_init() });
-        // SAFETY: as for the pair.
-        let extra = kind.extra.then(|| unsafe { (*self.extra(slot).get()).take() });
-        Some((pair.key, value, extra.flatten()))
-    }
-}
-
-impl Retired {
-    /// Gives a stamp to what was retired under an earlier holder of the lock. To be called with the lock just taken.
-    #[inline]
-    fn stamp_after_lock(&mut self) {
-        if self.unstamped == 0 {
-            return;
-        }
-        let stamp = pins::stamp_after_lock();
-        match self.stamps.back_mut() {
-            Some((last, count)) if *last == stamp => *count += self.unstamped,
-            _ => self.stamps.push_back((stamp, self.unstamped)),
-        }
-        self.unstamped = 0;
-    }
-
-    fn push(&mut self, slot: u32) {
-        self.slots.push_back(slot);
-        self.unstamped += 1;
-    }
-
-    /// The oldest slot, if nobody can read it any more. With `push` it tries to move the epoch on first.
-    fn next_free(&mut self, push: bool) -> Option<u32> {
-        let (stamp, count) = self.stamps.front_mut()?;
-        let is_free = pins::is_free(*stamp, pins::epoch()) || (push && pins::is_free(*stamp, pins::advance()));
-        if !is_free {
-            return None;
-        }
-        *count -= 1;
-        if *count == 0 {
-            self.stamps.pop_front();
-        }
-        self.slots.pop_front()
     }
 }
 
@@ -503,17 +358,19 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         Some(slot)
     }
 
-    /// Fills a slot from [`take_slot`](Locked::take_slot) and names it, in the place of `old` if that is given, which is
-    /// then retired. `hash_of` hashes a key as `hash` was.
-    pub(super) fn fill(
-        &mut self,
-        slot: u32,
-        hash: u64,
-        new: New<K, V>,
-        old: Option<Located>,
-        pin: &Pin,
-        hash_of: &impl Fn(&K) -> u64,
-    ) {
+    /// A place in the index for a new key. Where too many keys have hashes that are alike, and all buckets that there may
+    /// be are no use, it names the slot of one that has to go. `hash_of` hashes a key as `hash` was.
+    pub(super) fn vacancy(&mut self, hash: u64, pin: &Pin, hash_of: &impl Fn(&K) -> u64) -> Result<Vacancy, u32> {
+        let index = self.slab.map.load(pin).index(&self.slab.moves);
+        match index.vacancy(hash) {
+            Some(vacancy) => Ok(vacancy),
+            None => self.grow(hash, pin, hash_of).ok_or_else(|| index.in_the_way(hash)),
+        }
+    }
+
+    /// Fills a slot from [`take_slot`](Locked::take_slot) and names it, in the place of another, which is then retired, or
+    /// in one of its own.
+    pub(super) fn fill(&mut self, slot: u32, new: New<K, V>, place_of: Result<Located, Vacancy>, pin: &Pin) {
         let map = self.slab.map.load(pin);
         // SAFETY: `take_slot` gave it, so it has been used.
         let place = unsafe { map.used(slot) };
@@ -534,11 +391,12 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         }
         place.word.publish(new.deadline, new.mark, kind, new.number);
         let index = map.index(&self.slab.moves);
-        if let Some(old) = old {
-            index.replace(old.spot, slot);
-            self.retire(old.slot, pin);
-        } else if !index.insert(hash, slot) {
-            self.rebuild(hash, slot, pin, hash_of);
+        match place_of {
+            Ok(old) => {
+                index.replace(old.spot, slot);
+                self.retire(old.slot, pin);
+            }
+            Err(vacancy) => index.insert(vacancy, slot),
         }
         self.writer.len += 1;
     }
@@ -557,8 +415,9 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         self.writer.len -= 1;
     }
 
-    /// Gives the memory of all slots back, if none is in use, for memory that nobody has touched.
-    pub(super) fn exchange(&mut self, planned: Part<MaybeUninit<Slot<K, V>>>, pin: &Pin) {
+    /// Gives the memory of all slots back, if none is in use, for memory that nobody has touched. Takes no pin, which would
+    /// hold it back.
+    pub(super) fn exchange(&mut self, planned: Part<MaybeUninit<Slot<K, V>>>) {
         let writer = &mut *self.writer;
         if writer.len > 0 || !writer.retired.slots.is_empty() {
             return;
@@ -566,7 +425,8 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         writer.free = Vec::new();
         writer.retired = Retired::default();
         // The buckets are new ones too: those who still have the old map must not find names of new slots in them.
-        let buckets = arena::buckets(1, self.slab.map.load(pin).buckets.len()).next();
+        let buckets = self.slab.map.load(&pins::pin()).buckets.len();
+        let buckets = arena::buckets(1, buckets).next();
         self.slab
             .map
             .store(Map::new(buckets.expect("one part was asked for"), planned));
@@ -580,26 +440,28 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         Some(dead)
     }
 
-    /// Gives the index more buckets, with `slot` named in them.
+    /// Gives the index more buckets, until there is a place for a hash. None when so many as there may be are not enough.
     #[cold]
-    fn rebuild(&mut self, hash: u64, slot: u32, pin: &Pin, hash_of: &impl Fn(&K) -> u64) {
+    fn grow(&mut self, hash: u64, pin: &Pin, hash_of: &impl Fn(&K) -> u64) -> Option<Vacancy> {
         let map = self.slab.map.load(pin);
         let mut entries = index::planned(map.buckets.all()).max(self.writer.len);
-        loop {
+        while entries < CROWDED * self.writer.len.max(FEW) {
             entries += entries.max(16);
             let mut buckets = arena::buckets(1, index::buckets_for(entries));
             let buckets = buckets.next().expect("one part was asked for");
             let moves = AtomicU32::new(0);
             let index = Index::new(buckets.all(), &moves);
-            let others = self.slab.live(pin).filter(|(other, _)| *other != slot);
-            let mut all = others
-                .map(|(other, entry)| (hash_of(entry.key()), other))
-                .chain([(hash, slot)]);
-            if all.all(|(hash, slot)| index.insert(hash, slot)) {
+            let mut live = self.slab.live(pin);
+            let all = live.try_for_each(|(slot, entry)| {
+                index.insert(index.vacancy(hash_of(entry.key()))?, slot);
+                Some(())
+            });
+            if let Some(vacancy) = all.and_then(|()| index.vacancy(hash)) {
                 self.slab.map.store(map.with(Some(buckets), None));
-                return;
+                return Some(vacancy);
             }
         }
+        None
     }
 }
 

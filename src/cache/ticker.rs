@@ -133,10 +133,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         let mut gone = Gone::new();
         let mut locked = shard.lock();
         let now = self.now_for(&mut locked, word::NEVER);
-        let size = self.tidy(&mut locked, now, &pin, &mut gone);
+        self.tidy(&mut locked, now, &mut self.budget.room(), &pin, &mut gone);
         let more = self.is_due(&mut locked);
         drop(locked);
-        self.budget.give(size);
         gone.tell(self.listener.as_ref());
         more
     }

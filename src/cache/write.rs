@@ -4,21 +4,19 @@ use super::extra::Extra;
 use super::inner::{Inner, Standing};
 use super::patience::Patience;
 use super::removal::{Inserted, Listener, Rejected, Removal};
-use super::shard::{LockedShard, Shard};
+use super::room::{Search, missing};
+use super::shard::LockedShard;
 use super::slab::{Dead, Located, New, NoSlot, Slot};
 use super::stats::Count;
 use super::time::millis;
 use super::word::NEVER;
 use crate::env::Tick;
 use crate::sync::pins::{self, Pin};
-use hashbrown::Equivalent;
 use std::hash::{BuildHasher, Hash};
 
 /// The most entries that one write takes out because their time has come, and the most that it looks at because a tag
 /// has ended.
 const TIDY_PER_WRITE: usize = 8;
-/// The most victims that a heavy entry takes from its own shard before the others are asked for some.
-const VICTIMS_AT_HOME: usize = 4;
 /// Retired entries that a write drops beside the one whose slot it takes.
 const RECLAIM_PER_WRITE: usize = 2;
 
@@ -243,8 +241,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                 gone.rejected = incoming.take().and_then(Incoming::pair);
                 return Ok(Inserted::Rejected(why));
             }
-            let tidied = self.tidy(&mut locked, now, pin, gone);
-            room.add(tidied);
+            self.tidy(&mut locked, now, &mut room, pin, gone);
             let old = old.filter(|old| shard.at(old.slot, pin).is_some());
             match self.find_room(&mut locked, old, size, &mut room, pin, gone) {
                 Search::Room(old) => break old,
@@ -255,6 +252,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                 }
             }
         };
+        let place_of = old.ok_or_else(|| self.vacancy(&mut locked, hash, &mut room, pin, gone));
         let (slot, dead) = match locked.take_slot(pin) {
             Ok(taken) => taken,
             Err(why) => {
@@ -294,16 +292,26 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             extra,
             number,
         };
-        locked.fill(slot, hash, new, old, pin, &|key| self.hash(key));
+        locked.fill(slot, new, place_of, pin);
+        // All that is counted comes before the policy is told, which is anybody's code and may panic.
         let state = locked.state();
         state.numbers.set(number, slot);
+        if let Some(was) = &was {
+            state.note_gone(was.slot);
+        }
+        state.note(slot, deadline, weight, now);
+        let old_weight = was.as_ref().map_or(0, |was| was.weight);
+        room.spend(missing(size, was.is_some(), old_weight));
+        self.budget.give(Size {
+            count: 0,
+            weight: old_weight.saturating_sub(weight),
+        });
         let inserted = match &was {
             None => {
                 state.order.admit(u32::from(number), hash);
                 Inserted::Added
             }
             Some(was) => {
-                state.note_gone(was.slot);
                 if self.hit_locks {
                     state.order.touch(u32::from(number), hash);
                 }
@@ -315,13 +323,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                 }
             }
         };
-        locked.state().note(slot, deadline, weight, now);
-        let old_weight = was.as_ref().map_or(0, |was| was.weight);
-        room.spend(missing(size, was.is_some(), old_weight));
-        self.budget.give(Size {
-            count: 0,
-            weight: old_weight.saturating_sub(weight),
-        });
         for _ in 0..RECLAIM_PER_WRITE {
             gone.dead(locked.reclaim(false, pin).flatten());
         }
@@ -351,103 +352,33 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         Inserted::Rejected(why)
     }
 
-    /// Takes room for `size` in the place of `old`, from the budget or from victims of this shard.
-    fn find_room<'p>(
-        &'p self,
-        locked: &mut LockedShard<'p, K, V>,
-        mut old: Option<Located>,
-        size: Size,
-        room: &mut Room<'_>,
-        pin: &'p Pin,
-        gone: &mut Gone<'p, K, V>,
-    ) -> Search {
-        for _ in 0..=VICTIMS_AT_HOME {
-            let weight = old.map_or(0, |old| locked.state().weight(old.slot));
-            if room.take(missing(size, old.is_some(), weight)) {
-                return Search::Room(old);
-            }
-            if !self.has_its_share(locked.len()) {
-                return Search::NotHere;
-            }
-            let victim = self.evict_here(locked, room, pin, gone);
-            old = old.filter(|old| old.slot != victim);
-        }
-        Search::NotHere
-    }
-
-    /// Whether victims may be taken from a shard of so many entries: one that holds much less than the others does not
-    /// get smaller.
-    pub(super) fn has_its_share(&self, len: usize) -> bool {
-        len > 0 && len * self.shards.len() * 4 >= self.budget.used().count as usize
-    }
-
-    pub(super) fn evict_here<'p>(
-        &'p self,
-        locked: &mut LockedShard<'p, K, V>,
-        room: &mut Room<'_>,
-        pin: &'p Pin,
-        gone: &mut Gone<'p, K, V>,
-    ) -> u32 {
-        let victim = locked.choose(&self.hasher, pin);
-        let entry = locked.at(victim, pin);
-        room.add(locked.drop_out(victim, &self.hasher, pin));
-        self.note_left(entry, Removal::Evicted, pin, gone);
-        victim
-    }
-
-    /// Takes a victim from each shard in turn, from the one after the hash's own on, until there is room.
-    fn find_room_elsewhere<'p>(
-        &'p self,
-        hash: u64,
-        size: Size,
-        room: &mut Room<'_>,
-        pin: &'p Pin,
-        gone: &mut Gone<'p, K, V>,
-    ) {
-        let first = self.shard_number(hash) + 1;
-        let mut left = 0;
-        for number in first..first + self.shards.len() {
-            if room.take(size) {
-                return;
-            }
-            let mut locked = self.shards[number & (self.shards.len() - 1)].lock();
-            if locked.len() > 0 {
-                self.evict_here(&mut locked, room, pin, gone);
-                left += 1;
-            }
-        }
-        if left == 0 {
-            // All the rest is room that others have taken and not filled yet; what this one has may be what they miss.
-            room.give_back();
-            std::thread::yield_now();
-        }
-    }
-
-    /// Takes out a few entries whose time has come, or whose tags have ended.
+    /// Takes out a few entries whose time has come, or whose tags have ended, and adds what they took to `room`. Says how
+    /// many.
     pub(super) fn tidy<'p>(
         &'p self,
         locked: &mut LockedShard<'p, K, V>,
         now: u64,
+        room: &mut Room<'_>,
         pin: &'p Pin,
         gone: &mut Gone<'p, K, V>,
-    ) -> Size {
-        let mut size = Size::default();
-        let mut add = |more: Size| {
-            size.count += more.count;
-            size.weight += more.weight;
+    ) -> usize {
+        let mut count = 0;
+        let mut take_out = |locked: &mut LockedShard<'p, K, V>, slot, why| {
+            room.add(self.take_out(locked, slot, why, pin, gone));
+            count += 1;
         };
         let mut budget = TIDY_PER_WRITE;
         while let Some(slot) = locked.next_expired(now, &mut budget, pin) {
-            add(self.take_out(locked, slot, Removal::Expired, pin, gone));
+            take_out(locked, slot, Removal::Expired);
         }
         for slot in locked.sweep(self.tag_ends(), TIDY_PER_WRITE as u32, pin) {
             let shard = locked.slab();
             let Some(entry) = shard.at(slot, pin) else { continue };
             if shard.extra(slot, entry.word.read(), pin).is_some_and(Extra::is_invalid) {
-                add(self.take_out(locked, slot, Removal::Invalidated, pin, gone));
+                take_out(locked, slot, Removal::Invalidated);
             }
         }
-        size
+        count
     }
 
     /// Takes out the entry at `slot`; the caller gives back what it took of the budget.
@@ -480,7 +411,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         }
     }
 
-    fn note_left<'p>(&'p self, entry: &'p Slot<K, V>, why: Removal, pin: &Pin, gone: &mut Gone<'p, K, V>) {
+    pub(super) fn note_left<'p>(&'p self, entry: &'p Slot<K, V>, why: Removal, pin: &Pin, gone: &mut Gone<'p, K, V>) {
         self.counters.removed(pin, why);
         if self.listener.is_some() {
             gone.left.push((entry, why));
@@ -494,106 +425,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         } else {
             0
         }
-    }
-
-    /// Takes out what is under `key` if `is_it` says so of it, and hands it to `keep` unless it had expired. What is being
-    /// loaded for `key` will not be stored.
-    pub(super) fn remove_where<Q, R>(
-        &self,
-        hash: u64,
-        key: &Q,
-        is_it: impl Fn(&Slot<K, V>) -> bool,
-        keep: impl FnOnce(&V) -> R,
-    ) -> Option<R>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        let shard = self.shard(hash);
-        let kept = {
-            let pin = pins::pin();
-            let mut gone = Gone::new();
-            let mut locked = shard.lock();
-            let left = if locked.state().loading == 0 {
-                self.remove_in(locked, hash, key, is_it, &pin, &mut gone)
-            } else {
-                drop(locked);
-                let mut held = self.flights.hold(hash);
-                let detached = held.remove(hash, key, |_| true);
-                locked = shard.lock();
-                locked.state().loading -= usize::from(detached.is_some());
-                let left = self.remove_in(locked, hash, key, is_it, &pin, &mut gone);
-                drop(held);
-                drop(detached);
-                left
-            };
-            let live = left.filter(|(_, standing)| matches!(standing, Standing::Fresh | Standing::Stale(_)));
-            let kept = live.and_then(|(entry, _)| entry.value()).map(keep);
-            gone.tell(self.listener.as_ref());
-            kept
-        };
-        self.free_now(shard);
-        kept
-    }
-
-    /// As [`remove_where`](Self::remove_where), in a shard that is locked, without a look at what is being loaded.
-    pub(super) fn remove_in<'p, Q>(
-        &'p self,
-        mut locked: LockedShard<'p, K, V>,
-        hash: u64,
-        key: &Q,
-        is_it: impl Fn(&Slot<K, V>) -> bool,
-        pin: &'p Pin,
-        gone: &mut Gone<'p, K, V>,
-    ) -> Option<(&'p Slot<K, V>, Standing)>
-    where
-        Q: Equivalent<K> + ?Sized,
-    {
-        let now = self.now_for(&mut locked, NEVER);
-        let found = locked.find(hash, key, pin);
-        let left = found.filter(|found| is_it(locked.at(found.slot, pin))).map(|found| {
-            let slot = found.slot;
-            let entry = locked.at(slot, pin);
-            let standing = self.judge(locked.slab(), slot, entry.word.read(), pin);
-            let why = match standing {
-                Standing::Gone => Removal::Expired,
-                _ => Removal::Invalidated,
-            };
-            self.budget.give(self.take_out(&mut locked, slot, why, pin, gone));
-            (entry, standing)
-        });
-        let tidied = self.tidy(&mut locked, now, pin, gone);
-        self.budget.give(tidied);
-        left
-    }
-
-    /// Drops what has left a shard, as far as no reader has it. Not under a pin of this call, which would be such a one.
-    pub(super) fn free_now(&self, shard: &Shard<K, V>) {
-        if !std::mem::needs_drop::<(K, V)>() {
-            return;
-        }
-        pins::advance();
-        pins::advance();
-        self.free_some(shard, usize::MAX);
-    }
-
-    /// Drops up to so many of the entries that have left a shard; says how many it did.
-    pub(super) fn free_some(&self, shard: &Shard<K, V>, at_most: usize) -> usize {
-        let pin = pins::pin();
-        for freed in 0..at_most {
-            let dead = shard.lock().reclaim(true, &pin);
-            if dead.is_none() {
-                return freed;
-            }
-        }
-        at_most
-    }
-}
-
-/// What an entry of this size needs in the place of another.
-fn missing(size: Size, replaces: bool, old_weight: u64) -> Size {
-    Size {
-        count: size.count - u64::from(replaces),
-        weight: size.weight.saturating_sub(old_weight),
     }
 }
 
@@ -623,12 +454,4 @@ impl<'p, K, V> Was<'p, K, V> {
             Removal::Replaced
         }
     }
-}
-
-/// Where a write stands that looks for room.
-enum Search {
-    /// It has it, and this is what it replaces.
-    Room(Option<Located>),
-    /// The shard has nothing more to give.
-    NotHere,
 }

@@ -4,11 +4,11 @@
 
 pub(crate) use super::seat::is_free;
 use super::seat::{Epoch, Seat};
-use super::{AtomicUsize, CachePadded, Mutex, OnceLock, Ordering};
+use super::{AtomicU64, AtomicUsize, CachePadded, Mutex, OnceLock, Ordering};
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-static EPOCH: Epoch = Epoch::new();
+static EPOCH: Epoch = Epoch::over(AtomicU64::new(0));
 static SEATS: Seats = Seats::new();
 
 /// Keeps what this thread reads from being freed. While one lives, what writers take out is held back, so it should be
@@ -83,7 +83,7 @@ pub(crate) fn epoch() -> u64 {
 
 /// Moves the epoch on if every pinned thread has seen it; says what it is. Costs a look at each thread's seat.
 pub(crate) fn advance() -> u64 {
-    EPOCH.advance(SEATS.iter())
+    EPOCH.advance(|| SEATS.iter())
 }
 
 /// Whether this thread holds a pin, so that waiting for pins to go would be waiting for itself.

@@ -6,7 +6,7 @@
 //! stamp: every reader that could have seen the name has left its seat by then, since the epoch moves only when all
 //! who are seated have seen it.
 
-use super::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use super::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// The time of the protocol. It moves when every seated reader has seen it.
 #[derive(Debug)]
@@ -17,8 +17,9 @@ pub(crate) struct Epoch(AtomicU64);
 pub(crate) struct Seat {
     /// Zero while nobody sits here, else twice the epoch that was seen, plus one.
     seen: AtomicU64,
-    /// How many pins of the owner are alive. Only the owner touches it.
-    depth: AtomicU32,
+    /// How many pins of the owner are alive. Only the owner touches it. So wide that pins which are forgotten, and so never
+    /// leave, cannot bring it round to zero.
+    depth: AtomicU64,
     /// Whether nobody keeps it: who leaves it gives it back.
     lent: AtomicBool,
     /// Which seat this is; no two are alike.
@@ -26,14 +27,9 @@ pub(crate) struct Seat {
 }
 
 impl Epoch {
-    #[cfg(not(outgrow_loom))]
-    pub(crate) const fn new() -> Epoch {
-        Epoch(AtomicU64::new(0))
-    }
-
-    #[cfg(outgrow_loom)]
-    pub(crate) fn new() -> Epoch {
-        Epoch(AtomicU64::new(0))
+    /// The time that `count` keeps, from zero on.
+    pub(crate) const fn over(count: AtomicU64) -> Epoch {
+        Epoch(count)
     }
 
     /// The stamp of what was taken out before this call.
@@ -50,11 +46,13 @@ impl Epoch {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Moves the epoch on if every seated reader has seen it; says what it is.
-    pub(crate) fn advance<'a>(&self, seats: impl Iterator<Item = &'a Seat>) -> u64 {
+    /// Moves the epoch on if every seated reader has seen it; says what it is. `seats` gives all the seats that have been
+    /// handed out when it is called.
+    pub(crate) fn advance<'a, I: Iterator<Item = &'a Seat>>(&self, seats: impl FnOnce() -> I) -> u64 {
         let now = self.0.load(Ordering::Acquire);
         fence(Ordering::SeqCst);
-        for seat in seats {
+        // Only now: a reader whose seat was handed out before its fence came before this one is among them.
+        for seat in seats() {
             let seen = seat.seen.load(Ordering::Relaxed);
             if seen != 0 && seen != seated(now) {
                 return now;
@@ -88,7 +86,7 @@ impl Seat {
     pub(crate) fn new(number: u32) -> Seat {
         Seat {
             seen: AtomicU64::new(0),
-            depth: AtomicU32::new(0),
+            depth: AtomicU64::new(0),
             lent: AtomicBool::new(false),
             number,
         }
@@ -138,7 +136,9 @@ impl Seat {
         }
         #[cfg(not(all(any(target_arch = "x86", target_arch = "x86_64"), not(outgrow_loom))))]
         {
-            self.seen.store(seen, Ordering::Relaxed);
+            // Release, as leaving is: a writer that never sees the seat empty between two pins still has to be told of what
+            // was read under the first.
+            self.seen.store(seen, Ordering::Release);
             fence(Ordering::SeqCst);
         }
     }

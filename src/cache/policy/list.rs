@@ -42,18 +42,6 @@ impl List {
         self.join(older, younger);
     }
 
-    /// Puts `new`, which is no member, in the place of `old`.
-    pub(super) fn substitute(&mut self, old: u32, new: u32) {
-        let at = new as usize;
-        if at >= self.links.len() {
-            self.links.resize(at + 1, [NONE, NONE]);
-        }
-        let [older, younger] = self.links[old as usize];
-        self.links[at] = [older, younger];
-        self.join(older, new);
-        self.join(new, younger);
-    }
-
     /// All members, the youngest first.
     pub(super) fn youngest_first(&self) -> Vec<u32> {
         std::iter::successors(some(self.youngest), |slot| some(self.links[*slot as usize][OLDER])).collect()

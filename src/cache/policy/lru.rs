@@ -28,11 +28,6 @@ impl EvictionOrder for LruOrder {
         self.0.put(slot, ());
     }
 
-    fn replace(&mut self, old: u32, new: u32) {
-        self.0.pop(&old);
-        self.0.put(new, ());
-    }
-
     fn touch(&mut self, slot: u32, _hash: u64) {
         self.0.promote(&slot);
     }

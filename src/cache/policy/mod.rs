@@ -6,7 +6,7 @@
 //! choose them to compare, or where `Lru`'s exact order is what is wanted.
 //!
 //! A policy of one's own is an [`EvictionPolicy`], which gives each shard of the cache an [`EvictionOrder`]. Orders never
-//! see keys or values. They name an entry by the slot it lives in, may ask for its hash, and for its *mark*: a byte beside the
+//! see keys or values. They name an entry by its slot, may ask for its hash, and for its *mark*: a byte beside the
 //! entry that hits count up. `examples/custom_policy.rs` is a policy in less than a hundred lines.
 
 mod adaptive;
@@ -40,7 +40,7 @@ pub enum HitCost {
     None,
     /// At most one relaxed write: the entry's mark goes up by one until it is `max`, and from there on a hit only reads.
     Mark {
-        /// Where the mark stops counting.
+        /// Where the mark stops counting, 15 at most.
         max: u8,
     },
     /// The shard's lock: [`EvictionOrder::touch`] is called at every hit.
@@ -59,17 +59,15 @@ pub trait EvictionPolicy: fmt::Debug + Send + Sync + 'static {
     fn orders(&self, shards: usize, capacity: usize) -> Vec<Box<dyn EvictionOrder>>;
 }
 
-/// The state of a policy over the entries of one shard, each named by the slot it lives in.
+/// The state of a policy over the entries of one shard, each named by a number, its slot with the policy.
 ///
-/// Every call is made under the shard's lock, so it should be short: `replace` and `forget` in constant time, amortized. A
-/// slot is below 2^20, and one that is free again may be named by the very next [`admit`](EvictionOrder::admit). The lowest
-/// ten bits of a hash chose the shard: within one they say nothing.
+/// Every call is made under the shard's lock, so it should be short: `forget` in constant time, amortized. A slot is below
+/// 2^16, stays the same when the entry is written anew (which counts as a hit), and when it is free again may be named by the
+/// very next [`admit`](EvictionOrder::admit). The lowest bits of a hash chose the shard, up to seventeen in the largest
+/// cache: within one they say nothing.
 pub trait EvictionOrder: Send {
     /// Takes in a new entry, whose mark is 0.
     fn admit(&mut self, slot: u32, hash: u64);
-
-    /// The entry at `old` was written anew and lives at `new`; its mark went with it and counted the write as a hit.
-    fn replace(&mut self, old: u32, new: u32);
 
     /// The entry was asked for; only called under [`HitCost::Lock`].
     fn touch(&mut self, slot: u32, hash: u64);

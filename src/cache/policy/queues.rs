@@ -64,7 +64,7 @@ impl Queues {
         queue.first = queue.first.wrapping_add(1);
         queue.live -= 1;
         if queue.is_littered() {
-            self.compact(line);
+            self.compact(line, None);
         }
         Some(Popped {
             slot: word & SLOTS,
@@ -82,12 +82,6 @@ impl Queues {
     /// Forgets the entry at `slot`.
     pub(super) fn forget(&mut self, slot: u32) {
         self.retire(slot);
-    }
-
-    /// Forgets the entry at `old` and puts `new` at the young end of the same queue at time `tick`.
-    pub(super) fn replace(&mut self, old: u32, new: u32, tick: u32) {
-        let line = self.retire(old);
-        self.push(line, new, false, tick);
     }
 
     /// All slots: those of the main queue first, and in each queue the youngest first.
@@ -111,11 +105,11 @@ impl Queues {
         queue.live -= 1;
         queue.take_back(slot, state);
         if generation == 0 {
-            // No older reference to this slot may come alive again.
-            self.compact(Line::Small);
-            self.compact(Line::Main);
+            // No older reference to this slot may come alive again, and one may be as old as this generation.
+            self.compact(Line::Small, Some(slot));
+            self.compact(Line::Main, Some(slot));
         } else if queue.is_littered() {
-            self.compact(line);
+            self.compact(line, None);
         }
         line
     }
@@ -128,7 +122,7 @@ impl Queues {
         // What one queue gains the other has lost: together they need room for all entries once.
         self.queue_mut(other).ring.fit();
         if self.queue(line).dead() > self.queue(line).live / 16 {
-            self.compact(line);
+            self.compact(line, None);
         }
     }
 
@@ -143,13 +137,14 @@ impl Queues {
         }
     }
 
-    fn compact(&mut self, line: Line) {
+    /// Clears out what is dead in `line`, and whatever names the slot that is `gone`.
+    fn compact(&mut self, line: Line, gone: Option<u32>) {
         let slots = &self.slots;
         let queue = match line {
             Line::Small => &mut self.small,
             Line::Main => &mut self.main,
         };
-        queue.compact(|word| is_live(slots, line, word));
+        queue.compact(|word| is_live(slots, line, word) && gone != Some(word & SLOTS));
     }
 
     fn is_live(&self, line: Line, word: u32) -> bool {
@@ -346,7 +341,8 @@ mod tests {
                     Op::Replace(pick) => {
                         if let Some((main, gone)) = model.take(pick) {
                             let slot = model.slot();
-                            queues.replace(gone.slot, slot, tick);
+                            queues.forget(gone.slot);
+                            queues.push(line(main == 1), slot, false, tick);
                             model.free.push(gone.slot);
                             model.queues[main].push_back(Popped { slot, flag: false, since: tick });
                         }
@@ -379,7 +375,8 @@ mod tests {
             // Two entries in turn, so that neither is the youngest when its turn comes.
             let slots = queues.hottest();
             let old = slots[1];
-            queues.replace(old, spare, round);
+            queues.forget(old);
+            queues.push(Line::Main, spare, false, round);
             spare = old;
             assert_eq!(queues.len(Line::Main), 100);
         }
@@ -387,6 +384,23 @@ mod tests {
         left.push(spare);
         left.sort_unstable();
         assert_eq!(left, (0..=100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_reference_does_not_come_alive_when_its_generation_comes_round() {
+        let mut queues = Queues::default();
+        queues.push(Line::Small, 0, false, 0);
+        queues.push(Line::Small, 1, false, 0);
+        queues.forget(0);
+        for round in 1..1_000 {
+            queues.push(Line::Small, 0, false, round);
+            queues.forget(0);
+            assert_eq!(
+                (queues.len(Line::Small), queues.hottest()),
+                (1, vec![1]),
+                "round {round}"
+            );
+        }
     }
 
     #[test]

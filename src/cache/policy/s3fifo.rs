@@ -50,10 +50,6 @@ impl EvictionOrder for S3FifoOrder {
         self.queues.push(line, slot, false, now);
     }
 
-    fn replace(&mut self, old: u32, new: u32) {
-        self.queues.replace(old, new, self.clock.now());
-    }
-
     fn touch(&mut self, _slot: u32, _hash: u64) {}
 
     fn victim(&mut self, entries: &dyn Entries) -> u32 {

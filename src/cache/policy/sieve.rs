@@ -38,13 +38,6 @@ impl EvictionOrder for SieveOrder {
         self.queue.push(slot);
     }
 
-    fn replace(&mut self, old: u32, new: u32) {
-        self.queue.substitute(old, new);
-        if self.hand == Some(old) {
-            self.hand = Some(new);
-        }
-    }
-
     fn touch(&mut self, _slot: u32, _hash: u64) {}
 
     fn victim(&mut self, entries: &dyn Entries) -> u32 {

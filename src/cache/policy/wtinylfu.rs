@@ -86,16 +86,6 @@ impl EvictionOrder for WTinyLfuOrder {
         }
     }
 
-    fn replace(&mut self, old: u32, new: u32) {
-        let parts = [&mut self.window, &mut self.probation, &mut self.protected];
-        let moved = parts.into_iter().find_map(|part| {
-            let hash = part.pop(&old)?;
-            part.put(new, hash);
-            Some(hash)
-        });
-        self.touch(new, moved.expect("an entry is in one of the parts"));
-    }
-
     fn touch(&mut self, slot: u32, hash: u64) {
         self.sketch.count(hash, 0);
         self.used(slot);

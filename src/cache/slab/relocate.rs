@@ -7,11 +7,11 @@
 //! of it happens under the shard's lock: writers wait, readers miss. If readers hold on for long, the entries are named
 //! again where they are.
 
-use super::super::arena;
+use super::super::arena::{self, Part};
 use super::super::extra::Extra;
-use super::super::index::{self, Index, MAX_SLOTS};
+use super::super::index::{self, Bucket, Index, MAX_SLOTS};
 use super::super::word::{Reading, Word};
-use super::{CHUNK, Dead, Locked, Map, Pair, Retired, Slab, Slot, planned_slots};
+use super::{CHUNK, CROWDED, Dead, FEW, Locked, Map, Pair, Retired, Slab, Slot, planned_slots};
 use crate::sync::pins;
 use crate::sync::{AtomicU32, Ordering};
 use std::mem::MaybeUninit;
@@ -85,22 +85,30 @@ impl<K, V, X> Locked<'_, K, V, X> {
         if order.len() + 1 >= MAX_SLOTS as usize {
             return Relocated::HeldBack;
         }
-        let hashes = self.hide(order, hash_of);
+        let (hashes, buckets) = self.hide(order, hash_of);
         let stamp = pins::stamp();
         let mut tries = 0;
         while !pins::is_free(stamp, pins::advance()) {
             tries += 1;
             if tries > PATIENCE {
-                self.show_again(order, &hashes);
+                self.show_again(order, buckets);
                 return Relocated::HeldBack;
             }
             std::thread::yield_now();
         }
-        self.move_all(entries.max(order.len() + 1), order, &hashes)
+        let mut numbers = Numbers::new(order.len() as u32 + 1, order);
+        let moves: Vec<Moved> = order.iter().map(|slot| numbers.next(*slot)).collect();
+        let entries = entries.max(order.len() + 1);
+        let Some(named) = named(entries, &moves.iter().map(|moved| moved.new).zip(hashes)) else {
+            self.show_again(order, buckets);
+            return Relocated::HeldBack;
+        };
+        self.move_all(entries, moves, numbers, named)
     }
 
-    /// Takes every entry out of the readers' sight, and gives its hash. User code runs before anything is changed.
-    fn hide(&mut self, order: &[u32], hash_of: &impl Fn(&K) -> u64) -> Vec<u64> {
+    /// Takes every entry out of the readers' sight, and gives its hash, and the buckets that name them. User code runs
+    /// before anything is changed.
+    fn hide(&mut self, order: &[u32], hash_of: &impl Fn(&K) -> u64) -> (Vec<u64>, Part<Bucket>) {
         let pin = pins::pin();
         let map = self.slab.map.load(&pin);
         let hashes = order.iter().map(|slot| hash_of(self.at(*slot, &pin).key())).collect();
@@ -109,34 +117,36 @@ impl<K, V, X> Locked<'_, K, V, X> {
             self.at(*slot, &pin).word.retire();
         }
         let none = arena::buckets(1, 1).next();
+        let buckets = map.buckets.clone();
         self.slab.map.store(map.with(none, None));
-        hashes
+        (hashes, buckets)
     }
 
     /// Undoes [`hide`](Self::hide).
-    fn show_again(&mut self, order: &[u32], hashes: &[u64]) {
+    fn show_again(&mut self, order: &[u32], buckets: Part<Bucket>) {
         let pin = pins::pin();
         let map = self.slab.map.load(&pin);
         for slot in order {
             // SAFETY: it was live when it was hidden, and has not been moved.
             unsafe { map.used(*slot) }.word.revive();
         }
-        let names = order.iter().copied();
-        let buckets = named(order.len(), &names.zip(hashes.iter().copied()));
         self.slab.map.store(map.with(Some(buckets), None));
     }
 
     /// Moves what was hidden, and nobody reads any more, to new memory.
-    fn move_all(&mut self, entries: usize, order: &[u32], hashes: &[u64]) -> Relocated<K, V> {
+    fn move_all(
+        &mut self,
+        entries: usize,
+        moves: Vec<Moved>,
+        numbers: Numbers,
+        named: Part<Bucket>,
+    ) -> Relocated<K, V> {
         let pin = pins::pin();
         let old = self.slab.map.load(&pin);
         let planned = arena::uninit(1, planned_slots(Some(entries), self.writer.patience)).next();
         let planned = planned.expect("one part was asked for");
-        let used = order.len() as u32 + 1;
-        let mut numbers = Numbers::new(used, order);
-        let moves: Vec<Moved> = order.iter().map(|slot| numbers.next(*slot)).collect();
-        let names = moves.iter().map(|moved| moved.new).zip(hashes.iter().copied());
-        let new = Map::new(named(entries, &names), planned);
+        let used = moves.len() as u32 + 1;
+        let new = Map::new(named, planned);
         for slot in 0..used {
             let place = new.place(slot).expect("more was planned for").as_ptr().cast_mut();
             // SAFETY: the memory is this call's alone, and a slot is made of cells, so it may be written through a shared
@@ -203,19 +213,24 @@ impl<K, V> Map<K, V> {
     }
 }
 
-/// Buckets for so many entries or more, with these slots under these hashes.
-fn named(entries: usize, names: &(impl Iterator<Item = (u32, u64)> + Clone)) -> arena::Part<index::Bucket> {
-    let mut entries = entries.max(1);
-    loop {
-        let buckets = arena::buckets(1, index::buckets_for(entries)).next();
-        let buckets = buckets.expect("one part was asked for");
+/// Buckets for so many entries or more, with these slots under these hashes. None where too many hashes are alike.
+fn named(entries: usize, names: &(impl Iterator<Item = (u32, u64)> + Clone)) -> Option<Part<Bucket>> {
+    let least = entries.max(FEW);
+    let mut entries = entries;
+    while entries < CROWDED * least {
+        let buckets = arena::buckets(1, index::buckets_for(entries)).next()?;
         let moves = AtomicU32::new(0);
         let index = Index::new(buckets.all(), &moves);
-        if names.clone().all(|(slot, hash)| index.insert(hash, slot)) {
-            return buckets;
+        let name = |(slot, hash)| {
+            index.insert(index.vacancy(hash)?, slot);
+            Some(())
+        };
+        if names.clone().try_for_each(name).is_some() {
+            return Some(buckets);
         }
         entries += (entries / 4).max(16);
     }
+    None
 }
 
 /// Deals out the numbers below `end`, of which there is one more than entries, so that one is always free.

@@ -10,10 +10,10 @@ use std::thread;
 use std::time::Duration;
 
 /// Counts how many of its kind are alive.
-struct Alive(Arc<AtomicUsize>);
+pub(super) struct Alive(Arc<AtomicUsize>);
 
 impl Alive {
-    fn new(count: &Arc<AtomicUsize>) -> Alive {
+    pub(super) fn new(count: &Arc<AtomicUsize>) -> Alive {
         count.fetch_add(1, Ordering::Relaxed);
         Alive(Arc::clone(count))
     }
@@ -77,7 +77,10 @@ fn the_bound_holds(policy: impl EvictionPolicy, capacity: usize) {
 
 /// Waits until other tests' readers, who hold pins for moments, let what has left be dropped.
 #[track_caller]
-fn settle(cache: &Cache<u64, Alive>, alive: &AtomicUsize) {
+pub(super) fn settle<K, V>(cache: &Cache<K, V>, alive: &AtomicUsize)
+where
+    K: std::hash::Hash + Eq,
+{
     for _ in 0..10_000 {
         cache.tidy();
         if alive.load(Ordering::Relaxed) == cache.len() {

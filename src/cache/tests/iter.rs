@@ -4,9 +4,7 @@ use super::HandClock;
 use crate::cache::policy::Lru;
 use crate::cache::{Cache, InsertOptions};
 use crate::env::Rng;
-use crate::sync::{AtomicBool, Ordering};
 use std::collections::BTreeSet;
-use std::thread;
 use std::time::Duration;
 
 #[test]
@@ -76,39 +74,4 @@ fn what_has_ended_is_skipped() {
     let mut sum = 0;
     cache.for_each(|key, value| sum += key + value);
     assert_eq!(sum, (50..99).filter(|key| key % 2 == 1).map(|key| 2 * key).sum::<u64>());
-}
-
-#[test]
-#[allow(clippy::disallowed_methods, reason = "real threads are the subject")]
-fn what_nobody_writes_comes_once_while_others_do() {
-    let cache: Cache<u64, u64> = Cache::builder()
-        .capacity(20_000)
-        .policy(Lru::default())
-        .build()
-        .unwrap();
-    for key in 0..2_000 {
-        cache.insert(key, key);
-    }
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            let mut rng = Rng::seeded(1);
-            while !done.load(Ordering::Relaxed) {
-                let key = 10_000 + rng.below(3_000);
-                cache.insert(key, key);
-                cache.remove(&(10_000 + rng.below(3_000)));
-            }
-        });
-        for _ in 0..50 {
-            let mut kept: Vec<u64> = Vec::new();
-            for (key, value) in cache.iter() {
-                assert_eq!(key, value);
-                kept.extend((key < 2_000).then_some(key));
-            }
-            kept.sort_unstable();
-            assert!(kept.into_iter().eq(0..2_000));
-        }
-        done.store(true, Ordering::Relaxed);
-        writer.join().unwrap();
-    });
 }

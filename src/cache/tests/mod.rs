@@ -1,6 +1,7 @@
 mod blocking;
 mod bounds;
 mod entry;
+mod hostile;
 mod iter;
 mod loading;
 mod many;

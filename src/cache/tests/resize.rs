@@ -1,10 +1,9 @@
 //! Caches that change their size: who stays, the bounds under threads, and the memory that is given back.
 
 use super::HandClock;
-use crate::cache::policy::{EvictionPolicy, Lru, S3Fifo};
+use crate::cache::policy::Lru;
 use crate::cache::{Cache, Error, InsertOptions, Removal};
-use crate::env::Rng;
-use crate::sync::{AtomicUsize, Ordering, pin};
+use crate::sync::{AtomicUsize, Ordering};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::thread;
@@ -134,155 +133,11 @@ fn moved_entries_keep_what_is_theirs() {
     assert_eq!(cache.len(), there.iter().filter(left).count());
     clock.advance(Duration::from_secs(60));
     cache.tidy();
-    let left = |key: &&u64| left(key) && *key % 2 == 1 && *key % 5 != 0;
+    let left = |key: &&u64| left(key) && **key % 2 == 1 && !key.is_multiple_of(5);
     let left: Vec<u64> = there.iter().filter(left).copied().collect();
     assert_eq!((cache.len(), cache.weight()), (left.len(), left.iter().sum()));
     assert!(left.iter().all(|key| cache.remove(key) == Some(key.to_string())));
     assert!(cache.is_empty());
-}
-
-#[test]
-fn readers_hold_memory_back_and_nothing_is_lost() {
-    let cache: Cache<u64, String> = Cache::builder().capacity(1_900).policy(Lru::default()).build().unwrap();
-    (0..1_900).for_each(|key| {
-        cache.insert(key, key.to_string());
-    });
-    let before = slots(&cache);
-    {
-        let pinned = pin();
-        let found = cache.inner.peek(cache.hash(&1_899), &1_899, &pinned);
-        cache.resize(100).unwrap();
-        assert_eq!((slots(&cache), cache.len()), (before, 100));
-        thread::scope(|scope| {
-            scope.spawn(|| cache.tidy());
-        });
-        assert_eq!(slots(&cache), before);
-        assert!((1_800..1_900).all(|key| cache.get(&key) == Some(key.to_string())));
-        assert_eq!(found.unwrap().entry.value().map(String::as_str), Some("1899"));
-    }
-    settle(&cache, before / 4);
-    assert!((1_800..1_900).all(|key| cache.get(&key) == Some(key.to_string())));
-    // All is used again as before.
-    cache.resize(1_900).unwrap();
-    (0..4_000).for_each(|key| {
-        cache.insert(key, key.to_string());
-    });
-    assert!((2_100..4_000).all(|key| cache.get(&key) == Some(key.to_string())));
-    assert_eq!(cache.len(), 1_900);
-}
-
-#[test]
-fn the_bounds_hold_while_they_move() {
-    the_bounds_hold(S3Fifo::default());
-    the_bounds_hold(Lru::default());
-}
-
-/// Eight threads write and read while the limits go up and down; values count how many of them are alive.
-#[allow(clippy::disallowed_methods, reason = "real threads are the subject")]
-fn the_bounds_hold(policy: impl EvictionPolicy) {
-    let alive = Arc::new(AtomicUsize::new(0));
-    let value = |key: u64| {
-        alive.fetch_add(1, Ordering::Relaxed);
-        Counted(key, Arc::clone(&alive))
-    };
-    let cache: Cache<u64, Counted> = Cache::builder()
-        .capacity(8_000)
-        .weight_capacity(30_000)
-        .policy(policy)
-        .build()
-        .unwrap();
-    // A limit counts from the return of the call that lowered it, and until the call that raises it.
-    let (most, stamp) = (AtomicUsize::new(8_000), AtomicUsize::new(0));
-    let (most_weight, done) = (AtomicUsize::new(30_000), AtomicUsize::new(0));
-    let limits = || (most.load(Ordering::SeqCst), most_weight.load(Ordering::SeqCst));
-    let check = || {
-        let before = (stamp.load(Ordering::SeqCst), limits());
-        let (len, weight) = (cache.len(), cache.weight() as usize);
-        if (stamp.load(Ordering::SeqCst), limits()) == before {
-            assert!(
-                len <= before.1.0 && weight <= before.1.1,
-                "{len} and {weight} of {before:?}"
-            );
-        }
-    };
-    thread::scope(|scope| {
-        for thread in 0..8 {
-            let (cache, check, value, done) = (&cache, &check, &value, &done);
-            scope.spawn(move || {
-                let mut rng = Rng::seeded(thread);
-                for _ in 0..6_000 {
-                    let key = rng.below(12_000);
-                    match rng.below(10) {
-                        0 => drop(cache.remove(&key)),
-                        1..4 => assert!(cache.get(&key).is_none_or(|found| found.0 == key)),
-                        _ => {
-                            let weight = InsertOptions::new().weight(rng.below(10));
-                            cache.insert_with(key, value(key), weight);
-                        }
-                    }
-                    check();
-                }
-                done.fetch_add(1, Ordering::SeqCst);
-            });
-        }
-        let mut rng = Rng::seeded(99);
-        while done.load(Ordering::SeqCst) < 8 {
-            let (size, weight) = (1 + rng.below(8_000) as usize, 1 + rng.below(30_000) as usize);
-            stamp.fetch_add(1, Ordering::SeqCst);
-            most.fetch_max(size, Ordering::SeqCst);
-            most_weight.fetch_max(weight, Ordering::SeqCst);
-            cache.resize(size).unwrap();
-            assert!(cache.len() <= size);
-            cache.resize_weight(weight as u64).unwrap();
-            assert!(cache.weight() <= weight as u64);
-            most.store(size, Ordering::SeqCst);
-            most_weight.store(weight, Ordering::SeqCst);
-            (0..20).for_each(|_| thread::yield_now());
-        }
-    });
-    assert!((0..12_000).all(|key| cache.get(&key).is_none_or(|found| found.0 == key)));
-    cache.clear();
-    assert_eq!((cache.len(), cache.weight()), (0, 0));
-    drop(cache);
-    assert_eq!(alive.load(Ordering::Relaxed), 0, "each value is dropped once");
-}
-
-struct Counted(u64, Arc<AtomicUsize>);
-
-impl Clone for Counted {
-    fn clone(&self) -> Counted {
-        self.1.fetch_add(1, Ordering::Relaxed);
-        Counted(self.0, Arc::clone(&self.1))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        assert!(self.1.fetch_sub(1, Ordering::Relaxed) > 0, "dropped twice");
-    }
-}
-
-#[test]
-#[allow(clippy::disallowed_methods, reason = "real threads are the subject")]
-fn retain_looks_at_what_moves_too() {
-    let cache: Cache<u64, String> = Cache::builder()
-        .capacity(30_000)
-        .policy(Lru::default())
-        .build()
-        .unwrap();
-    for round in 0..6 {
-        cache.resize(30_000).unwrap();
-        (0..30_000).for_each(|key| {
-            cache.insert(key, key.to_string());
-        });
-        thread::scope(|scope| {
-            let shrinking = scope.spawn(|| cache.resize(3_000));
-            cache.retain(|key, _| key % 2 == round % 2);
-            shrinking.join().unwrap().unwrap();
-        });
-        let kept = (0..30_000).filter(|key| cache.contains(key));
-        assert!(kept.into_iter().all(|key| key % 2 == round % 2));
-    }
 }
 
 #[test]
@@ -324,4 +179,23 @@ fn a_listener_hears_of_each_that_has_to_go() {
     assert_eq!((heard.load(Ordering::Relaxed), cache.stats().evictions), (4_950, 4_950));
     assert!(cache.evict_one());
     assert_eq!((heard.load(Ordering::Relaxed), cache.len()), (4_951, 49));
+}
+
+#[test]
+fn a_cache_that_is_limited_by_weight_alone_gives_memory_back_too() {
+    let cache: Cache<u64, String> = Cache::builder().weight_capacity(100_000).build().unwrap();
+    for key in 0..60_000 {
+        put(&cache, key, &key.to_string());
+    }
+    let before = slots(&cache);
+    assert!(before >= 60_000);
+    cache.resize_weight(3_000).unwrap();
+    assert_eq!((cache.len(), cache.weight()), (3_000, 3_000));
+    settle(&cache, before / 4);
+    cache.for_each(|key, value| assert_eq!(key.to_string(), *value));
+    cache.resize_weight(100_000).unwrap();
+    for key in 0..60_000 {
+        put(&cache, key, &key.to_string());
+    }
+    assert!((0..60_000).all(|key| cache.get(&key) == Some(key.to_string())));
 }

@@ -93,11 +93,11 @@ impl Toy {
 
     /// Writes `key` anew if it is there.
     fn update(&mut self, key: u64) {
-        if let Some(old) = self.at.get(&key).copied() {
-            self.hit(old);
-            let new = self.slot(key, self.slots.mark(old));
-            self.order.replace(old, new);
-            self.free.push(old);
+        if let Some(slot) = self.at.get(&key).copied() {
+            self.hit(slot);
+            if self.cost == HitCost::Lock {
+                self.order.touch(slot, hash(key));
+            }
         }
     }
 

@@ -68,6 +68,7 @@ examples() {
         arguments=()
         case $name in
             zero_to_millions) arguments=(--quick --rung balancer) ;;
+            hit_ratio) arguments=("${OUTGROW_SHARED:-../shared}/traces/lirs_ps.u32.zst" --svg target/hit_ratio.svg) ;;
         esac
         echo "-- $name ${arguments[*]}"
         timeout 300 "target/debug/examples/$name" "${arguments[@]}" </dev/null

@@ -126,9 +126,12 @@ package() {
     fi
 }
 
-# Every interleaving of what reads without a lock, over the atomics of a model checker.
-orderings() {
-    RUSTFLAGS="--cfg outgrow_loom" cargo test --locked --release --test loom_cache --target-dir target-loom
+# The cache under model checkers: every interleaving of what reads without a lock, thousands of what takes one.
+models() {
+    export RUSTFLAGS="--cfg outgrow_loom --cfg outgrow_shuttle"
+    cargo test --locked --release --all-features --test loom_cache --target-dir target-models
+    cargo test --locked --release --all-features --lib --target-dir target-models interleaved
+    unset RUSTFLAGS
 }
 
 # Each planted bug must make the simulation that watches over it fail within 200 seeds, where the same build without
@@ -168,7 +171,7 @@ phase "examples" examples
 [ -z "$long" ] || phase "the ladder on real logs" ladder
 phase "each feature alone" features
 phase "package" package
-phase "orderings" orderings
+phase "model checkers" models
 phase "planted bugs" mutants
 
 printf '\n== seeds, crashes and faults by kind\n'

@@ -4,6 +4,8 @@
 
 mod counter;
 mod epoch;
+#[cfg(all(test, outgrow_shuttle))]
+mod interleaved;
 pub(crate) mod pins;
 mod seat;
 mod stripes;
@@ -12,10 +14,20 @@ mod waiters;
 pub(crate) use counter::{Counter, STRIPES, stripe};
 pub(crate) use crossbeam::utils::CachePadded;
 pub(crate) use epoch::Published;
-pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+#[cfg(all(test, outgrow_shuttle))]
+pub(crate) use interleaved::{Condvar, Mutex, MutexGuard};
+pub(crate) use parking_lot::RwLock;
+#[cfg(not(all(test, outgrow_shuttle)))]
+pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 pub(crate) use pins::pin;
 pub(crate) use std::hint::spin_loop;
 pub(crate) use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 pub(crate) use stripes::Stripes;
 pub(crate) use waiters::Waiters;
+
+/// Locks that nothing ever stands in for: those of threads which live beside a test's, and those under which nothing
+/// else is waited for.
+pub(crate) mod real {
+    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+}

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "this is the other side of the seam")]
 
 use super::{Clock, DirLock, Disk, DiskFuture, File, OpenMode, Spawn, Tick, TimerId, WallTime};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::real::{Condvar, Mutex, MutexGuard};
 use crossbeam::channel;
 use futures::FutureExt;
 use futures::executor::{ThreadPool, block_on};
@@ -67,7 +67,7 @@ impl SystemClock {
             let later = timers.armed.split_off(&TimerId { at: now, seq: u64::MAX });
             let due = std::mem::replace(&mut timers.armed, later);
             if !due.is_empty() {
-                parking_lot::MutexGuard::unlocked(&mut timers, || due.into_values().for_each(Waker::wake));
+                MutexGuard::unlocked(&mut timers, || due.into_values().for_each(Waker::wake));
                 continue;
             }
             match timers.armed.first_key_value().map(|(timer, _)| timer.at - now) {

@@ -9,8 +9,9 @@
 //! other readers share, so it does not slow down as they become more.
 
 use super::pins::{self, Pin};
+use super::real::Mutex;
 use super::seat::is_free;
-use super::{AtomicPtr, Mutex, Ordering};
+use super::{AtomicPtr, Ordering};
 use std::fmt;
 use std::marker::PhantomData;
 

@@ -2,7 +2,7 @@
 //! number of preemptions, and every value which the memory model allows a read to return. The source files are those of
 //! the crate, over the checker's atomics.
 //!
-//! `RUSTFLAGS="--cfg outgrow_loom" cargo test --release --test loom_cache --target-dir target-loom`
+//! `RUSTFLAGS="--cfg outgrow_loom" cargo test --release --test loom_cache --target-dir target-models`
 //!
 //! Each protocol is also run with a fault of its own, which has to be caught.
 #![cfg(outgrow_loom)]

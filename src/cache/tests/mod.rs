@@ -2,6 +2,8 @@ mod blocking;
 mod bounds;
 mod entry;
 mod hostile;
+#[cfg(outgrow_shuttle)]
+mod interleaved;
 mod iter;
 mod loading;
 mod many;

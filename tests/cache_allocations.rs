@@ -82,12 +82,13 @@ fn nothing_is_allocated(ttl: Ttl) {
     assert!(full > CAPACITY / 100 * 95, "{full} entries are not a full cache");
 
     let [new, hit, miss, update, again] = use_it(&cache, ttl, &mut next, CAPACITY);
-    // The queues of the policy change their sizes as it learns, a few times in a hundred thousand newcomers.
-    assert!(new <= CAPACITY / 10_000, "{new} at inserts of new keys");
+    // A few times in a hundred thousand newcomers a shard has more entries than ever, or its policy's queues change sizes.
+    let few = CAPACITY / 10_000;
+    assert!(new <= few, "{new} at inserts of new keys");
     assert_eq!(hit, 0, "hits");
     assert_eq!(miss, 0, "misses");
     assert_eq!(update, 0, "inserts of keys that are there");
-    assert_eq!(again, 0, "removals, each with an insert");
+    assert!(again <= few, "{again} at removals, each with an insert");
 }
 
 #[test]

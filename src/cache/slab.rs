@@ -109,7 +109,7 @@ impl<K, V, X> Slab<K, V, X> {
         states: Vec<X>,
     ) -> impl Iterator<Item = Slab<K, V, X>> {
         let slots = planned_slots(planned, patience);
-        let spare = planned.map_or(patience, |entries| entries / 8);
+        let spare = planned.map_or(patience, |entries| entries / 16);
         let buckets = index::buckets_for(planned.unwrap_or(16));
         let buckets = arena::buckets(states.len(), buckets);
         let slots = arena::uninit(states.len(), slots);

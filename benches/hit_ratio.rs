@@ -9,8 +9,10 @@
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 #![allow(clippy::disallowed_methods, reason = "it reads real files")]
 
+#[allow(dead_code, unused_imports, reason = "its tests run in tests/hit_ratio_parts.rs")]
 #[path = "../examples/hit_ratio/belady.rs"]
 mod belady;
+#[allow(dead_code, unused_imports, reason = "its tests run in tests/hit_ratio_parts.rs")]
 #[path = "../examples/hit_ratio/trace.rs"]
 mod trace;
 
@@ -58,9 +60,8 @@ fn main() {
         );
         return;
     }
-    let mut contenders: Vec<Contender> = vec![("ours", true, ours)];
-    #[cfg(peers)]
-    contenders.extend(peers::ALL);
+    let ours: Contender = ("ours", true, ours);
+    let contenders: Vec<Contender> = std::iter::once(ours).chain(peers::all()).collect();
     let mut table = Table::new(&contenders);
     for (names, sizes) in [(REAL, REAL_SIZES), (LIRS, LIRS_SIZES)] {
         for name in names {
@@ -183,16 +184,25 @@ fn ours(keys: &[u32], capacity: usize) -> u64 {
     replay(keys, |key| cache.get(&key).is_some(), |key| _ = cache.insert(key, ()))
 }
 
+#[cfg(not(peers))]
+mod peers {
+    pub(super) fn all() -> [super::Contender; 0] {
+        []
+    }
+}
+
 #[cfg(peers)]
 mod peers {
     use super::{Contender, replay};
 
-    pub(super) const ALL: [Contender; 4] = [
-        ("moka", false, |keys, capacity| moka(keys, capacity, false)),
-        ("moka_bound", true, |keys, capacity| moka(keys, capacity, true)),
-        ("quick_cache", true, quick_cache),
-        ("foyer_s3fifo", true, foyer_s3fifo),
-    ];
+    pub(super) fn all() -> [Contender; 4] {
+        [
+            ("moka", false, |keys, capacity| moka(keys, capacity, false)),
+            ("moka_bound", true, |keys, capacity| moka(keys, capacity, true)),
+            ("quick_cache", true, quick_cache),
+            ("foyer_s3fifo", true, foyer_s3fifo),
+        ]
+    }
 
     fn moka(keys: &[u32], capacity: usize, bound: bool) -> u64 {
         let cache = moka::sync::Cache::new(capacity as u64);

@@ -14,6 +14,7 @@ pub(crate) use crossbeam::utils::CachePadded;
 pub(crate) use epoch::Published;
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 pub(crate) use pins::pin;
+pub(crate) use std::hint::spin_loop;
 pub(crate) use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 pub(crate) use stripes::Stripes;

@@ -151,3 +151,33 @@ fn ten_thousand_misses_make_two_loads_at_most_when_the_first_goes_down() {
     storm(First::Panics);
     storm(First::BlocksAndPanics);
 }
+
+#[test]
+fn what_was_loaded_waits_for_readers_that_hold_memory_back() {
+    let cache: Cache<u64, u64> = Cache::builder().capacity(64).build().unwrap();
+    let (held, end) = (AtomicBool::new(false), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let pinned = cache.pin();
+            held.store(true, Ordering::Release);
+            while !end.load(Ordering::Acquire) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            drop(pinned);
+        });
+        while !held.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        // Until nothing goes in any more.
+        let refused = (0..).find(|key| !cache.insert(*key, 0).is_kept()).unwrap();
+        scope.spawn(|| {
+            while cache.stats().loads == 0 {
+                thread::yield_now();
+            }
+            thread::sleep(Duration::from_millis(50));
+            end.store(true, Ordering::Release);
+        });
+        let loaded = block_on(cache.get_or_load(&refused, |_| async { Ok::<_, Infallible>(7) }));
+        assert_eq!((loaded.unwrap(), cache.get(&refused)), (7, Some(7)));
+    });
+}

@@ -34,7 +34,7 @@ use std::sync::Arc;
 /// by later writes. So much of it is held back at most: up to 64 entries in a shard, and 512 and an eighth of its entries
 /// while a pin is held for long; then inserts wait for up to a second, and are [rejected](super::Rejected::HeldBack).
 ///
-/// Memory: `size_of::<(K, V)>()` and about 24 bytes for each entry, 8 more where it expires, 8 more in a cache with a
+/// Memory: `size_of::<(K, V)>()` and about 24 bytes for each entry, 4 more where it expires, 8 more in a cache with a
 /// weight limit; 10 KiB for an empty cache.
 ///
 /// ```

@@ -122,6 +122,12 @@ impl<K, V> Part<'_, K, V> {
         Some((under.key, under.flight))
     }
 
+    /// Whether this flight is still there.
+    pub(super) fn has(&self, hash: u64, flight: &Arc<Flight<V>>) -> bool {
+        let is_it = |under: &Under<K, V>| Arc::ptr_eq(&under.flight, flight);
+        self.0.under_way.find(hash, is_it).is_some()
+    }
+
     /// Takes this flight out, if it is still there.
     pub(super) fn take(&mut self, hash: u64, flight: &Arc<Flight<V>>) -> Option<(K, Arc<Flight<V>>)> {
         let is_it = |under: &Under<K, V>| Arc::ptr_eq(&under.flight, flight);

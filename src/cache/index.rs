@@ -1,8 +1,9 @@
 use super::lanes::equal;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, spin_loop};
 
-/// The most slots of one index, so that their numbers fit into two bytes, with one left for none.
-pub(super) const MAX_SLOTS: u32 = u16::MAX as u32;
+/// The most slots of one index: their numbers fit into two bytes, and leave some for none and for what else is numbered
+/// with them.
+pub(super) const MAX_SLOTS: u32 = 64_512;
 
 /// Places in a bucket.
 const PLACES: usize = 20;
@@ -113,7 +114,7 @@ impl<'a> Index<'a> {
             if self.is_still(moves) {
                 return None;
             }
-            std::hint::spin_loop();
+            spin_loop();
         }
     }
 
@@ -230,6 +231,17 @@ const TAG_FROM: u32 = 20;
 #[inline]
 fn scale(bits: u64, n: usize) -> usize {
     ((bits * n as u64) >> 32) as usize
+}
+
+#[cfg(outgrow_loom)]
+#[allow(dead_code, reason = "only a model checker's atomics have to be made one by one")]
+impl Bucket {
+    pub(super) fn new() -> Bucket {
+        Bucket {
+            tags: std::array::from_fn(|_| AtomicU64::new(0)),
+            slots: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
 }
 
 impl Bucket {

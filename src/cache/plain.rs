@@ -22,24 +22,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     pub(super) fn put_plain(&self, key: K, value: V) -> Result<Inserted, (K, V)> {
         let hash = self.hash(&key);
         let pin = pins::pin();
+        // What keys and values do when dropped is theirs, so not under the lock.
+        let mut dead = (None, None);
         let mut locked = self.shard(hash).lock();
         if !locked.state().is_quiet(self.tag_ends()) {
             return Err((key, value));
         }
-        let Ok((slot, dead)) = locked.take_slot(&pin) else {
-            return Err((key, value));
-        };
         let old = locked.find(hash, &key, &pin);
         let place_of = match old {
             Some(old) => Ok(old),
             None => match locked.vacancy(hash, &pin, &|key| self.hash(key)) {
                 Ok(vacancy) => Err(vacancy),
-                Err(_) => {
-                    locked.put_back(slot);
-                    return Err((key, value));
-                }
+                Err(_in_the_way) => return Err((key, value)),
             },
         };
+        let Ok((slot, was)) = locked.take_slot(&pin) else {
+            return Err((key, value));
+        };
+        dead.0 = was;
         let Some(berth) = self.berth(&mut locked, old, &pin) else {
             locked.put_back(slot);
             return Err((key, value));
@@ -61,10 +61,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         } else if self.hit_locks {
             state.order.touch(u32::from(berth.number), hash);
         }
-        let more = locked.reclaim(false, &pin).flatten();
+        dead.1 = locked.reclaim(false, &pin).flatten();
         drop(locked);
-        // What keys and values do when dropped is theirs, so not under the lock.
-        drop((dead, more));
+        drop(dead);
         self.counters.add(&pin, Count::Inserts, 1);
         Ok(if old.is_none() {
             Inserted::Added

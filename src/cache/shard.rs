@@ -77,7 +77,10 @@ impl State {
     pub(super) fn new(order: Box<dyn EvictionOrder>, weighted: bool) -> State {
         State {
             order,
-            numbers: Numbers::default(),
+            numbers: Numbers {
+                slots: Vec::new(),
+                free: Vec::with_capacity(512),
+            },
             wheel: None,
             weights: Vec::new(),
             weighted,

@@ -109,6 +109,7 @@ impl<K, V, X> Slab<K, V, X> {
         states: Vec<X>,
     ) -> impl Iterator<Item = Slab<K, V, X>> {
         let slots = planned_slots(planned, patience);
+        let spare = planned.map_or(patience, |entries| entries / 8);
         let buckets = index::buckets_for(planned.unwrap_or(16));
         let buckets = arena::buckets(states.len(), buckets);
         let slots = arena::uninit(states.len(), slots);
@@ -117,8 +118,9 @@ impl<K, V, X> Slab<K, V, X> {
             map: Published::new(Map::new(buckets, planned)),
             moves: AtomicU32::new(0),
             writer: CachePadded::new(Mutex::new(Writer {
-                free: Vec::new(),
-                retired: Retired::default(),
+                // Room for what comes and goes at all times, so that no write has to take some.
+                free: Vec::with_capacity(spare),
+                retired: Retired::for_some(patience),
                 len: 0,
                 patience,
                 layout: 0,

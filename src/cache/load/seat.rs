@@ -41,15 +41,9 @@ pub(super) struct Aboard<K: Hash + Eq, V, S: BuildHasher> {
 
 impl<K: Hash + Eq, V, S: BuildHasher> Drop for Aboard<K, V, S> {
     fn drop(&mut self) {
-        let Inner { flights, .. } = &*self.inner;
-        flights.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.inner.flights.waiting.fetch_sub(1, Ordering::Relaxed);
         if self.flight.leave(self.seat) {
-            let mut part = flights.hold(self.hash);
-            let mine = part.take(self.hash, &self.flight);
-            if mine.is_some() {
-                self.inner.shard(self.hash).lock().state().loading -= 1;
-            }
-            drop(part);
+            self.inner.take_down(&self.flight, self.hash);
         }
     }
 }

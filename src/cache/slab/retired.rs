@@ -12,6 +12,14 @@ pub(super) struct Retired {
 }
 
 impl Retired {
+    pub(super) fn for_some(slots: usize) -> Retired {
+        Retired {
+            slots: VecDeque::with_capacity(4 * slots),
+            stamps: VecDeque::with_capacity(16),
+            unstamped: 0,
+        }
+    }
+
     /// Gives a stamp to what was retired under an earlier holder of the lock. To be called with the lock just taken.
     #[inline]
     pub(super) fn stamp_after_lock(&mut self) {

@@ -86,7 +86,8 @@ where
         if alive.load(Ordering::Relaxed) == cache.len() {
             return;
         }
-        thread::yield_now();
+        // By time: a reader may have lost its processor.
+        thread::sleep(Duration::from_micros(200));
     }
     panic!("{} alive of {}", alive.load(Ordering::Relaxed), cache.len());
 }

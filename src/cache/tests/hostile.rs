@@ -4,15 +4,16 @@
 use super::HandClock;
 use super::assert_settled;
 use super::bounds::{Alive, settle};
+use crate::cache::inner::Inner;
 use crate::cache::policy::{Entries, EvictionOrder, EvictionPolicy, HitCost};
-use crate::cache::{Cache, InsertOptions, Inserted};
+use crate::cache::{Cache, DefaultHash, InsertOptions, Inserted};
 use crate::env::Rng;
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, pins};
 use futures::executor::block_on;
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 #[test]
@@ -276,4 +277,44 @@ fn a_tag_that_ends_before_a_clear_is_swept() {
     cache.clear();
     cache.tidy();
     assert!(cache.is_empty());
+}
+
+/// Looks at the whole cache when it is dropped, which takes every lock in turn.
+struct Nosy(Weak<Inner<u64, Nosy, DefaultHash>>);
+
+impl Drop for Nosy {
+    fn drop(&mut self) {
+        let counted = self.0.upgrade().map(|cache| cache.stats().entries);
+        assert!(counted.is_none_or(|entries| entries <= 8_192));
+    }
+}
+
+#[test]
+fn the_short_way_in_drops_nothing_under_its_lock() {
+    let cache: Cache<u64, Nosy> = Cache::builder().capacity(8_192).build().unwrap();
+    assert_eq!(cache.inner.shards.len(), 2);
+    let insert = |key| cache.insert(key, Nosy(Arc::downgrade(&cache.inner)));
+    let of_shard = |number| {
+        (0_u64..).filter({
+            let cache = &cache;
+            move |key| cache.inner.shard_number(cache.hash(key)) == number
+        })
+    };
+    let (mut few, mut many) = (of_shard(0), of_shard(1));
+    let first = few.next().unwrap();
+    insert(first);
+    {
+        let _holds_it_back = cache.pin();
+        cache.invalidate(&first);
+    }
+    while cache.len() < 8_192 {
+        insert(many.next().unwrap());
+    }
+    drop(cache.inner.shards[0].lock());
+    for _ in 0..100 {
+        pins::advance();
+        std::thread::yield_now();
+    }
+    // It takes the slot of the first, and then has to look for room elsewhere.
+    assert_eq!(insert(few.next().unwrap()), Inserted::Added);
 }

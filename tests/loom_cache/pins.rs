@@ -1,31 +1,12 @@
-//! The orderings that the cache's lock-free reads rest on, under a model checker that tries every interleaving and every
-//! value which the memory model allows a read to return: the same source files as in the crate, over its atomics.
-//!
-//! `RUSTFLAGS="--cfg outgrow_loom" cargo test --release --test loom_cache --target-dir target-loom`
-//!
-//! Each protocol is also run with a fault of its own, which has to be caught.
-#![cfg(outgrow_loom)]
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test")]
+//! What a pinned reader has found is not freed, whatever writers do.
 
-use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-
-#[allow(dead_code, reason = "the models use a part of it")]
-#[path = "../src/sync/seat.rs"]
-mod seat;
-
+use crate::model;
+use crate::seat::{Epoch, Seat, is_free};
 use loom::cell::UnsafeCell;
 use loom::sync::Mutex;
+use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use loom::thread;
-use seat::{Epoch, Seat, is_free};
 use std::sync::Arc;
-
-/// Runs every interleaving of `run` with at most so many preemptions.
-fn model(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(preemptions);
-    model.max_branches = 100_000;
-    model.check(run);
-}
 
 /// What is wrong with a writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

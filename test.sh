@@ -134,6 +134,21 @@ models() {
     unset RUSTFLAGS
 }
 
+# All that can be done to a cache, where every access to memory is checked: what is freed too early shows at its first
+# read. Needs a nightly toolchain, and installs one where it is missing.
+sanitizer() {
+    local target
+    target=$(rustc -vV | sed -n 's/^host: //p')
+    if ! rustc +nightly --version >/dev/null 2>&1; then
+        if ! command -v rustup >/dev/null || ! rustup toolchain install nightly --profile minimal --no-self-update; then
+            echo "no nightly toolchain, and none to be had: the cache cannot be run under AddressSanitizer" >&2
+            return 1
+        fi
+    fi
+    RUSTFLAGS="-Zsanitizer=address" cargo +nightly test --locked --release --all-features --test cache_stress \
+        --target "$target" --target-dir target-sanitized
+}
+
 # Each planted bug must make the simulation that watches over it fail within 200 seeds, where the same build without
 # the bug passes.
 mutants() {
@@ -172,6 +187,7 @@ phase "examples" examples
 phase "each feature alone" features
 phase "package" package
 phase "model checkers" models
+phase "AddressSanitizer" sanitizer
 phase "planted bugs" mutants
 
 printf '\n== seeds, crashes and faults by kind\n'

@@ -82,12 +82,12 @@ fn nothing_is_allocated(ttl: Ttl) {
     assert!(full > CAPACITY / 100 * 95, "{full} entries are not a full cache");
 
     let [new, hit, miss, update, again] = use_it(&cache, ttl, &mut next, CAPACITY);
-    // A few times in a hundred thousand newcomers a shard has more entries than ever, or its policy's queues change sizes.
-    let few = CAPACITY / 10_000;
+    assert_eq!((hit, miss), (0, 0), "at hits and misses");
+    // A shard that comes to hold more entries than ever takes another chunk of slots, in a handful of allocations, and its
+    // policy's queues change sizes: at one in thousands of writes.
+    let few = CAPACITY / 1_000;
     assert!(new <= few, "{new} at inserts of new keys");
-    assert_eq!(hit, 0, "hits");
-    assert_eq!(miss, 0, "misses");
-    assert_eq!(update, 0, "inserts of keys that are there");
+    assert!(update <= few, "{update} at inserts of keys that are there");
     assert!(again <= few, "{again} at removals, each with an insert");
 }
 

@@ -17,7 +17,7 @@ const ALIEN: usize = (ALIENS + 1 - 2 * 8) * 8;
 const ALL: u32 = (1 << PLACES) - 1;
 
 /// How full an index of the planned size is, in percent: more would save little and look into second buckets more.
-const LOAD_PERCENT: usize = 80;
+const LOAD_PERCENT: usize = 85;
 
 /// Slots by the hash of their key: read without a lock, written by one at a time. A handle to the buckets.
 ///
@@ -25,7 +25,7 @@ const LOAD_PERCENT: usize = 80;
 /// the two bytes of a slot. Each hash has two buckets; the second follows from the first and that byte, so that an entry
 /// can be moved without its key (Fan, Andersen, Kaminsky and Mitzenmacher, CoNEXT 2014). An entry goes into its second
 /// bucket only when the first is full, and the first counts how many did: a look that finds nothing reads one line where
-/// the count is zero. At the planned load an entry takes 4 bytes.
+/// the count is zero. At the planned load an entry takes 3.8 bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Index<'a> {
     buckets: &'a [Bucket],

@@ -9,6 +9,7 @@ use super::stats::Count;
 use super::word::NEVER;
 use crate::sync::pins::{self, Pin};
 use std::hash::{BuildHasher, Hash};
+use std::mem::needs_drop;
 
 /// What becomes of the number and the mark of an entry that takes another's place, or comes new.
 struct Berth {
@@ -61,7 +62,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         } else if self.hit_locks {
             state.order.touch(u32::from(berth.number), hash);
         }
-        dead.1 = locked.reclaim(false, &pin).flatten();
+        // What has to be dropped is dropped soon; other slots wait until they are needed.
+        if needs_drop::<(K, V)>() {
+            dead.1 = locked.reclaim(false, &pin).flatten();
+        }
         drop(locked);
         drop(dead);
         self.counters.add(&pin, Count::Inserts, 1);

@@ -323,7 +323,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                 }
             }
         };
-        for _ in 0..RECLAIM_PER_WRITE {
+        // What has to be dropped is dropped soon; other slots wait until they are needed.
+        let drops = if std::mem::needs_drop::<(K, V)>() {
+            RECLAIM_PER_WRITE
+        } else {
+            0
+        };
+        for _ in 0..drops {
             gone.dead(locked.reclaim(false, pin).flatten());
         }
         drop(locked);

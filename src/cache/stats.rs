@@ -102,6 +102,11 @@ impl Counters {
         self.add(pin, count, 1);
     }
 
+    #[cfg(test)]
+    pub(super) fn stripes(&self) -> &Stripes<13> {
+        &self.0
+    }
+
     pub(super) fn sum(&self, count: Count) -> u64 {
         self.0.sum(count as usize)
     }

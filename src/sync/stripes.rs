@@ -39,6 +39,23 @@ impl<const N: usize> Stripes<N> {
     }
 }
 
+#[cfg(test)]
+impl<const N: usize> Stripes<N> {
+    /// What each line has of a counter.
+    pub(crate) fn lines(&self, counter: usize) -> Vec<u64> {
+        let lines = self.lines.iter();
+        lines.map(|line| line[counter].load(Ordering::Relaxed)).collect()
+    }
+
+    /// The line on which a thread with this seat counts.
+    pub(crate) fn line(pin: &Pin) -> usize {
+        match pin.number() {
+            own if own < OWN => own,
+            shared => OWN + shared % SHARED,
+        }
+    }
+}
+
 impl<const N: usize> fmt::Debug for Stripes<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries((0..N).map(|counter| self.sum(counter))).finish()

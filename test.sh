@@ -126,12 +126,14 @@ package() {
     fi
 }
 
-# The cache under model checkers: every interleaving of what reads without a lock, thousands of what takes one.
-models() {
-    export RUSTFLAGS="--cfg outgrow_loom --cfg outgrow_shuttle"
-    cargo test --locked --release --all-features --test loom_cache --target-dir target-models
-    cargo test --locked --release --all-features --lib --target-dir target-models interleaved
-    unset RUSTFLAGS
+# Every interleaving of what reads without a lock, over the atomics of a model checker.
+orderings() {
+    RUSTFLAGS="--cfg outgrow_loom" cargo test --locked --release --test loom_cache --target-dir target-models
+}
+
+# Thousands of interleavings of what takes a lock: loads and writes under a scheduler that chooses at every one.
+interleavings() {
+    RUSTFLAGS="--cfg outgrow_shuttle" cargo test --locked --release --all-features --lib --target-dir target-models interleaved
 }
 
 # All that can be done to a cache, where every access to memory is checked: what is freed too early shows at its first
@@ -186,8 +188,9 @@ phase "examples" examples
 [ -z "$long" ] || phase "the ladder on real logs" ladder
 phase "each feature alone" features
 phase "package" package
-phase "model checkers" models
-phase "AddressSanitizer" sanitizer
+phase "orderings" orderings
+[ -z "$long" ] || phase "interleavings" interleavings
+[ -z "$long" ] || phase "AddressSanitizer" sanitizer
 phase "planted bugs" mutants
 
 printf '\n== seeds, crashes and faults by kind\n'

@@ -128,12 +128,14 @@ package() {
 
 # Every interleaving of what reads without a lock, over the atomics of a model checker.
 orderings() {
-    RUSTFLAGS="--cfg outgrow_loom" cargo test --locked --release --test loom_cache --target-dir target-models
+    RUSTFLAGS="--cfg outgrow_loom --cfg outgrow_shuttle" cargo test --locked --release --all-features --test loom_cache \
+        --target-dir target-models
 }
 
 # Thousands of interleavings of what takes a lock: loads and writes under a scheduler that chooses at every one.
 interleavings() {
-    RUSTFLAGS="--cfg outgrow_shuttle" cargo test --locked --release --all-features --lib --target-dir target-models interleaved
+    RUSTFLAGS="--cfg outgrow_loom --cfg outgrow_shuttle" cargo test --locked --release --all-features --lib \
+        --target-dir target-models interleaved
 }
 
 # All that can be done to a cache, where every access to memory is checked: what is freed too early shows at its first

@@ -128,7 +128,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// # Ok(()) }
     /// ```
     ///
-    /// It cannot be kept over an await of a task that moves between threads:
+    /// It can be used between the awaits of a task that moves between threads, and cannot be kept over one:
+    ///
+    /// ```
+    /// # use outgrow::cache::Cache;
+    /// fn spawned<T: Send>(_: T) {}
+    /// let names: Cache<u32, String> = Cache::builder().build().unwrap();
+    /// spawned(async move {
+    ///     let pinned = names.pin();
+    ///     drop(pinned);
+    ///     std::future::ready(()).await;
+    /// });
+    /// ```
     ///
     /// ```compile_fail
     /// # use outgrow::cache::Cache;

@@ -7,6 +7,10 @@
 //! Each protocol is also run with a fault of its own, which has to be caught.
 #![cfg(outgrow_loom)]
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test")]
+#![allow(
+    clippy::arc_with_non_send_sync,
+    reason = "the checker's cells are shared all the same"
+)]
 
 mod names;
 mod pins;

@@ -6,7 +6,7 @@
 
 use super::{HandClock, assert_settled, pause};
 use crate::cache::write::Gone;
-use crate::cache::{Cache, InsertOptions, Op};
+use crate::cache::{Cache, InsertOptions, LoadError, Op};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, pin};
 use futures::FutureExt;
 use shuttle::future::block_on;
@@ -167,7 +167,7 @@ fn what_is_taken_out_does_not_come_back() {
             "a load undid a removal"
         );
     };
-    written_while_loaded(|cache| drop(cache.remove(&1)), check);
+    written_while_loaded(|cache| assert!(cache.remove(&1).is_none_or(|was| was == 7)), check);
     written_while_loaded(Cache::clear, check);
 }
 
@@ -215,6 +215,38 @@ fn heavy_entries_of_many_shards_find_room() {
         });
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!((cache.len(), cache.weight()), (1, 2));
+    });
+}
+
+#[test]
+fn a_load_that_takes_too_long_ends_for_all() {
+    explore(|| {
+        let clock = HandClock::new(Duration::ZERO);
+        let builder = Cache::builder().capacity(4).env(clock.env());
+        let cache: Cache<u8, u64> = builder.load_timeout(Duration::from_millis(5)).build().unwrap();
+        let (notes, done) = (Notes::default(), Arc::new(AtomicUsize::new(0)));
+        let asks = [false, true, false].map(|goes_away| {
+            let (cache, notes, done) = (cache.clone(), notes.clone(), Arc::clone(&done));
+            thread::spawn(move || {
+                let call = cache.get_or_load(&1, |_| notes.load(7).then(|_| std::future::pending()));
+                let loaded: Option<Result<u64, LoadError<Infallible>>> = if goes_away {
+                    block_on(cancelled(2, call))
+                } else {
+                    Some(block_on(call))
+                };
+                assert!(loaded.is_none_or(|loaded| matches!(loaded, Err(LoadError::TimedOut { .. }))));
+                done.fetch_add(1, Ordering::SeqCst);
+            })
+        });
+        // No loader ever ends by itself.
+        while done.load(Ordering::SeqCst) < 3 {
+            clock.advance(Duration::from_millis(5));
+            thread::yield_now();
+        }
+        asks.into_iter().for_each(|ask| ask.join().unwrap());
+        // None where the first came to its turn too late.
+        assert!(notes.loads() <= 3);
+        assert_settled(&cache);
     });
 }
 

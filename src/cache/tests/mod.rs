@@ -122,6 +122,21 @@ fn poll<T>(future: &mut BoxFuture<'_, T>) -> Poll<T> {
     future.as_mut().poll(&mut Context::from_waker(&noop_waker()))
 }
 
+/// Has one meaning for what stays on its thread, and two for what is `Send`, which then does not compile.
+trait Stays<Which> {
+    fn on_its_thread() -> bool {
+        true
+    }
+}
+
+impl<T: ?Sized> Stays<()> for T {}
+impl<T: ?Sized + Send> Stays<u8> for T {}
+
+#[test]
+fn a_pinned_guard_stays_on_its_thread() {
+    assert!(<super::Pinned<'_, u32, u32, super::DefaultHash> as Stays<_>>::on_its_thread());
+}
+
 #[test]
 fn handles_are_send_sync_and_show_no_contents() {
     fn check<T: Send + Sync + Clone + std::fmt::Debug>(_: &T) {}

@@ -1,5 +1,5 @@
 use super::lanes::equal;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, spin_loop};
+use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence, spin_loop};
 
 /// The most slots of one index: their numbers fit into two bytes, and leave some for none and for what else is numbered
 /// with them.
@@ -8,7 +8,6 @@ pub(super) const MAX_SLOTS: u32 = 64_512;
 /// Places in a bucket.
 const PLACES: usize = 20;
 const TAG_LANES: usize = 3;
-const SLOT_LANES: usize = 5;
 /// The byte behind the last tag counts how many entries of this bucket are in their second.
 const ALIENS: usize = PLACES;
 /// The bits behind it say which places hold entries that are in their second bucket.
@@ -33,11 +32,11 @@ pub(super) struct Index<'a> {
     moves: &'a AtomicU32,
 }
 
-/// Three lanes of tags and what is counted, and five of four slots each.
+/// Three lanes of tags and what is counted, and a slot for each tag.
 #[repr(align(64))]
 pub(super) struct Bucket {
     tags: [AtomicU64; TAG_LANES],
-    slots: [AtomicU64; SLOT_LANES],
+    slots: [AtomicU16; PLACES],
 }
 
 /// Where a hash belongs.
@@ -95,6 +94,14 @@ impl<'a> Index<'a> {
         self.find_further(home, is_it)
     }
 
+    /// As [`find`](Index::find), in the first bucket alone, where nearly all are.
+    #[inline(always)]
+    pub(super) fn glance<T>(self, hash: u64, is_it: impl Fn(u32) -> Option<T>) -> Option<T> {
+        let home = self.home(hash);
+        let found = self.buckets[home.bucket].find(home.tag, &is_it)?;
+        Some(found.0)
+    }
+
     /// Whether no entry was moved since `moves` was read.
     #[inline]
     fn is_still(self, moves: u32) -> bool {
@@ -138,18 +145,17 @@ impl<'a> Index<'a> {
         if is_alien {
             self.buckets[home.bucket].count_aliens(1);
         }
-        self.buckets[spot.bucket].set(spot.place, slot + 1, home.tag, is_alien);
+        self.buckets[spot.bucket].set(spot.place, slot, home.tag, is_alien);
     }
 
     /// Some slot in the bucket of a hash for which there is no [`vacancy`](Index::vacancy).
     pub(super) fn in_the_way(self, hash: u64) -> u32 {
-        let slot = self.buckets[self.home(hash).bucket].slot(0);
-        slot.checked_sub(1).expect("a bucket without a vacancy is full")
+        self.buckets[self.home(hash).bucket].slot(0)
     }
 
     /// Names `new` where another slot stands.
     pub(super) fn replace(self, spot: Spot, new: u32) {
-        self.buckets[spot.bucket].set_slot(spot.place, new + 1);
+        self.buckets[spot.bucket].set_slot(spot.place, new);
     }
 
     /// Takes out what stands at `spot`, which was put in under `hash`.
@@ -158,7 +164,7 @@ impl<'a> Index<'a> {
         if bucket.is_alien(spot.place) {
             self.buckets[self.home(hash).bucket].count_aliens(-1);
         }
-        bucket.set(spot.place, 0, 0, false);
+        bucket.clear(spot.place);
     }
 
     /// Where a slot stands that is in under `hash`.
@@ -218,7 +224,7 @@ impl<'a> Index<'a> {
                 from.count_aliens(1);
             }
             to.set(empty, from.slot(place), home.tag, !returns);
-            from.set(place, 0, 0, false);
+            from.clear(place);
             true
         })
     }
@@ -239,29 +245,25 @@ impl Bucket {
     pub(super) fn new() -> Bucket {
         Bucket {
             tags: std::array::from_fn(|_| AtomicU64::new(0)),
-            slots: std::array::from_fn(|_| AtomicU64::new(0)),
+            slots: std::array::from_fn(|_| AtomicU16::new(0)),
         }
     }
 }
 
 impl Bucket {
-    /// The places where the tag is `tag`, and perhaps some others.
-    #[inline]
-    fn matches(&self, tag: u8, order: Ordering) -> u32 {
-        let [first, second, third] = &self.tags;
-        equal([first.load(order), second.load(order), third.load(order)], tag) & ALL
+    /// The places where the tag is `tag`.
+    #[inline(always)]
+    fn matches(&self, tag: u8) -> u32 {
+        equal(&self.tags, tag) & ALL
     }
 
     #[inline(always)]
     fn find<T>(&self, tag: u8, is_it: &impl Fn(u32) -> Option<T>) -> Option<(T, usize)> {
-        let mut matches = self.matches(tag, Ordering::Acquire);
+        let mut matches = self.matches(tag);
         while matches != 0 {
             let place = matches.trailing_zeros() as usize;
-            let slot = self.slot(place);
-            // A place that only looks like a match may be empty, or be about to be filled.
-            if slot != 0
-                && let Some(found) = is_it(slot - 1)
-            {
+            // If another has been put there since the tags were read, it is that one's slot.
+            if let Some(found) = is_it(self.slot(place)) {
                 return Some((found, place));
             }
             matches &= matches - 1;
@@ -269,17 +271,14 @@ impl Bucket {
         None
     }
 
-    /// The number of the slot at a place and one more, or zero.
+    /// The slot at a place; of an empty one, that of the last who was there.
     #[inline]
     fn slot(&self, place: usize) -> u32 {
-        let lane = self.slots[place / 4 % SLOT_LANES].load(Ordering::Acquire);
-        u32::from((lane >> (place % 4 * 16)) as u16)
+        u32::from(self.slots[place].load(Ordering::Acquire))
     }
 
-    /// Only the one writer stores, so nothing comes between its load and its store.
     fn set_slot(&self, place: usize, slot: u32) {
-        let shift = place % 4 * 16;
-        put_bits(&self.slots[place / 4], 0xffff << shift, u64::from(slot) << shift);
+        self.slots[place].store(slot as u16, Ordering::Release);
     }
 
     fn byte(&self, at: usize) -> u8 {
@@ -311,20 +310,29 @@ impl Bucket {
         self.tags[TAG_LANES - 1].load(Ordering::Relaxed) >> (ALIEN + place) & 1 != 0
     }
 
-    /// Fills a place, or empties it with zeros. The slot first: whoever sees the tag finds it there.
+    /// Fills a place. The slot first: whoever sees the tag finds it there.
     fn set(&self, place: usize, slot: u32, tag: u8, alien: bool) {
         self.set_slot(place, slot);
-        let bit = 1 << (ALIEN + place);
-        put_bits(&self.tags[TAG_LANES - 1], bit, if alien { bit } else { 0 });
+        if alien {
+            let bit = 1 << (ALIEN + place);
+            put_bits(&self.tags[TAG_LANES - 1], bit, bit);
+        }
         self.set_byte(place, tag);
     }
 
+    /// Empties a place. The slot's number stays: a reader who saw the tag may be about to look there, and is pinned.
+    fn clear(&self, place: usize) {
+        self.set_byte(place, 0);
+        put_bits(&self.tags[TAG_LANES - 1], 1 << (ALIEN + place), 0);
+    }
+
     fn empty(&self) -> Option<usize> {
-        let empty = self.matches(0, Ordering::Relaxed);
+        let empty = self.matches(0);
         (empty != 0).then(|| empty.trailing_zeros() as usize)
     }
 }
 
+/// Only the one writer stores, so nothing comes between its load and its store.
 fn put_bits(lane: &AtomicU64, mask: u64, bits: u64) {
     lane.store(lane.load(Ordering::Relaxed) & !mask | bits, Ordering::Release);
 }
@@ -427,8 +435,10 @@ mod tests {
             for (slot, hash) in model {
                 index.remove(hash, index.locate(hash, slot));
             }
-            let empty = |lane: &AtomicU64| lane.load(Ordering::Relaxed) == 0;
-            prop_assert!(buckets.iter().all(|bucket| bucket.tags.iter().chain(&bucket.slots).all(empty)));
+            prop_assert!(buckets.iter().all(|bucket| {
+                let empty = |lane: &AtomicU64| lane.load(Ordering::Relaxed) == 0;
+                bucket.tags.iter().all(empty)
+            }));
         }
     }
 }

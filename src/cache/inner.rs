@@ -10,7 +10,7 @@ use super::slab::Slot;
 use super::stats::{CacheStats, Count, Counters};
 use super::tags::Tags;
 use super::time::{Time, millis};
-use super::word::{MARK_MAX, NEVER, Reading};
+use super::word::{MARK_MAX, NEVER, NEVER_SETTLED, Reading, settled};
 use crate::env::Rng;
 use crate::hash::KeyedHash;
 use crate::sync::pins::{self, Pin};
@@ -29,6 +29,8 @@ pub(super) struct Inner<K, V, S> {
     pub(super) settings: Settings,
     /// Where marks stop counting; zero under a policy that needs none.
     pub(super) mark_max: u8,
+    /// What a word is not below when a hit on its entry changes nothing.
+    settled: u64,
     /// Whether a hit takes the shard's lock.
     pub(super) hit_locks: bool,
     /// Whether its entries neither expire nor weigh anything, and nobody hears of them, unless one insert says otherwise.
@@ -91,11 +93,16 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         let patience = (PATIENCE / shards).clamp(8, 64);
         let states = orders.into_iter().map(|order| State::new(order, weighted)).collect();
         let secret = KeyedHash::new(rng.next_u64(), rng.next_u64());
+        let mark_max = match policy.hit_cost() {
+            HitCost::Mark { max } => max.min(MARK_MAX),
+            _ => 0,
+        };
         Inner {
             time: Time::new(env),
-            mark_max: match policy.hit_cost() {
-                HitCost::Mark { max } => max.min(MARK_MAX),
-                _ => 0,
+            mark_max,
+            settled: match policy.hit_cost() {
+                HitCost::Lock => NEVER_SETTLED,
+                _ => settled(mark_max),
             },
             hit_locks: policy.hit_cost() == HitCost::Lock,
             is_plain: !weighted
@@ -145,18 +152,47 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     }
 
     /// The fresh value under `key`, counted as a hit, or as a miss where there is none.
-    #[inline]
+    #[inline(always)]
     pub(super) fn get<'a, Q>(&'a self, hash: u64, key: &Q, pin: &'a Pin) -> Option<&'a V>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let found = self.peek(hash, key, pin);
-        let Some(found) = found.filter(|found| found.standing == Standing::Fresh) else {
-            self.counters.add(pin, Count::Misses, 1);
-            return None;
+        let Some((slot, entry)) = self.shard(hash).glance(hash, key, pin) else {
+            return self.get_further(hash, key, pin);
         };
+        let Some(value) = entry.settled_value(self.settled) else {
+            return self.get_here(hash, slot, entry, pin);
+        };
+        self.counters.add(pin, Count::Hits, 1);
+        Some(value)
+    }
+
+    fn get_nothing(&self, pin: &Pin) -> Option<&V> {
+        self.counters.add(pin, Count::Misses, 1);
+        None
+    }
+
+    #[inline(never)]
+    fn get_further<'a, Q>(&'a self, hash: u64, key: &Q, pin: &'a Pin) -> Option<&'a V>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        match self.shard(hash).find(hash, key, pin) {
+            Some((slot, entry)) => self.get_here(hash, slot, entry, pin),
+            None => self.get_nothing(pin),
+        }
+    }
+
+    #[inline(never)]
+    fn get_here<'a>(&'a self, hash: u64, slot: u32, entry: &'a Slot<K, V>, pin: &'a Pin) -> Option<&'a V> {
+        let read = entry.word.read();
+        let standing = self.judge(self.shard(hash), slot, read, pin);
+        if standing != Standing::Fresh {
+            return self.get_nothing(pin);
+        }
+        let found = Found { slot, entry, read, standing };
         self.hit(hash, &found, pin);
-        found.entry.value()
+        entry.value()
     }
 
     /// Counts a hit, and tells the policy.

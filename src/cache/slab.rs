@@ -38,12 +38,14 @@ const FEW: usize = 64;
 /// Slots in a chunk beyond those that were planned for, and in a column of extras.
 const CHUNK: usize = 256;
 
-/// One part of a cache: readers look up in it without a lock, and its lock guards `state` beside the entries.
+/// One part of a cache: readers look up in it without a lock, and its lock guards `state` beside the entries. A cache
+/// line, which holds all that they need of it, so that those of many shards fit into the processor's nearest memory.
+#[repr(align(64))]
 pub(super) struct Slab<K, V, X> {
     map: Published<Map<K, V>>,
     /// See [`Index`].
     moves: AtomicU32,
-    writer: CachePadded<Mutex<Writer<X>>>,
+    writer: Box<CachePadded<Mutex<Writer<X>>>>,
 }
 
 /// A slot: what is kept beside an entry, its key, and its value unless that is known to be absent.
@@ -117,7 +119,7 @@ impl<K, V, X> Slab<K, V, X> {
         parts.zip(states).map(move |((buckets, planned), state)| Slab {
             map: Published::new(Map::new(buckets, planned)),
             moves: AtomicU32::new(0),
-            writer: CachePadded::new(Mutex::new(Writer {
+            writer: Box::new(CachePadded::new(Mutex::new(Writer {
                 // Room for what comes and goes at all times, so that no write has to take some.
                 free: Vec::with_capacity(spare),
                 retired: Retired::for_some(patience),
@@ -125,7 +127,7 @@ impl<K, V, X> Slab<K, V, X> {
                 patience,
                 layout: 0,
                 state,
-            })),
+            }))),
         })
     }
 
@@ -155,22 +157,57 @@ impl<K, V, X> Slab<K, V, X> {
         Q: Equivalent<K> + ?Sized,
     {
         let map = self.map.load(pin);
-        let is_it = |slot| {
-            // SAFETY: the index named the slot after `pin` was taken, so it was live then and is not freed while the pin
-            // lives; its word and its pair were in place before it was named (the index publishes with Release). A slot
-            // beyond this map was named in a later one; see `slot_named`.
-            let found = unsafe { self.slot_named(map, slot, pin) };
-            // SAFETY: as above.
-            key.equivalent(unsafe { &found.pair().key }).then_some((slot, found))
-        };
+        let is_it = |slot| self.is_it(map, slot, key, pin);
         let ((slot, entry), spot) = map.index(&self.moves).find(hash, is_it)?;
         Some((slot, entry, spot))
+    }
+
+    /// As [`find`](Slab::find), but only where nearly all entries are: it may miss one that is there.
+    #[inline(always)]
+    pub(super) fn glance<'a, Q>(&'a self, hash: u64, key: &Q, pin: &'a Pin) -> Option<(u32, &'a Slot<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let map = self.map.load(pin);
+        map.index(&self.moves).glance(hash, |slot| {
+            let place = map.planned.get(slot as usize)?;
+            // SAFETY: as in `is_it`.
+            let found = unsafe { place.assume_init_ref() };
+            // SAFETY: as in `is_it`.
+            key.equivalent(unsafe { &found.pair().key }).then_some((slot, found))
+        })
+    }
+
+    /// What is in a slot that the index of `map` has just named, if it is under `key`.
+    #[inline(always)]
+    fn is_it<'a, Q>(&'a self, map: &'a Map<K, V>, slot: u32, key: &Q, pin: &'a Pin) -> Option<(u32, &'a Slot<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        // SAFETY: the index named the slot after `pin` was taken, so it was live then and is not freed while the pin
+        // lives; its word and its pair were in place before it was named (the index publishes with Release). A slot
+        // beyond this map was named in a later one; see `slot_named`.
+        let found = unsafe { self.slot_named(map, slot, pin) };
+        // SAFETY: as above.
+        key.equivalent(unsafe { &found.pair().key }).then_some((slot, found))
     }
 
     /// # Safety
     /// The slot was named by the index of `map` after `pin` was taken.
     #[inline]
     unsafe fn slot_named<'a>(&'a self, map: &'a Map<K, V>, slot: u32, pin: &'a Pin) -> &'a Slot<K, V> {
+        match map.planned.get(slot as usize) {
+            // SAFETY: a named slot has been used, so it is initialised.
+            Some(place) => unsafe { place.assume_init_ref() },
+            // SAFETY: the caller's promise.
+            None => unsafe { self.slot_beyond(map, slot, pin) },
+        }
+    }
+
+    /// # Safety
+    /// As for [`slot_named`](Slab::slot_named).
+    #[cold]
+    unsafe fn slot_beyond<'a>(&'a self, map: &'a Map<K, V>, slot: u32, pin: &'a Pin) -> &'a Slot<K, V> {
         // The buckets outlive the map when only slots are added, so they may name a slot of a later map.
         let place = map.place(slot).or_else(|| self.map.load(pin).place(slot));
         let place = place.expect("a named slot has a place");
@@ -248,6 +285,14 @@ impl<K, V> Slot<K, V> {
     pub(super) fn key(&self) -> &K {
         // SAFETY: a `&Slot` leaves this module only for a live slot, bound to the pin or the lock that keeps it.
         unsafe { &self.pair().key }
+    }
+
+    /// Its value, if what was read of it reaches the bound `settled`.
+    #[inline(always)]
+    pub(super) fn settled_value(&self, settled: u64) -> Option<&V> {
+        let is_settled = self.word.read().reaches(settled);
+        // SAFETY: as for `value`: a word that reaches the bound is not that of an absent value.
+        is_settled.then(|| unsafe { self.pair().value.assume_init_ref() })
     }
 
     /// Its value, unless that is known to be absent.

@@ -1,15 +1,24 @@
 use crate::sync::{AtomicU64, Ordering};
 
 /// A deadline that never comes.
-pub(super) const NEVER: u64 = DEADLINE;
+pub(super) const NEVER: u64 = LATEST;
 
 /// Milliseconds since the cache was built: 34 years of them.
-const DEADLINE: u64 = (1 << 40) - 1;
-const MARK_SHIFT: u32 = 40;
+const LATEST: u64 = (1 << 40) - 1;
+const NUMBER: u64 = (1 << MARK_SHIFT) - 1;
+const MARK_SHIFT: u32 = 16;
 const MARK_ONE: u64 = 1 << MARK_SHIFT;
 /// The highest mark.
 pub(super) const MARK_MAX: u8 = 15;
 const MARK: u64 = (MARK_MAX as u64) << MARK_SHIFT;
+const DEADLINE_SHIFT: u32 = 20;
+const DEADLINE: u64 = LATEST << DEADLINE_SHIFT;
+// Each of these is set in the common case, so that all of them, a deadline that never comes and a high mark are seen by one
+// comparison.
+const SLIDES_NOT: u64 = 1 << 60;
+const NO_EXTRA: u64 = 1 << 61;
+const PRESENT: u64 = 1 << 62;
+const LIVE: u64 = 1 << 63;
 
 /// What is kept beside an entry and read with it: when it expires, how often it was asked for lately, what it is, and the
 /// number by which its policy knows it, which stays the same when the entry is written anew.
@@ -32,11 +41,14 @@ pub(super) struct Kind {
     pub(super) idle: bool,
 }
 
-const LIVE: u64 = 1 << 44;
-const ABSENT: u64 = 1 << 45;
-const EXTRA: u64 = 1 << 46;
-const IDLE: u64 = 1 << 47;
-const NUMBER_SHIFT: u32 = 48;
+/// What a word is not below when a hit changes nothing about its entry, since the mark is not below `mark`, and when there
+/// is nothing to look at but the value: it is live, has one, and never expires.
+pub(super) fn settled(mark: u8) -> u64 {
+    LIVE | PRESENT | NO_EXTRA | SLIDES_NOT | DEADLINE | u64::from(mark) << MARK_SHIFT
+}
+
+/// A bound that no word reaches: no entry has the last number.
+pub(super) const NEVER_SETTLED: u64 = u64::MAX;
 
 impl Word {
     #[inline]
@@ -46,10 +58,10 @@ impl Word {
 
     /// Makes an entry live that is in place.
     pub(super) fn publish(&self, deadline: u64, mark: u8, kind: Kind, number: u16) {
-        let flag = |set: bool, flag: u64| if set { flag } else { 0 };
-        let flags = flag(kind.absent, ABSENT) | flag(kind.extra, EXTRA) | flag(kind.idle, IDLE);
-        let word =
-            u64::from(number) << NUMBER_SHIFT | LIVE | flags | u64::from(mark) << MARK_SHIFT | deadline.min(NEVER);
+        let unless = |not: bool, flag: u64| if not { 0 } else { flag };
+        let flags = unless(kind.absent, PRESENT) | unless(kind.extra, NO_EXTRA) | unless(kind.idle, SLIDES_NOT);
+        let deadline = deadline.min(NEVER) << DEADLINE_SHIFT;
+        let word = LIVE | flags | deadline | u64::from(mark) << MARK_SHIFT | u64::from(number);
         self.0.store(word, Ordering::Release);
     }
 
@@ -81,7 +93,7 @@ impl Word {
 
     /// Moves the deadline of a live entry.
     pub(super) fn set_deadline(&self, deadline: u64) {
-        self.change(|word| word & !DEADLINE | deadline.min(NEVER));
+        self.change(|word| word & !DEADLINE | deadline.min(NEVER) << DEADLINE_SHIFT);
     }
 
     fn change(&self, change: impl Fn(u64) -> u64) {
@@ -100,12 +112,18 @@ impl Reading {
     /// True for an entry with a value that never expires and has nothing else to look at.
     #[inline]
     pub(super) fn is_plain(self) -> bool {
-        self.0 & (DEADLINE | ABSENT | EXTRA) == NEVER
+        self.0 >= settled(0)
+    }
+
+    /// Whether it is not below a bound from [`settled`].
+    #[inline]
+    pub(super) fn reaches(self, settled: u64) -> bool {
+        self.0 >= settled
     }
 
     #[inline]
     pub(super) fn deadline(self) -> u64 {
-        self.0 & DEADLINE
+        (self.0 & DEADLINE) >> DEADLINE_SHIFT
     }
 
     #[inline]
@@ -115,15 +133,15 @@ impl Reading {
 
     #[inline]
     pub(super) fn number(self) -> u32 {
-        (self.0 >> NUMBER_SHIFT) as u32
+        (self.0 & NUMBER) as u32
     }
 
     #[inline]
     pub(super) fn kind(self) -> Kind {
         Kind {
-            absent: self.0 & ABSENT != 0,
-            extra: self.0 & EXTRA != 0,
-            idle: self.0 & IDLE != 0,
+            absent: self.0 & PRESENT == 0,
+            extra: self.0 & NO_EXTRA == 0,
+            idle: self.0 & SLIDES_NOT == 0,
         }
     }
 }

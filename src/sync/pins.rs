@@ -9,7 +9,7 @@ use super::{AtomicU64, AtomicUsize, CachePadded, OnceLock, Ordering};
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-static EPOCH: Epoch = Epoch::over(AtomicU64::new(0));
+static EPOCH: Epoch = Epoch::over(AtomicU64::new(Epoch::FIRST));
 static SEATS: Seats = Seats::new();
 
 /// Keeps what this thread reads from being freed. While one lives, what writers take out is held back, so it should be

@@ -6,28 +6,31 @@
 //! stamp: every reader that could have seen the name has left its seat by then, since the epoch moves only when all
 //! who are seated have seen it.
 
-use super::{AtomicBool, AtomicU64, Ordering, fence};
+use super::{AtomicU64, Ordering, fence};
 
-/// The time of the protocol. It moves when every seated reader has seen it.
+/// The time of the protocol. It moves when every seated reader has seen it. It counts in twos from one on, so that no
+/// epoch is zero.
 #[derive(Debug)]
 pub(crate) struct Epoch(AtomicU64);
 
 /// A reader's place, on cache lines of its own. One thread owns it at a time.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    /// Zero while nobody sits here, else twice the epoch that was seen, plus one.
+    /// Zero while nobody sits here, else the epoch that was seen.
     seen: AtomicU64,
-    /// How many pins of the owner are alive. Only the owner touches it. So wide that pins which are forgotten, and so never
+    /// How many pins of the owner are alive beside the first, and in the highest bit whether the seat is lent: nobody keeps
+    /// it, and who leaves it gives it back. Only the owner touches it. So wide that pins which are forgotten, and so never
     /// leave, cannot bring it round to zero.
-    depth: AtomicU64,
-    /// Whether nobody keeps it: who leaves it gives it back.
-    lent: AtomicBool,
+    further: AtomicU64,
     /// Which seat this is; no two are alike.
     pub(crate) number: u32,
 }
 
 impl Epoch {
-    /// The time that `count` keeps, from zero on.
+    /// Where the time begins.
+    pub(crate) const FIRST: u64 = 1;
+
+    /// The time that `count` keeps, which is [`FIRST`](Epoch::FIRST) now.
     pub(crate) const fn over(count: AtomicU64) -> Epoch {
         Epoch(count)
     }
@@ -54,7 +57,7 @@ impl Epoch {
         // Only now: a reader whose seat was handed out before its fence came before this one is among them.
         for seat in seats() {
             let seen = seat.seen.load(Ordering::Relaxed);
-            if seen != 0 && seen != seated(now) {
+            if seen != 0 && seen != now {
                 return now;
             }
         }
@@ -63,9 +66,9 @@ impl Epoch {
         // Another thread may have moved it just now; moving it twice at once would be one too many.
         match self
             .0
-            .compare_exchange(now, now + 1, Ordering::Release, Ordering::Acquire)
+            .compare_exchange(now, now + STEP, Ordering::Release, Ordering::Acquire)
         {
-            Ok(_) => now + 1,
+            Ok(_) => now + STEP,
             Err(moved) => moved,
         }
     }
@@ -74,20 +77,18 @@ impl Epoch {
 /// Whether nobody can hold a reference any more to what carries `stamp`.
 #[inline]
 pub(crate) fn is_free(stamp: u64, now: u64) -> bool {
-    now >= stamp + 2
+    now >= stamp + 2 * STEP
 }
 
-#[inline]
-fn seated(epoch: u64) -> u64 {
-    epoch << 1 | 1
-}
+const STEP: u64 = 2;
+/// The seat is lent.
+const LENT: u64 = 1 << 63;
 
 impl Seat {
     pub(crate) fn new(number: u32) -> Seat {
         Seat {
             seen: AtomicU64::new(0),
-            depth: AtomicU64::new(0),
-            lent: AtomicBool::new(false),
+            further: AtomicU64::new(0),
             number,
         }
     }
@@ -95,34 +96,49 @@ impl Seat {
     /// Takes the seat; called by its owner.
     #[inline]
     pub(crate) fn enter(&self, epoch: &Epoch) {
-        let depth = self.depth.load(Ordering::Relaxed);
-        self.depth.store(depth + 1, Ordering::Relaxed);
-        if depth == 0 {
-            self.sit(seated(epoch.0.load(Ordering::Relaxed)));
+        if self.is_taken() {
+            return self.count_further(1);
         }
+        self.sit(epoch.0.load(Ordering::Relaxed));
     }
 
     /// Ends one [`enter`](Seat::enter). True when the seat was lent and is to be given back.
     #[inline]
     pub(crate) fn leave(&self) -> bool {
-        let depth = self.depth.load(Ordering::Relaxed) - 1;
-        self.depth.store(depth, Ordering::Relaxed);
-        if depth > 0 {
+        let further = self.further.load(Ordering::Relaxed);
+        if further == 0 {
+            self.seen.store(0, Ordering::Release);
             return false;
         }
-        self.seen.store(0, Ordering::Release);
-        self.lent.load(Ordering::Relaxed)
+        self.leave_further(further)
+    }
+
+    #[cold]
+    fn leave_further(&self, further: u64) -> bool {
+        if further == LENT {
+            self.seen.store(0, Ordering::Release);
+            return true;
+        }
+        self.count_further(-1);
+        false
+    }
+
+    #[cold]
+    fn count_further(&self, by: i64) {
+        let further = self.further.load(Ordering::Relaxed).wrapping_add_signed(by);
+        self.further.store(further, Ordering::Relaxed);
     }
 
     /// Says whether who leaves it gives it back.
     pub(crate) fn lend(&self, lent: bool) {
-        self.lent.store(lent, Ordering::Relaxed);
+        let further = self.further.load(Ordering::Relaxed) & !LENT;
+        self.further.store(further | if lent { LENT } else { 0 }, Ordering::Relaxed);
     }
 
     /// Whether its owner is between [`enter`](Seat::enter) and [`leave`](Seat::leave).
     #[inline]
     pub(crate) fn is_taken(&self) -> bool {
-        self.depth.load(Ordering::Relaxed) > 0
+        self.seen.load(Ordering::Relaxed) != 0
     }
 
     /// Shows `seen` to writers before anything is read.

@@ -10,14 +10,14 @@ const SHARED: usize = 8;
 /// Several counters that many threads add to without sharing a cache line; their sums are exact. A thread is told by
 /// the pin it holds. About 5 KiB for up to 16 counters.
 pub(crate) struct Stripes<const N: usize> {
-    lines: Box<[CachePadded<[AtomicU64; N]>]>,
+    lines: Box<[CachePadded<[AtomicU64; N]>; OWN + SHARED]>,
 }
 
 impl<const N: usize> Stripes<N> {
     pub(crate) fn new() -> Stripes<N> {
         let line = || CachePadded::new([const { AtomicU64::new(0) }; N]);
         Stripes {
-            lines: std::iter::repeat_with(line).take(OWN + SHARED).collect(),
+            lines: Box::new(std::array::from_fn(|_| line())),
         }
     }
 

@@ -29,7 +29,7 @@ use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 /// What stands in for the crate's door to atomics.
 mod sync {
     pub(crate) use loom::hint::spin_loop;
-    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 }
 
 /// Runs every interleaving of `run` with at most so many preemptions.

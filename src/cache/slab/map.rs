@@ -24,7 +24,7 @@ struct ExtraCell(UnsafeCell<Option<Box<Extra>>>);
 unsafe impl Sync for ExtraCell {}
 
 /// Where slots and their names are. Replaced when it has to grow; all its parts are shared with the one before.
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(super) struct Map<K, V> {
     pub(super) buckets: Part<Bucket>,
     /// The slots that were planned for.

@@ -435,10 +435,8 @@ mod tests {
             for (slot, hash) in model {
                 index.remove(hash, index.locate(hash, slot));
             }
-            prop_assert!(buckets.iter().all(|bucket| {
-                let empty = |lane: &AtomicU64| lane.load(Ordering::Relaxed) == 0;
-                bucket.tags.iter().all(empty)
-            }));
+            let mut lanes = buckets.iter().flat_map(|bucket| &bucket.tags);
+            prop_assert!(lanes.all(|lane| lane.load(Ordering::Relaxed) == 0));
         }
     }
 }

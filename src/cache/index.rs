@@ -46,6 +46,12 @@ struct Home {
     tag: u8,
 }
 
+/// That a look at one bucket has not seen a hash, and when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unseen {
+    moves: u32,
+}
+
 /// Where a slot stands in the index, until something else is written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spot {
@@ -80,26 +86,49 @@ impl<'a> Index<'a> {
     /// stands. Finds what was there all the time; never waits for a writer but while it moves entries.
     #[inline]
     pub(super) fn find<T>(self, hash: u64, is_it: impl Fn(u32) -> Option<T>) -> Option<(T, Spot)> {
-        let home = self.home(hash);
-        let moves = self.moves.load(Ordering::Acquire);
-        let bucket = &self.buckets[home.bucket];
-        if let Some((found, place)) = bucket.find(home.tag, &is_it) {
-            let bucket = home.bucket;
-            return Some((found, Spot { bucket, place }));
+        match self.glance(hash, &is_it) {
+            Ok(found) => Some(found),
+            Err(unseen) => self.find_further(hash, unseen, is_it),
         }
-        // An entry may have passed from one bucket to the other between the looks at them.
-        if bucket.aliens() == 0 && self.is_still(moves) {
-            return None;
-        }
-        self.find_further(home, is_it)
     }
 
-    /// As [`find`](Index::find), in the first bucket alone, where nearly all are.
+    /// As [`find`](Index::find), in the first bucket alone, where nearly all are. What is not seen there is to be looked
+    /// for further.
     #[inline(always)]
-    pub(super) fn glance<T>(self, hash: u64, is_it: impl Fn(u32) -> Option<T>) -> Option<T> {
+    pub(super) fn glance<T>(self, hash: u64, is_it: impl Fn(u32) -> Option<T>) -> Result<(T, Spot), Unseen> {
         let home = self.home(hash);
-        let found = self.buckets[home.bucket].find(home.tag, &is_it)?;
-        Some(found.0)
+        let moves = self.moves.load(Ordering::Acquire);
+        let bucket = home.bucket;
+        let found = self.buckets[bucket].find(home.tag, &is_it);
+        found.map_or(Err(Unseen { moves }), |(found, place)| Ok((found, Spot { bucket, place })))
+    }
+
+    /// Goes on where [`glance`](Index::glance) has seen nothing.
+    #[inline]
+    pub(super) fn find_further<T>(
+        self,
+        hash: u64,
+        unseen: Unseen,
+        is_it: impl Fn(u32) -> Option<T>,
+    ) -> Option<(T, Spot)> {
+        let home = self.home(hash);
+        if self.buckets[home.bucket].aliens() > 0 {
+            let other = self.find_in(self.other(home), home.tag, &is_it);
+            if other.is_some() {
+                return other;
+            }
+        }
+        // An entry may have passed from one bucket to the other between the looks at them.
+        if self.is_still(unseen.moves) {
+            return None;
+        }
+        self.find_among_moves(home, is_it)
+    }
+
+    #[inline(always)]
+    fn find_in<T>(self, bucket: usize, tag: u8, is_it: &impl Fn(u32) -> Option<T>) -> Option<(T, Spot)> {
+        let (found, place) = self.buckets[bucket].find(tag, is_it)?;
+        Some((found, Spot { bucket, place }))
     }
 
     /// Whether no entry was moved since `moves` was read.
@@ -110,12 +139,13 @@ impl<'a> Index<'a> {
     }
 
     #[cold]
-    fn find_further<T>(self, home: Home, is_it: impl Fn(u32) -> Option<T>) -> Option<(T, Spot)> {
+    fn find_among_moves<T>(self, home: Home, is_it: impl Fn(u32) -> Option<T>) -> Option<(T, Spot)> {
         loop {
             let moves = self.moves.load(Ordering::Acquire);
             for bucket in [home.bucket, self.other(home)] {
-                if let Some((found, place)) = self.buckets[bucket].find(home.tag, &is_it) {
-                    return Some((found, Spot { bucket, place }));
+                let found = self.find_in(bucket, home.tag, &is_it);
+                if found.is_some() {
+                    return found;
                 }
             }
             if self.is_still(moves) {

@@ -6,7 +6,7 @@ use super::policy::HitCost;
 use super::removal::{Listener, Removal};
 use super::settings::Settings;
 use super::shard::{Shard, State, hash_of};
-use super::slab::Slot;
+use super::slab::{NotYet, Slot};
 use super::stats::{CacheStats, Count, Counters};
 use super::tags::Tags;
 use super::time::{Time, millis};
@@ -157,8 +157,9 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let Some((slot, entry)) = self.shard(hash).glance(hash, key, pin) else {
-            return self.get_further(hash, key, pin);
+        let (slot, entry) = match self.shard(hash).glance(hash, key, pin) {
+            Ok(found) => found,
+            Err(not_yet) => return self.get_further(hash, key, not_yet, pin),
         };
         let Some(value) = entry.settled_value(self.settled) else {
             return self.get_here(hash, slot, entry, pin);
@@ -173,11 +174,11 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     }
 
     #[inline(never)]
-    fn get_further<'a, Q>(&'a self, hash: u64, key: &Q, pin: &'a Pin) -> Option<&'a V>
+    fn get_further<'a, Q>(&'a self, hash: u64, key: &Q, not_yet: NotYet<'a, K, V>, pin: &'a Pin) -> Option<&'a V>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        match self.shard(hash).find(hash, key, pin) {
+        match self.shard(hash).find_further(hash, key, not_yet, pin) {
             Some((slot, entry)) => self.get_here(hash, slot, entry, pin),
             None => self.get_nothing(pin),
         }

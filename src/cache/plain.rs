@@ -24,11 +24,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         let hash = self.hash(&key);
         let pin = pins::pin();
         // What keys and values do when dropped is theirs, so not under the lock.
-        let mut dead = (None, None);
+        let (mut _was, mut _freed) = (None, None);
         let mut locked = self.shard(hash).lock();
         if !locked.state().is_quiet(self.tag_ends()) {
             return Err((key, value));
         }
+        locked.prefetch(&pin);
         let old = locked.find(hash, &key, &pin);
         let place_of = match old {
             Some(old) => Ok(old),
@@ -37,10 +38,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
                 Err(_in_the_way) => return Err((key, value)),
             },
         };
-        let Ok((slot, was)) = locked.take_slot(&pin) else {
+        let Ok(slot) = locked.take_slot(&mut _was, &pin) else {
             return Err((key, value));
         };
-        dead.0 = was;
         let Some(berth) = self.berth(&mut locked, old, &pin) else {
             locked.put_back(slot);
             return Err((key, value));
@@ -64,10 +64,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         }
         // What has to be dropped is dropped soon; other slots wait until they are needed.
         if needs_drop::<(K, V)>() {
-            dead.1 = locked.reclaim(false, &pin).flatten();
+            _freed = locked.reclaim(false, &pin).flatten();
         }
         drop(locked);
-        drop(dead);
         self.counters.add(&pin, Count::Inserts, 1);
         Ok(if old.is_none() {
             Inserted::Added

@@ -12,19 +12,21 @@ pub(super) type Shard<K, V> = Slab<K, V, State>;
 /// A shard whose lock is held.
 pub(super) type LockedShard<'a, K, V> = Locked<'a, K, V, State>;
 
-/// What decides about the entries of one shard. Plain data: whoever holds it gives the time.
+/// What decides about the entries of one shard. Plain data: whoever holds it gives the time. What every write looks at
+/// comes first.
+#[repr(C)]
 pub(super) struct State {
-    pub(super) order: Box<dyn EvictionOrder>,
-    pub(super) numbers: Numbers,
-    /// The deadlines of what expires; made when the first such entry comes.
-    wheel: Option<Box<Wheel>>,
-    /// What each slot weighs; empty where weight has no limit.
-    weights: Vec<u64>,
-    weighted: bool,
     /// How many loads are under way for keys that live here; while there are none, a write need not look for them.
     pub(super) loading: usize,
     /// The slots still to be looked at for entries that a tag's end has made invalid.
     sweep: Sweep,
+    /// The deadlines of what expires; made when the first such entry comes.
+    wheel: Option<Box<Wheel>>,
+    pub(super) numbers: Numbers,
+    pub(super) order: Box<dyn EvictionOrder>,
+    /// What each slot weighs; empty where weight has no limit.
+    weights: Vec<u64>,
+    weighted: bool,
     /// For how many entries its memory should be planned, when that is much less than it is planned for.
     pub(super) too_large_for: Option<usize>,
 }

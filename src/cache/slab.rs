@@ -12,13 +12,13 @@
 
 use super::arena::{self, Part};
 use super::extra::Extra;
-use super::index::{self, Index, MAX_SLOTS, Spot, Vacancy};
+use super::index::{self, Index, MAX_SLOTS, Spot, Unseen, Vacancy};
 use super::word::{Kind, Reading, Word};
 use crate::sync::pins::{self, Pin};
 use crate::sync::{AtomicU32, CachePadded, Mutex, MutexGuard, Ordering, Published};
 use hashbrown::Equivalent;
 use std::cell::UnsafeCell;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, needs_drop};
 use std::sync::Arc;
 
 mod map;
@@ -66,15 +66,25 @@ unsafe impl<K: Send + Sync, V: Send + Sync> Sync for Slot<K, V> {}
 // SAFETY: a slot owns its pair.
 unsafe impl<K: Send, V: Send> Send for Slot<K, V> {}
 
+/// What every write looks at comes first, to be on few cache lines.
+#[repr(C)]
 struct Writer<X> {
-    free: Vec<u32>,
     retired: Retired,
     len: usize,
     /// Retired slots from which on the epoch is pushed to move.
-    patience: usize,
+    patience: u32,
     /// Changes when slots get other numbers.
     layout: u32,
     state: X,
+    free: Vec<u16>,
+    /// Whether any entry ever had an extra.
+    has_extras: bool,
+}
+
+/// That a short look has not seen a key, and where it looked.
+pub(super) struct NotYet<'a, K, V> {
+    map: &'a Map<K, V>,
+    unseen: Unseen,
 }
 
 /// What was in a slot, for the caller to drop when it no longer holds the lock.
@@ -124,9 +134,10 @@ impl<K, V, X> Slab<K, V, X> {
                 free: Vec::with_capacity(spare),
                 retired: Retired::for_some(patience),
                 len: 0,
-                patience,
+                patience: patience as u32,
                 layout: 0,
                 state,
+                has_extras: false,
             }))),
         })
     }
@@ -162,20 +173,46 @@ impl<K, V, X> Slab<K, V, X> {
         Some((slot, entry, spot))
     }
 
-    /// As [`find`](Slab::find), but only where nearly all entries are: it may miss one that is there.
+    /// As [`find`](Slab::find), but only where nearly all entries are; others are to be looked for further.
     #[inline(always)]
-    pub(super) fn glance<'a, Q>(&'a self, hash: u64, key: &Q, pin: &'a Pin) -> Option<(u32, &'a Slot<K, V>)>
+    pub(super) fn glance<'a, Q>(&'a self, hash: u64, key: &Q, pin: &'a Pin) -> Result<(u32, &'a Slot<K, V>), NotYet<'a, K, V>>
     where
         Q: Equivalent<K> + ?Sized,
     {
         let map = self.map.load(pin);
-        map.index(&self.moves).glance(hash, |slot| {
+        let is_it = |slot| {
             let place = map.planned.get(slot as usize)?;
             // SAFETY: as in `is_it`.
             let found = unsafe { place.assume_init_ref() };
             // SAFETY: as in `is_it`.
             key.equivalent(unsafe { &found.pair().key }).then_some((slot, found))
-        })
+        };
+        match map.index(&self.moves).glance(hash, is_it) {
+            Ok((found, _)) => Ok(found),
+            Err(unseen) => Err(NotYet { map, unseen }),
+        }
+    }
+
+    /// Goes on where [`glance`](Slab::glance) has seen nothing.
+    #[inline]
+    pub(super) fn find_further<'a, Q>(
+        &'a self,
+        hash: u64,
+        key: &Q,
+        not_yet: NotYet<'a, K, V>,
+        pin: &'a Pin,
+    ) -> Option<(u32, &'a Slot<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let NotYet { map, unseen } = not_yet;
+        // It looked only at slots that were planned.
+        if map.used.load(Ordering::Acquire) as usize > map.planned.len() {
+            return self.find(hash, key, pin);
+        }
+        let is_it = |slot| self.is_it(map, slot, key, pin);
+        let (found, _) = map.index(&self.moves).find_further(hash, unseen, is_it)?;
+        Some(found)
     }
 
     /// What is in a slot that the index of `map` has just named, if it is under `key`.
@@ -254,12 +291,15 @@ impl<K, V, X> Slab<K, V, X> {
     }
 
     /// Takes the oldest retired slot, if it is free by now.
-    fn reclaim(&self, writer: &mut Writer<X>, push: bool, pin: &Pin) -> Option<(u32, Option<Dead<K, V>>)> {
+    #[inline]
+    fn reclaim(&self, writer: &mut Writer<X>, push: bool, dead: &mut Option<Dead<K, V>>, pin: &Pin) -> Option<u32> {
         let slot = writer.retired.next_free(push)?;
-        // SAFETY: the slot was retired before it was stamped, and its stamp says that every pin that could have found it
-        // is gone; the caller holds the lock.
-        let dead = unsafe { self.map.load(pin).take(slot) };
-        Some((slot, dead))
+        if needs_drop::<(K, V)>() || writer.has_extras {
+            // SAFETY: the slot was retired before it was stamped, and its stamp says that every pin that could have found it
+            // is gone; the caller holds the lock.
+            *dead = unsafe { self.map.load(pin).take(slot) };
+        }
+        Some(slot)
     }
 }
 
@@ -335,7 +375,7 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
 
     /// How many retired entries are held back.
     pub(super) fn held(&self) -> usize {
-        self.writer.retired.slots.len()
+        self.writer.retired.len()
     }
 
     /// Slots that have been used: all live ones have smaller numbers.
@@ -344,6 +384,7 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
     }
 
     /// The entry under `key`.
+    #[inline]
     pub(super) fn find<Q: Equivalent<K> + ?Sized>(&self, hash: u64, key: &Q, pin: &Pin) -> Option<Located> {
         let (slot, _, spot) = self.slab.find_spot(hash, key, pin)?;
         Some(Located { slot, spot })
@@ -363,26 +404,40 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         (&mut self.writer.state, view)
     }
 
-    /// Finds a free slot, and gives back what was in it. It is the caller's to fill.
-    pub(super) fn take_slot(&mut self, pin: &Pin) -> Result<(u32, Option<Dead<K, V>>), NoSlot> {
+    /// Tells the processor which slot is likely to be filled next, so that it is at hand by then.
+    #[inline]
+    pub(super) fn prefetch(&self, pin: &Pin) {
+        #[cfg(all(target_arch = "x86_64", not(outgrow_loom)))]
+        if let Some(place) = self.writer.retired.oldest().and_then(|slot| self.slab.map.load(pin).planned.get(slot as usize)) {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            // SAFETY: a hint about memory that is there; it changes nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(place.as_ptr().cast()) };
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(outgrow_loom))))]
+        let _ = pin;
+    }
+
+    /// Finds a free slot, and puts what was in it into `dead`. It is the caller's to fill.
+    #[inline]
+    pub(super) fn take_slot(&mut self, dead: &mut Option<Dead<K, V>>, pin: &Pin) -> Result<u32, NoSlot> {
         let writer = &mut *self.writer;
-        let push = writer.retired.slots.len() >= writer.patience;
-        if let Some(taken) = self.slab.reclaim(writer, push, pin) {
-            return Ok(taken);
+        let push = writer.retired.len() >= writer.patience as usize;
+        if let Some(slot) = self.slab.reclaim(writer, push, dead, pin) {
+            return Ok(slot);
         }
         if let Some(slot) = writer.free.pop() {
-            return Ok((slot, None));
+            return Ok(u32::from(slot));
         }
         // Beyond this the memory that readers hold back would not be bounded.
-        if writer.retired.slots.len() > HELD + writer.len / 8 {
+        if writer.retired.len() > HELD + writer.len / 8 {
             return Err(NoSlot::Held);
         }
-        self.use_another(pin).map(|slot| (slot, None)).ok_or(NoSlot::Full)
+        self.use_another(pin).ok_or(NoSlot::Full)
     }
 
     /// Takes back a slot from [`take_slot`](Locked::take_slot) that was not filled.
     pub(super) fn put_back(&mut self, slot: u32) {
-        self.writer.free.push(slot);
+        self.writer.free.push(slot as u16);
     }
 
     /// Takes a slot into use that never was; none when all that can be numbered are.
@@ -417,6 +472,7 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
 
     /// Fills a slot from [`take_slot`](Locked::take_slot) and names it, in the place of another, which is then retired, or
     /// in one of its own.
+    #[inline(always)]
     pub(super) fn fill(&mut self, slot: u32, new: New<K, V>, place_of: Result<Located, Vacancy>, pin: &Pin) {
         let map = self.slab.map.load(pin);
         // SAFETY: `take_slot` gave it, so it has been used.
@@ -433,6 +489,7 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         // SAFETY: `take_slot` gave the slot to the caller, so it is free: nobody reads it, and nothing in it is lost.
         unsafe { (*place.pair.get()).write(pair) };
         if new.extra.is_some() {
+            self.writer.has_extras = true;
             // SAFETY: as for the pair.
             unsafe { *map.extra(slot).get() = new.extra };
         }
@@ -456,6 +513,7 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         self.retire(slot, pin);
     }
 
+    #[inline]
     fn retire(&mut self, slot: u32, pin: &Pin) {
         self.at(slot, pin).word.retire();
         self.writer.retired.push(slot);
@@ -466,7 +524,7 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
     /// hold it back.
     pub(super) fn exchange(&mut self, planned: Part<MaybeUninit<Slot<K, V>>>) {
         let writer = &mut *self.writer;
-        if writer.len > 0 || !writer.retired.slots.is_empty() {
+        if writer.len > 0 || writer.retired.len() > 0 {
             return;
         }
         writer.free = Vec::new();
@@ -482,8 +540,9 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
     /// Frees one slot that nobody can read any more; what was in it is given back if it has to be dropped. With `push` it
     /// tries to move the epoch on first.
     pub(super) fn reclaim(&mut self, push: bool, pin: &Pin) -> Option<Option<Dead<K, V>>> {
-        let (slot, dead) = self.slab.reclaim(&mut self.writer, push, pin)?;
-        self.writer.free.push(slot);
+        let mut dead = None;
+        let slot = self.slab.reclaim(&mut self.writer, push, &mut dead, pin)?;
+        self.writer.free.push(slot as u16);
         Some(dead)
     }
 
@@ -535,8 +594,8 @@ impl<K, V, X> Drop for Slab<K, V, X> {
         let pin = pins::pin();
         let map = self.map.load(&pin);
         let live = self.live(&pin).map(|(slot, _)| slot);
-        let retired = std::mem::take(&mut self.writer.lock().retired.slots);
-        for slot in live.chain(retired) {
+        let retired = std::mem::take(&mut self.writer.lock().retired);
+        for slot in live.chain(retired.slots()) {
             // SAFETY: `&mut self` proves that no reference to an entry is left, since each borrows the slab; each slot is
             // live or retired, never both, and is named once.
             drop(unsafe { map.take(slot) });

@@ -67,7 +67,9 @@ impl Word {
 
     /// Ends an entry; those who have it may still read it.
     pub(super) fn retire(&self) {
-        self.0.fetch_and(!LIVE, Ordering::Release);
+        // Whatever readers change in between may be lost: it is of no use any more.
+        let word = self.0.load(Ordering::Relaxed);
+        self.0.store(word & !LIVE, Ordering::Release);
     }
 
     /// Makes an entry live again that was retired and is still in place.

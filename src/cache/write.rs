@@ -253,8 +253,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             }
         };
         let place_of = old.ok_or_else(|| self.vacancy(&mut locked, hash, &mut room, pin, gone));
-        let (slot, dead) = match locked.take_slot(pin) {
-            Ok(taken) => taken,
+        let mut dead = None;
+        let slot = match locked.take_slot(&mut dead, pin) {
+            Ok(slot) => slot,
             Err(why) => {
                 // Whatever is under the key is not what the caller wants there.
                 let old = old.filter(|_| !incoming.as_ref().is_some_and(|new| new.spares));

@@ -50,7 +50,7 @@ impl<K, V, X> Slab<K, V, X> {
 
     /// How many slots a shard gets that is planned for so many entries.
     pub(in crate::cache) fn slots_for(&self, entries: usize) -> usize {
-        planned_slots(Some(entries), self.writer.lock().patience)
+        planned_slots(Some(entries), self.writer.lock().patience as usize)
     }
 
     /// Drops maps that were replaced and nobody reads any more.
@@ -143,7 +143,7 @@ impl<K, V, X> Locked<'_, K, V, X> {
     ) -> Relocated<K, V> {
         let pin = pins::pin();
         let old = self.slab.map.load(&pin);
-        let planned = arena::uninit(1, planned_slots(Some(entries), self.writer.patience)).next();
+        let planned = arena::uninit(1, planned_slots(Some(entries), self.writer.patience as usize)).next();
         let planned = planned.expect("one part was asked for");
         let used = moves.len() as u32 + 1;
         let new = Map::new(named, planned);
@@ -180,12 +180,8 @@ impl<K, V, X> Locked<'_, K, V, X> {
         new.used.store(used, Ordering::Release);
         let retired = std::mem::take(&mut self.writer.retired);
         // SAFETY: what had been retired was so before the stamp; each is named once, and its memory is left behind.
-        let dead = retired
-            .slots
-            .iter()
-            .filter_map(|slot| unsafe { old.take(*slot) })
-            .collect();
-        self.writer.free = numbers.free();
+        let dead = retired.slots().filter_map(|slot| unsafe { old.take(slot) }).collect();
+        self.writer.free = numbers.free().into_iter().map(|slot| slot as u16).collect();
         self.writer.retired = Retired::default();
         self.slab.map.store(new);
         Relocated::Moved {

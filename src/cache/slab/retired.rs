@@ -1,55 +1,98 @@
 use crate::sync::pins;
 use std::collections::VecDeque;
 
-/// Slots on their way from retired to free, oldest first.
-#[derive(Default)]
+/// Slots on their way from retired to free, oldest first. What every write looks at comes first, to be on few cache lines.
+#[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Retired {
-    pub(super) slots: VecDeque<u32>,
-    /// How many of them, from the oldest on, carry which stamp.
-    stamps: VecDeque<(u64, u32)>,
+    slots: VecDeque<u16>,
+    /// How many of them, from the oldest on, carry which stamp: the first, the last where there are two, and others.
+    first: Group,
+    last: Group,
     /// How many, of the youngest, carry none yet.
     unstamped: u32,
+    between: VecDeque<Group>,
+}
+
+/// Slots with the same stamp.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
+    stamp: u64,
+    count: u32,
 }
 
 impl Retired {
     pub(super) fn for_some(slots: usize) -> Retired {
         Retired {
             slots: VecDeque::with_capacity(4 * slots),
-            stamps: VecDeque::with_capacity(16),
-            unstamped: 0,
+            between: VecDeque::with_capacity(16),
+            ..Retired::default()
         }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn slots(&self) -> impl Iterator<Item = u32> {
+        self.slots.iter().copied().map(u32::from)
+    }
+
+    /// The oldest slot, which will be free first.
+    #[inline]
+    pub(super) fn oldest(&self) -> Option<u32> {
+        self.slots.front().copied().map(u32::from)
     }
 
     /// Gives a stamp to what was retired under an earlier holder of the lock. To be called with the lock just taken.
     #[inline]
     pub(super) fn stamp_after_lock(&mut self) {
-        if self.unstamped == 0 {
-            return;
+        if self.unstamped > 0 {
+            let count = std::mem::take(&mut self.unstamped);
+            self.add(Group {
+                stamp: pins::stamp_after_lock(),
+                count,
+            });
         }
-        let stamp = pins::stamp_after_lock();
-        match self.stamps.back_mut() {
-            Some((last, count)) if *last == stamp => *count += self.unstamped,
-            _ => self.stamps.push_back((stamp, self.unstamped)),
-        }
-        self.unstamped = 0;
     }
 
+    #[inline]
+    fn add(&mut self, new: Group) {
+        let Retired { first, last, .. } = self;
+        if first.count == 0 {
+            *first = new;
+        } else if last.count == 0 {
+            match first.stamp == new.stamp {
+                true => first.count += new.count,
+                false => *last = new,
+            }
+        } else if last.stamp == new.stamp {
+            last.count += new.count;
+        } else {
+            self.between.push_back(std::mem::replace(last, new));
+        }
+    }
+
+    #[inline]
     pub(super) fn push(&mut self, slot: u32) {
-        self.slots.push_back(slot);
+        self.slots.push_back(slot as u16);
         self.unstamped += 1;
     }
 
     /// The oldest slot, if nobody can read it any more. With `push` it tries to move the epoch on first.
+    #[inline]
     pub(super) fn next_free(&mut self, push: bool) -> Option<u32> {
-        let (stamp, count) = self.stamps.front_mut()?;
-        let is_free = pins::is_free(*stamp, pins::epoch()) || (push && pins::is_free(*stamp, pins::advance()));
+        let first = &mut self.first;
+        let is_free = first.count > 0
+            && (pins::is_free(first.stamp, pins::epoch()) || push && pins::is_free(first.stamp, pins::advance()));
         if !is_free {
             return None;
         }
-        *count -= 1;
-        if *count == 0 {
-            self.stamps.pop_front();
+        first.count -= 1;
+        if first.count == 0 {
+            let last = &mut self.last;
+            self.first = self.between.pop_front().unwrap_or_else(|| std::mem::take(last));
         }
-        self.slots.pop_front()
+        self.slots.pop_front().map(u32::from)
     }
 }

@@ -16,7 +16,7 @@ const ALIEN: usize = (ALIENS + 1 - 2 * 8) * 8;
 const ALL: u32 = (1 << PLACES) - 1;
 
 /// How full an index of the planned size is, in percent: more would save little and look into second buckets more.
-const LOAD_PERCENT: usize = 85;
+const LOAD_PERCENT: usize = 72;
 
 /// Slots by the hash of their key: read without a lock, written by one at a time. A handle to the buckets.
 ///

@@ -59,10 +59,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         gone: &mut Gone<'p, K, V>,
     ) -> u32 {
         let victim = locked.choose(&self.hasher, pin);
-        let entry = locked.at(victim, pin);
+        let entry = locked.at(victim.slot, pin);
         room.add(locked.drop_out(victim, &self.hasher, pin));
         self.note_left(entry, Removal::Evicted, pin, gone);
-        victim
+        victim.slot
     }
 
     /// A place in the index of a shard for a new key. Where too many have hashes that are alike, one of them gives up its

@@ -4,6 +4,7 @@ use super::slab::{Locked, Moved, Slab, Slot, View};
 use super::wheel::Wheel;
 use super::word::NEVER;
 use crate::sync::pins::Pin;
+use std::cell::Cell;
 use std::hash::{BuildHasher, Hash};
 
 /// One part of a cache: its entries, and under its lock what decides about them.
@@ -178,6 +179,16 @@ struct Look<'a, K, V, S> {
     numbers: &'a Numbers,
     entries: View<'a, K, V, State>,
     hasher: &'a S,
+    /// The last hash that was asked for, and of which entry.
+    asked: Cell<Option<(u32, u64)>>,
+}
+
+/// Who leaves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Victim {
+    pub(super) slot: u32,
+    /// The hash of its key, where it is known.
+    hash: Option<u64>,
 }
 
 impl<K, V, S> Look<'_, K, V, S> {
@@ -196,7 +207,9 @@ impl<K: Hash, V, S: BuildHasher> Entries for Look<'_, K, V, S> {
     }
 
     fn hash(&self, number: u32) -> u64 {
-        hash_of(self.hasher, self.entry(number).key())
+        let hash = hash_of(self.hasher, self.entry(number).key());
+        self.asked.set(Some((number, hash)));
+        hash
     }
 }
 
@@ -231,20 +244,27 @@ impl<K, V> LockedShard<'_, K, V> {
 
 impl<K: Hash, V> LockedShard<'_, K, V> {
     /// Lets the policy choose who leaves. There is at least one entry.
-    pub(super) fn choose(&mut self, hasher: &impl BuildHasher, pin: &Pin) -> u32 {
+    pub(super) fn choose(&mut self, hasher: &impl BuildHasher, pin: &Pin) -> Victim {
         let (state, entries) = self.split(pin);
         let State { order, numbers, .. } = state;
-        let victim = order.victim(&Look {
+        let look = Look {
             numbers,
             entries,
             hasher,
-        });
-        numbers.slot(victim)
+            asked: Cell::new(None),
+        };
+        let victim = order.victim(&look);
+        let asked = look.asked.get().filter(|(number, _)| *number == victim);
+        Victim {
+            slot: numbers.slot(victim),
+            hash: asked.map(|(_, hash)| hash),
+        }
     }
 
-    /// Takes out the entry at `slot`, of which the policy knows already, and says what it took of the budget.
-    pub(super) fn drop_out(&mut self, slot: u32, hasher: &impl BuildHasher, pin: &Pin) -> Size {
-        let hash = hash_of(hasher, self.at(slot, pin).key());
+    /// Takes out a victim, of which the policy knows already, and says what it took of the budget.
+    pub(super) fn drop_out(&mut self, victim: Victim, hasher: &impl BuildHasher, pin: &Pin) -> Size {
+        let Victim { slot, hash } = victim;
+        let hash = hash.unwrap_or_else(|| hash_of(hasher, self.at(slot, pin).key()));
         self.let_go(slot, hash, pin)
     }
 

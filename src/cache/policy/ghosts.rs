@@ -10,7 +10,7 @@ pub(super) struct Ghosts {
     made_for: usize,
 }
 
-/// A cache line.
+/// A cache line: the latest ghost first, and what is empty last.
 #[derive(Clone, Debug)]
 #[repr(align(64))]
 struct Bucket([u32; WAYS]);
@@ -35,9 +35,9 @@ impl Ghosts {
             self.made_for = entries;
         }
         let at = self.bucket(hash);
-        let bucket = &mut self.buckets[at].0;
-        let weakest = bucket.iter_mut().max_by_key(|word| order(**word, now));
-        *weakest.expect("a bucket has ways") = word(hash, main, stay, now);
+        let ways = &mut self.buckets[at].0;
+        ways.copy_within(..WAYS - 1, 1);
+        ways[0] = word(hash, main, stay, now);
     }
 
     /// Takes the ghost of the key with this `hash`, if it was evicted less than [`LIFE`] ticks before `now`.
@@ -47,18 +47,17 @@ impl Ghosts {
         }
         let at = self.bucket(hash);
         let tag = tag(hash);
-        let mut found = None;
-        for way in &mut self.buckets[at].0 {
-            // The dead go as soon as they are seen, well before their ticks come round again.
-            let is_dead = *way != EMPTY && gone(*way, now) >= LIFE;
-            let is_it = *way & TAGS == tag;
-            if is_dead || is_it {
-                found = found.or(Some(*way).filter(|_| is_it && !is_dead));
-                *way = EMPTY;
-            }
+        let ways = &mut self.buckets[at].0;
+        // All are compared, which takes fewer steps than to stop at the one that is it.
+        let is_there = ways.iter().fold(false, |is_there, way| is_there | (way & TAGS == tag));
+        if !is_there {
+            return None;
         }
-        let word = found?;
-        Some(Ghost {
+        let way = ways.iter().position(|way| way & TAGS == tag)?;
+        let word = ways[way];
+        ways.copy_within(way + 1.., way);
+        ways[WAYS - 1] = EMPTY;
+        (gone(word, now) < LIFE).then_some(Ghost {
             main: word & MAIN != 0,
             gone: gone(word, now),
             stay: word >> STAY_SHIFT & LONGEST_STAY,
@@ -84,11 +83,6 @@ fn word(hash: u64, main: bool, stay: u32, now: u32) -> u32 {
 /// Ticks since `word` was written; they wrap at 1,024.
 fn gone(word: u32, now: u32) -> u32 {
     (now << TIME_SHIFT).wrapping_sub(word & TIMES) >> TIME_SHIFT
-}
-
-/// Who gives way first: the empty, then the longest gone.
-fn order(word: u32, now: u32) -> u32 {
-    if word == EMPTY { u32::MAX } else { gone(word, now) }
 }
 
 /// Ticks after which a ghost is forgotten; there are as many in one turnover of the cache (see [`Clock`](super::clock::Clock)).

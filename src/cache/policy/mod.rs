@@ -12,11 +12,11 @@
 mod adaptive;
 mod ages;
 mod clock;
+mod fifo;
 mod ghosts;
 mod list;
 mod lru;
 mod queues;
-mod ring;
 mod s3fifo;
 mod sieve;
 mod sketch;

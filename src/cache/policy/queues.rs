@@ -1,15 +1,16 @@
 use super::ages::Ages;
-use super::ring::Ring;
+use super::fifo::{Fifo, Pool, Reference};
 
 /// The two queues of S3-FIFO and its kin, oldest first, over entries that are named by slot.
 ///
-/// A queue is a ring of references and a slot has a generation: whoever leaves from the middle counts its slot's
+/// A queue holds references, and a slot has a generation: whoever leaves from the middle counts its slot's
 /// generation up, and its reference is dead and skipped when its turn comes. Dead references are cleared out when they
 /// exceed an eighth of their queue, so that memory stays bounded and an operation takes constant time, amortized.
 #[derive(Debug, Default)]
 pub(super) struct Queues {
     /// By slot: the generation, and in the highest bit the queue.
     slots: Vec<u8>,
+    pool: Pool,
     small: Queue,
     main: Queue,
 }
@@ -47,28 +48,24 @@ impl Queues {
             }
             self.slots.resize(at + 1, 0);
         }
-        if self.queue(line).ring.is_full() {
-            self.make_room(line);
-        }
         let state = self.slots[at] & GENERATIONS | line.bit();
         self.slots[at] = state;
-        self.queue_mut(line).push(reference(slot, state, flag), tick);
+        let (queue, pool) = self.parts(line);
+        queue.push(pool, reference(slot, state, flag), tick);
     }
 
     /// Takes the entry at the old end of `line`.
     pub(super) fn pop(&mut self, line: Line) -> Option<Popped> {
         self.skip_dead(line);
-        let queue = self.queue_mut(line);
+        let (queue, pool) = self.parts(line);
         let since = queue.oldest()?;
-        let word = queue.ring.pop().expect("an oldest entry is in the ring");
+        let popped = queue.fifo.pop(pool).expect("an oldest entry is in the queue");
         queue.first = queue.first.wrapping_add(1);
         queue.live -= 1;
-        if queue.is_littered() {
-            self.compact(line, None);
-        }
+        self.clear_out(line);
         Some(Popped {
-            slot: word & SLOTS,
-            flag: word & FLAG != 0,
+            slot: u32::from(popped.slot),
+            flag: popped.state & FLAG != 0,
             since,
         })
     }
@@ -76,7 +73,7 @@ impl Queues {
     /// The tick when the entry at the old end of `line` came in, or a little later.
     pub(super) fn oldest(&mut self, line: Line) -> Option<u32> {
         self.skip_dead(line);
-        self.queue_mut(line).oldest()
+        self.parts(line).0.oldest()
     }
 
     /// Forgets the entry at `slot`.
@@ -87,52 +84,55 @@ impl Queues {
     /// All slots: those of the main queue first, and in each queue the youngest first.
     pub(super) fn hottest(&self) -> Vec<u32> {
         let mut slots = Vec::with_capacity(self.main.live + self.small.live);
-        for line in [Line::Main, Line::Small] {
-            let ring = &self.queue(line).ring;
-            let words = (0..ring.len()).rev().map(|index| ring.get(index));
-            slots.extend(words.filter(|word| self.is_live(line, *word)).map(|word| word & SLOTS));
+        for line in [Line::Small, Line::Main] {
+            let references = self.queue(line).fifo.iter(&self.pool);
+            let live = references.filter(|reference| is_live(&self.slots, line, *reference));
+            slots.extend(live.map(|reference| u32::from(reference.slot)));
         }
+        slots.reverse();
         slots
     }
 
-    /// Takes `slot` out of its queue, and says which that was.
-    fn retire(&mut self, slot: u32) -> Line {
+    /// Takes `slot` out of its queue.
+    fn retire(&mut self, slot: u32) {
         let state = self.slots[slot as usize];
         let line = Line::of(state);
         let generation = ((state & GENERATIONS) + 1) & GENERATIONS;
         self.slots[slot as usize] = state & !GENERATIONS | generation;
-        let queue = self.queue_mut(line);
+        let (queue, pool) = self.parts(line);
         queue.live -= 1;
-        queue.take_back(slot, state);
+        // An entry that is written over and over leaves no references behind.
+        let it = reference(slot, state, false);
+        let is_it = |youngest: Reference| youngest.slot == it.slot && youngest.state & GENERATIONS == it.state;
+        queue.fifo.take_back(pool, is_it);
         if generation == 0 {
             // No older reference to this slot may come alive again, and one may be as old as this generation.
             self.compact(Line::Small, Some(slot));
             self.compact(Line::Main, Some(slot));
-        } else if queue.is_littered() {
-            self.compact(line, None);
+        } else {
+            self.clear_out(line);
         }
-        line
     }
 
-    fn make_room(&mut self, line: Line) {
-        let other = match line {
-            Line::Small => Line::Main,
-            Line::Main => Line::Small,
-        };
-        // What one queue gains the other has lost: together they need room for all entries once.
-        self.queue_mut(other).ring.fit();
-        if self.queue(line).dead() > self.queue(line).live / 16 {
+    /// Clears out what is dead in `line` where it is much, and gives memory back that is not needed.
+    fn clear_out(&mut self, line: Line) {
+        if self.queue(line).is_littered() {
             self.compact(line, None);
+        }
+        if self.pool.is_wasteful() {
+            self.pool.fit([&mut self.small.fifo, &mut self.main.fifo]);
         }
     }
 
     fn skip_dead(&mut self, line: Line) {
-        let queue = match line {
-            Line::Small => &mut self.small,
-            Line::Main => &mut self.main,
+        let (queue, pool) = match line {
+            Line::Small => (&mut self.small, &mut self.pool),
+            Line::Main => (&mut self.main, &mut self.pool),
         };
-        while queue.dead() > 0 && !is_live(&self.slots, line, queue.ring.get(0)) {
-            queue.ring.pop();
+        while queue.dead() > 0
+            && queue.fifo.front(pool).is_some_and(|oldest| !is_live(&self.slots, line, oldest))
+        {
+            queue.fifo.pop(pool);
             queue.first = queue.first.wrapping_add(1);
         }
     }
@@ -140,15 +140,13 @@ impl Queues {
     /// Clears out what is dead in `line`, and whatever names the slot that is `gone`.
     fn compact(&mut self, line: Line, gone: Option<u32>) {
         let slots = &self.slots;
-        let queue = match line {
-            Line::Small => &mut self.small,
-            Line::Main => &mut self.main,
+        let (queue, pool) = match line {
+            Line::Small => (&mut self.small, &mut self.pool),
+            Line::Main => (&mut self.main, &mut self.pool),
         };
-        queue.compact(|word| is_live(slots, line, word) && gone != Some(word & SLOTS));
-    }
-
-    fn is_live(&self, line: Line, word: u32) -> bool {
-        is_live(&self.slots, line, word)
+        queue.compact(pool, |reference| {
+            is_live(slots, line, reference) && gone != Some(u32::from(reference.slot))
+        });
     }
 
     fn queue(&self, line: Line) -> &Queue {
@@ -158,10 +156,10 @@ impl Queues {
         }
     }
 
-    fn queue_mut(&mut self, line: Line) -> &mut Queue {
+    fn parts(&mut self, line: Line) -> (&mut Queue, &mut Pool) {
         match line {
-            Line::Small => &mut self.small,
-            Line::Main => &mut self.main,
+            Line::Small => (&mut self.small, &mut self.pool),
+            Line::Main => (&mut self.main, &mut self.pool),
         }
     }
 }
@@ -185,19 +183,19 @@ impl Line {
 
 #[derive(Debug, Default)]
 struct Queue {
-    ring: Ring,
+    fifo: Fifo,
     ages: Ages,
-    /// The place of the ring's oldest reference among all that were ever pushed.
+    /// The place of the oldest reference among all that were ever pushed.
     first: u32,
     /// References whose entry is still here.
     live: usize,
 }
 
 impl Queue {
-    fn push(&mut self, word: u32, tick: u32) {
-        let place = self.first.wrapping_add(self.ring.len() as u32);
+    fn push(&mut self, pool: &mut Pool, reference: Reference, tick: u32) {
+        let place = self.first.wrapping_add(self.fifo.len() as u32);
         self.ages.push(place, tick);
-        self.ring.push(word);
+        self.fifo.push(pool, reference);
         self.live += 1;
     }
 
@@ -206,57 +204,48 @@ impl Queue {
     }
 
     fn dead(&self) -> usize {
-        self.ring.len() - self.live
+        self.fifo.len() - self.live
     }
 
     fn is_littered(&self) -> bool {
         self.dead() > self.live / 8 + LEAST_DEAD
     }
 
-    /// Drops the reference to `slot` if it is the youngest, so that an entry written over and over leaves none behind.
-    fn take_back(&mut self, slot: u32, state: u8) {
-        let youngest = self.ring.len() - 1;
-        if self.ring.get(youngest) & !FLAG == reference(slot, state, false) {
-            self.ring.truncate(youngest);
-        }
-    }
-
-    fn compact(&mut self, is_live: impl Fn(u32) -> bool) {
+    fn compact(&mut self, pool: &mut Pool, is_live: impl Fn(Reference) -> bool) {
+        let first = self.first;
         let mut marks = self.ages.marks_mut().peekable();
-        let mut kept = 0;
-        for index in 0..self.ring.len() {
-            let place = self.first.wrapping_add(index as u32);
+        let (mut index, mut kept) = (0, 0);
+        self.fifo.retain(pool, |reference| {
+            let place = first.wrapping_add(index);
             while let Some(mark) = marks.next_if(|mark| place.wrapping_sub(**mark) as i32 >= 0) {
-                *mark = self.first.wrapping_add(kept as u32);
+                *mark = first.wrapping_add(kept);
             }
-            let word = self.ring.get(index);
-            if is_live(word) {
-                self.ring.set(kept, word);
-                kept += 1;
-            }
-        }
+            let keeps = is_live(reference);
+            index += 1;
+            kept += u32::from(keeps);
+            keeps
+        });
         for mark in marks {
-            *mark = self.first.wrapping_add(kept as u32);
+            *mark = first.wrapping_add(kept);
         }
-        debug_assert_eq!(kept, self.live, "every entry has one live reference");
-        self.ring.truncate(kept);
+        debug_assert_eq!(self.fifo.len(), self.live, "every entry has one live reference");
     }
 }
 
-fn reference(slot: u32, state: u8, flag: bool) -> u32 {
-    debug_assert!(slot <= SLOTS, "a slot has {SLOT_BITS} bits");
-    slot | u32::from(state & GENERATIONS) << SLOT_BITS | if flag { FLAG } else { 0 }
+fn reference(slot: u32, state: u8, flag: bool) -> Reference {
+    Reference {
+        slot: u16::try_from(slot).expect("a policy's numbers have two bytes"),
+        state: state & GENERATIONS | if flag { FLAG } else { 0 },
+    }
 }
 
-fn is_live(slots: &[u8], line: Line, word: u32) -> bool {
-    let generation = (word >> SLOT_BITS) as u8 & GENERATIONS;
-    slots[(word & SLOTS) as usize] == generation | line.bit()
+fn is_live(slots: &[u8], line: Line, reference: Reference) -> bool {
+    slots[usize::from(reference.slot)] == reference.state & GENERATIONS | line.bit()
 }
 
-const SLOT_BITS: u32 = 20;
-const SLOTS: u32 = (1 << SLOT_BITS) - 1;
 const GENERATIONS: u8 = 0x7f;
-const FLAG: u32 = 1 << 27;
+/// In a reference; in a slot's state the same bit says which queue.
+const FLAG: u8 = !GENERATIONS;
 /// So many dead references are not worth clearing out.
 const LEAST_DEAD: usize = 16;
 
@@ -418,18 +407,7 @@ mod tests {
             let moved = queues.pop(Line::Small).unwrap();
             queues.push(Line::Main, moved.slot, false, 0);
         }
-        let room = [Line::Small, Line::Main].map(|line| {
-            let queue = queues.queue_mut(line);
-            (0..)
-                .find(|_| {
-                    queue.ring.is_full() || {
-                        queue.ring.push(0);
-                        false
-                    }
-                })
-                .unwrap()
-                + queue.live
-        });
-        assert!(room[0] + room[1] <= 13_000, "room for {room:?} in two queues of 10,000");
+        let bytes = queues.pool.bytes();
+        assert!(bytes <= 33_000, "{bytes} bytes for two queues of 10,000");
     }
 }

@@ -42,7 +42,7 @@ pub(super) type Chunk<K, V> = Arc<[MaybeUninit<Slot<K, V>>]>;
 /// How many slots are planned for so many entries.
 pub(super) fn planned_slots(planned: Option<usize>, patience: usize) -> usize {
     // A share of a hashed spread is about the root of the entries more or less.
-    let slots = planned.map_or(0, |entries| entries + 2 * patience + 3 * entries.isqrt());
+    let slots = planned.map_or(0, |entries| entries + 2 * patience + 5 * entries.isqrt() / 2);
     slots.min(MAX_SLOTS as usize)
 }
 

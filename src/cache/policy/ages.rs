@@ -8,35 +8,62 @@ use std::collections::VecDeque;
 pub(super) struct Ages {
     /// From which place on, and the tick of the last arrival before the next mark.
     marks: VecDeque<(u32, u32)>,
+    /// The first mark's tick and where the next begins, and where the last begins and its tick: most calls need no more.
+    first: Option<(u32, u32)>,
+    last: Option<(u32, u32)>,
 }
 
 impl Ages {
     /// Notes that the member at `place` came in at `tick`.
+    #[inline]
     pub(super) fn push(&mut self, place: u32, tick: u32) {
+        if !self.last.is_some_and(|(from, last)| last == tick && before(from, place)) {
+            self.mark(place, tick);
+        }
+    }
+
+    fn mark(&mut self, place: u32, tick: u32) {
         // Members that were taken back leave their places to others.
         while self.marks.back().is_some_and(|(from, _)| !before(*from, place)) {
             self.marks.pop_back();
         }
-        if self.marks.back().is_some_and(|(_, last)| *last == tick) {
-            return;
+        if self.marks.back().is_none_or(|(_, last)| *last != tick) {
+            if self.marks.len() == MARKS {
+                self.join();
+            }
+            self.marks.reserve_exact(MARKS - self.marks.len());
+            self.marks.push_back((place, tick));
         }
-        if self.marks.len() == MARKS {
-            self.join();
-        }
-        self.marks.push_back((place, tick));
+        self.look();
     }
 
     /// The tick when the member at `place` came in, which is now the oldest.
+    #[inline]
     pub(super) fn oldest(&mut self, place: u32) -> u32 {
+        match self.first {
+            Some((tick, next)) if before(place, next) => tick,
+            _ => self.find_oldest(place),
+        }
+    }
+
+    fn find_oldest(&mut self, place: u32) -> u32 {
         while self.marks.len() > 1 && !before(place, self.marks[1].0) {
             self.marks.pop_front();
         }
+        self.look();
         self.marks.front().map_or(0, |(_, tick)| *tick)
     }
 
-    /// Tells each mark its new place, in order, when the queue closes its gaps.
+    /// The place of each mark, in order, to be changed when the queue closes its gaps; [`look`](Ages::look) comes next.
     pub(super) fn marks_mut(&mut self) -> impl Iterator<Item = &mut u32> {
         self.marks.iter_mut().map(|(place, _)| place)
+    }
+
+    /// Notes what most calls need of the marks.
+    pub(super) fn look(&mut self) {
+        let next = self.marks.get(1).map(|(from, _)| *from);
+        self.first = self.marks.front().and_then(|(_, tick)| Some((*tick, next?)));
+        self.last = self.marks.back().copied();
     }
 
     /// Joins the two neighbours that span the least time together. The oldest mark stays exact: it is asked for next.

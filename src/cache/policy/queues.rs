@@ -228,6 +228,7 @@ impl Queue {
         for mark in marks {
             *mark = first.wrapping_add(kept);
         }
+        self.ages.look();
         debug_assert_eq!(self.fifo.len(), self.live, "every entry has one live reference");
     }
 }

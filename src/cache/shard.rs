@@ -211,6 +211,12 @@ impl<K: Hash, V, S: BuildHasher> Entries for Look<'_, K, V, S> {
         self.asked.set(Some((number, hash)));
         hash
     }
+
+    fn is_next(&self, number: u32) {
+        if let Some(slot) = self.numbers.slots.get(number as usize) {
+            self.entries.prefetch(u32::from(*slot));
+        }
+    }
 }
 
 /// Two to the 64th over the golden ratio.

@@ -282,6 +282,19 @@ impl<K, V, X> Slab<K, V, X> {
         unsafe { (*map.extra(slot).get()).as_deref() }
     }
 
+    /// Asks the processor to have a slot at hand soon. It does not matter whether there is one.
+    #[inline]
+    fn prefetch(&self, slot: u32, pin: &Pin) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(place) = self.map.load(pin).planned.get(slot as usize) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a hint about memory that is there; it changes nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(place.as_ptr().cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (slot, pin);
+    }
+
     /// Takes the lock.
     #[inline]
     pub(super) fn lock(&self) -> Locked<'_, K, V, X> {
@@ -404,17 +417,12 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         (&mut self.writer.state, view)
     }
 
-    /// Tells the processor which slot is likely to be filled next, so that it is at hand by then.
+    /// Sees to it that the slot which is likely to be filled next is at hand by then.
     #[inline]
     pub(super) fn prefetch(&self, pin: &Pin) {
-        #[cfg(all(target_arch = "x86_64", not(outgrow_loom)))]
-        if let Some(place) = self.writer.retired.oldest().and_then(|slot| self.slab.map.load(pin).planned.get(slot as usize)) {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            // SAFETY: a hint about memory that is there; it changes nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_ET0>(place.as_ptr().cast()) };
+        if let Some(slot) = self.writer.retired.oldest() {
+            self.slab.prefetch(slot, pin);
         }
-        #[cfg(not(all(target_arch = "x86_64", not(outgrow_loom))))]
-        let _ = pin;
     }
 
     /// Finds a free slot, and puts what was in it into `dead`. It is the caller's to fill.
@@ -586,6 +594,12 @@ impl<'a, K, V, X> View<'a, K, V, X> {
     pub(super) fn at(&self, slot: u32) -> &'a Slot<K, V> {
         let found = self.slab.at(slot, self.pin);
         found.expect("a policy names entries that it was given and that have not left")
+    }
+
+    /// Sees to it that a slot is at hand when it is looked at.
+    #[inline]
+    pub(super) fn prefetch(&self, slot: u32) {
+        self.slab.prefetch(slot, self.pin);
     }
 }
 

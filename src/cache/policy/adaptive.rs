@@ -178,6 +178,9 @@ impl EvictionOrder for AdaptiveOrder {
             }
             if mark == 0 || last == 0 {
                 self.remember(line, popped, entries);
+                if let Some(next) = self.queues.next(line) {
+                    entries.is_next(next);
+                }
                 return popped.slot;
             }
             self.keep(line, popped, mark, entries);

@@ -95,4 +95,10 @@ pub trait Entries {
 
     /// The hash of the entry's key.
     fn hash(&self, slot: u32) -> u64;
+
+    /// Says that this entry is likely to be looked at for the next victim, so that it can be at hand by then. It need not
+    /// be there any more when it is.
+    fn is_next(&self, slot: u32) {
+        let _ = slot;
+    }
 }

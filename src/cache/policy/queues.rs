@@ -70,6 +70,12 @@ impl Queues {
         })
     }
 
+    /// Who is likely to be at the old end of `line`.
+    pub(super) fn next(&self, line: Line) -> Option<u32> {
+        let oldest = self.queue(line).fifo.front(&self.pool)?;
+        Some(u32::from(oldest.slot))
+    }
+
     /// The tick when the entry at the old end of `line` came in, or a little later.
     pub(super) fn oldest(&mut self, line: Line) -> Option<u32> {
         self.skip_dead(line);

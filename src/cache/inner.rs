@@ -31,6 +31,8 @@ pub(super) struct Inner<K, V, S> {
     pub(super) mark_max: u8,
     /// What a word is not below when a hit on its entry changes nothing.
     settled: u64,
+    /// How long entries are kept past their time to live, in milliseconds.
+    grace: u64,
     /// Whether a hit takes the shard's lock.
     pub(super) hit_locks: bool,
     /// Whether its entries neither expire nor weigh anything, and nobody hears of them, unless one insert says otherwise.
@@ -99,6 +101,7 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         };
         Inner {
             time: Time::new(env),
+            grace: settings.grace(),
             mark_max,
             settled: match policy.hit_cost() {
                 HitCost::Lock => NEVER_SETTLED,
@@ -187,6 +190,11 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     #[inline(never)]
     fn get_here<'a>(&'a self, hash: u64, slot: u32, entry: &'a Slot<K, V>, pin: &'a Pin) -> Option<&'a V> {
         let read = entry.word.read();
+        // Of what lives for a time and has nothing else to look at, that is all there is to know.
+        if read.reaches_but_for_time(self.settled) && self.time.is_far(read.deadline().saturating_sub(self.grace)) {
+            self.counters.add(pin, Count::Hits, 1);
+            return entry.value();
+        }
         let standing = self.judge(self.shard(hash), slot, read, pin);
         if standing != Standing::Fresh {
             return self.get_nothing(pin);

@@ -64,6 +64,12 @@ impl Time {
         deadline <= coarse || (deadline <= coarse + COARSE_LAG && deadline <= self.env.now())
     }
 
+    /// Whether `deadline` is so far off that the coarse clock is enough to know that it has not come.
+    #[inline]
+    pub(super) fn is_far(&self, deadline: u64) -> bool {
+        self.env.coarse() + COARSE_LAG < self.tick(deadline)
+    }
+
     fn tick(&self, millis: u64) -> Tick {
         Tick::from_nanos(self.start.as_nanos().saturating_add(millis.saturating_mul(1_000_000)))
     }

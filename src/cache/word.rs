@@ -123,6 +123,12 @@ impl Reading {
         self.0 >= settled
     }
 
+    /// As [`reaches`](Reading::reaches), but for the deadline.
+    #[inline]
+    pub(super) fn reaches_but_for_time(self, settled: u64) -> bool {
+        self.0 | DEADLINE >= settled
+    }
+
     #[inline]
     pub(super) fn deadline(self) -> u64 {
         (self.0 & DEADLINE) >> DEADLINE_SHIFT

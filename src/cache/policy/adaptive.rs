@@ -23,8 +23,8 @@ use std::sync::Arc;
 ///    the way is closed while too few of the ghosts let in are asked for there, or while nearly everything that
 ///    the main queue evicts comes back, which means that it only turns over what it should keep.
 ///
-/// The shards of a cache pool what they count for the rules 3 and 4. Takes constant time, amortized, and about 9 bytes for
-/// each entry: 4 for its place in a queue, 1 for its state, 3.5 for ghosts, and room to grow. What it does depends on the
+/// The shards of a cache pool what they count for the rules 3 and 4. Takes constant time, amortized, and about 8 bytes for
+/// each entry: 3 for its place in a queue, 1 for its state, 3.5 for ghosts, and room to grow. What it does depends on the
 /// requests, and on the hashes only through the choice of shards and mistaken ghosts: one miss in about 2,000.
 ///
 /// Where the favourites of the day are the favourites of the year, [`WTinyLfu`](super::WTinyLfu) may hit more often still;

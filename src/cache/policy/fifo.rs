@@ -19,7 +19,7 @@ pub(super) struct Pool {
 
 #[derive(Clone, Debug)]
 struct Chunk {
-    /// The slot in two bytes and the state in one of each, so that a reference is on one cache line.
+    /// The two bytes of the slot and that of the state, side by side, so that a reference is on one cache line.
     references: [[u8; 3]; CHUNK],
     /// The next younger chunk of its queue, or the next free one.
     next: Link,

@@ -1,7 +1,8 @@
 /// Who was evicted lately, at four bytes each: enough to know a key that comes back, and how long it was gone.
 ///
 /// A table of buckets of one cache line. A bucket that is full gives up its oldest ghost, so that a ghost lives for
-/// about as many evictions as there are ghosts, 7/8 of the entries. Two keys with the same fingerprint in the same bucket are
+/// about as many evictions as there are ghosts, 7/8 of the entries; only where next to nothing is evicted for a thousand
+/// ticks may one be taken for younger than it is. Two keys with the same fingerprint in the same bucket are
 /// taken for one another: about one miss in 2,000 finds a ghost that is not its own.
 #[derive(Debug, Default)]
 pub(super) struct Ghosts {

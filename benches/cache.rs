@@ -99,25 +99,28 @@ fn scatter(rank: u64) -> u64 {
 /// so that many short samples see as much of the law's tail as a few long ones.
 fn time(cache: &impl Remember, threads: usize, from: usize, operations: u64, mix: Mix) -> Duration {
     let each = operations.div_ceil(threads as u64) as usize;
-    let start = Barrier::new(threads + 1);
+    let start = Barrier::new(threads);
     let run = |draws: &[u64]| {
         start.wait();
+        let began = Instant::now();
         for done in (0..each).step_by(BATCH) {
             let at = (from + done) % DRAWS;
             mix.run(cache, &draws[at..at + BATCH.min(each - done)]);
         }
+        (began, Instant::now())
     };
     thread::scope(|scope| {
         let threads: Vec<_> = DRAWN[..threads]
             .iter()
             .map(|draws| scope.spawn(|| run(draws)))
             .collect();
-        start.wait();
-        let began = Instant::now();
-        for thread in threads {
-            thread.join().expect("no operation panics");
-        }
-        began.elapsed()
+        let ran = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no operation panics"));
+        // Told by the threads themselves: this one may get no core before one of them has done its share.
+        let (began, ended): (Vec<_>, Vec<_>) = ran.unzip();
+        let began = began.into_iter().min().expect("there is a thread");
+        ended.into_iter().max().expect("there is a thread") - began
     })
 }
 

@@ -22,7 +22,9 @@ pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 pub(crate) use pins::pin;
 pub(crate) use std::hint::spin_loop;
 pub(crate) use std::sync::OnceLock;
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 pub(crate) use stripes::Stripes;
 pub(crate) use waiters::Waiters;
 

@@ -94,7 +94,11 @@ fn nothing_is_allocated(ttl: Ttl) {
 
     let [new, hit, miss, update] = use_it(&cache, ttl, &mut next, 4 * CAPACITY);
     assert_eq!((hit, miss), (0, 0), "at hits and misses");
-    assert_eq!((new, update), (0, 0), "at inserts of new keys, and of keys that are there");
+    assert_eq!(
+        (new, update),
+        (0, 0),
+        "at inserts of new keys, and of keys that are there"
+    );
 
     // Now the shards' shares change: one that comes to hold more entries than ever takes another chunk of slots.
     let few = CAPACITY / 1_000;

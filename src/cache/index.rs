@@ -100,7 +100,9 @@ impl<'a> Index<'a> {
         let moves = self.moves.load(Ordering::Acquire);
         let bucket = home.bucket;
         let found = self.buckets[bucket].find(home.tag, &is_it);
-        found.map_or(Err(Unseen { moves }), |(found, place)| Ok((found, Spot { bucket, place })))
+        found.map_or(Err(Unseen { moves }), |(found, place)| {
+            Ok((found, Spot { bucket, place }))
+        })
     }
 
     /// Goes on where [`glance`](Index::glance) has seen nothing.

@@ -199,7 +199,12 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         if standing != Standing::Fresh {
             return self.get_nothing(pin);
         }
-        let found = Found { slot, entry, read, standing };
+        let found = Found {
+            slot,
+            entry,
+            read,
+            standing,
+        };
         self.hit(hash, &found, pin);
         entry.value()
     }

@@ -175,7 +175,12 @@ impl<K, V, X> Slab<K, V, X> {
 
     /// As [`find`](Slab::find), but only where nearly all entries are; others are to be looked for further.
     #[inline(always)]
-    pub(super) fn glance<'a, Q>(&'a self, hash: u64, key: &Q, pin: &'a Pin) -> Result<(u32, &'a Slot<K, V>), NotYet<'a, K, V>>
+    pub(super) fn glance<'a, Q>(
+        &'a self,
+        hash: u64,
+        key: &Q,
+        pin: &'a Pin,
+    ) -> Result<(u32, &'a Slot<K, V>), NotYet<'a, K, V>>
     where
         Q: Equivalent<K> + ?Sized,
     {

@@ -132,7 +132,8 @@ impl Seat {
     /// Says whether who leaves it gives it back.
     pub(crate) fn lend(&self, lent: bool) {
         let further = self.further.load(Ordering::Relaxed) & !LENT;
-        self.further.store(further | if lent { LENT } else { 0 }, Ordering::Relaxed);
+        self.further
+            .store(further | if lent { LENT } else { 0 }, Ordering::Relaxed);
     }
 
     /// Whether its owner is between [`enter`](Seat::enter) and [`leave`](Seat::leave).

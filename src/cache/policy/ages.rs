@@ -17,7 +17,10 @@ impl Ages {
     /// Notes that the member at `place` came in at `tick`.
     #[inline]
     pub(super) fn push(&mut self, place: u32, tick: u32) {
-        if !self.last.is_some_and(|(from, last)| last == tick && before(from, place)) {
+        if !self
+            .last
+            .is_some_and(|(from, last)| last == tick && before(from, place))
+        {
             self.mark(place, tick);
         }
     }

@@ -320,7 +320,13 @@ mod tests {
         }
         assert_eq!((pool.bytes(), queues[0].len() + queues[1].len()), (bytes, 10_000));
         assert!(!pool.is_wasteful());
-        (0..9_000).for_each(|n| drop(queues[n % 2].pop(&mut pool).or_else(|| queues[1 - n % 2].pop(&mut pool))));
+        (0..9_000).for_each(|n| {
+            drop(
+                queues[n % 2]
+                    .pop(&mut pool)
+                    .or_else(|| queues[1 - n % 2].pop(&mut pool)),
+            )
+        });
         assert!(pool.is_wasteful());
         pool.fit(&mut queues);
         assert!(pool.bytes() < 1_000 * 7);

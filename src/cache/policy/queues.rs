@@ -136,7 +136,10 @@ impl Queues {
             Line::Main => (&mut self.main, &mut self.pool),
         };
         while queue.dead() > 0
-            && queue.fifo.front(pool).is_some_and(|oldest| !is_live(&self.slots, line, oldest))
+            && queue
+                .fifo
+                .front(pool)
+                .is_some_and(|oldest| !is_live(&self.slots, line, oldest))
         {
             queue.fifo.pop(pool);
             queue.first = queue.first.wrapping_add(1);

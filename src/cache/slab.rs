@@ -81,11 +81,22 @@ struct Writer<X> {
     has_extras: bool,
 }
 
+/// A slot, and its number.
+type Numbered<'a, K, V> = (u32, &'a Slot<K, V>);
+
 /// That a short look has not seen a key, and where it looked.
 pub(super) struct NotYet<'a, K, V> {
     map: &'a Map<K, V>,
     unseen: Unseen,
 }
+
+impl<K, V> Clone for NotYet<'_, K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for NotYet<'_, K, V> {}
 
 /// What was in a slot, for the caller to drop when it no longer holds the lock.
 pub(super) type Dead<K, V> = (K, Option<V>, Option<Box<Extra>>);
@@ -154,7 +165,7 @@ impl<K, V, X> Slab<K, V, X> {
 
     /// The entry under `key`, which lives as long as the pin does. Takes no lock, and writes nothing.
     #[inline]
-    pub(super) fn find<'a, Q>(&'a self, hash: u64, key: &Q, pin: &'a Pin) -> Option<(u32, &'a Slot<K, V>)>
+    pub(super) fn find<'a, Q>(&'a self, hash: u64, key: &Q, pin: &'a Pin) -> Option<Numbered<'a, K, V>>
     where
         Q: Equivalent<K> + ?Sized,
     {
@@ -180,7 +191,7 @@ impl<K, V, X> Slab<K, V, X> {
         hash: u64,
         key: &Q,
         pin: &'a Pin,
-    ) -> Result<(u32, &'a Slot<K, V>), NotYet<'a, K, V>>
+    ) -> Result<Numbered<'a, K, V>, NotYet<'a, K, V>>
     where
         Q: Equivalent<K> + ?Sized,
     {
@@ -206,7 +217,7 @@ impl<K, V, X> Slab<K, V, X> {
         key: &Q,
         not_yet: NotYet<'a, K, V>,
         pin: &'a Pin,
-    ) -> Option<(u32, &'a Slot<K, V>)>
+    ) -> Option<Numbered<'a, K, V>>
     where
         Q: Equivalent<K> + ?Sized,
     {
@@ -222,7 +233,7 @@ impl<K, V, X> Slab<K, V, X> {
 
     /// What is in a slot that the index of `map` has just named, if it is under `key`.
     #[inline(always)]
-    fn is_it<'a, Q>(&'a self, map: &'a Map<K, V>, slot: u32, key: &Q, pin: &'a Pin) -> Option<(u32, &'a Slot<K, V>)>
+    fn is_it<'a, Q>(&'a self, map: &'a Map<K, V>, slot: u32, key: &Q, pin: &'a Pin) -> Option<Numbered<'a, K, V>>
     where
         Q: Equivalent<K> + ?Sized,
     {
@@ -271,7 +282,7 @@ impl<K, V, X> Slab<K, V, X> {
     }
 
     /// Every live entry, in no useful order. What is written meanwhile may be there or not.
-    pub(super) fn live<'a>(&'a self, pin: &'a Pin) -> impl Iterator<Item = (u32, &'a Slot<K, V>)> {
+    pub(super) fn live<'a>(&'a self, pin: &'a Pin) -> impl Iterator<Item = Numbered<'a, K, V>> {
         let used = self.map.load(pin).used.load(Ordering::Acquire);
         (0..used).filter_map(|slot| Some((slot, self.at(slot, pin)?)))
     }

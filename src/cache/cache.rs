@@ -171,7 +171,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// An entry that is rejected is not in, nor is what was under its key.
     pub fn insert(&self, key: K, value: V) -> Inserted {
-        self.insert_with(key, value, InsertOptions::new())
+        self.inner.insert(key, value)
     }
 
     /// As [`insert`](Cache::insert), with options of its own.
@@ -190,7 +190,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// ```
     #[allow(clippy::needless_pass_by_value, reason = "options are built in the call")]
     pub fn insert_with(&self, key: K, value: V, options: InsertOptions) -> Inserted {
-        self.inner.insert(key, value, &options)
+        self.inner.insert_with(key, value, &options)
     }
 
     /// Takes out what is under `key`, and returns a clone of it unless it had expired. What is being loaded for `key`

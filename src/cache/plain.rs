@@ -4,7 +4,7 @@
 use super::inner::Inner;
 use super::removal::{Inserted, Removal};
 use super::shard::LockedShard;
-use super::slab::{Located, New};
+use super::slab::{New, Slot};
 use super::stats::Count;
 use super::word::NEVER;
 use crate::sync::pins::{self, Pin};
@@ -30,18 +30,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             return Err((key, value));
         }
         locked.prefetch(&pin);
-        let old = locked.find(hash, &key, &pin);
-        let place_of = match old {
-            Some(old) => Ok(old),
+        let (place_of, kept) = match locked.find_entry(hash, &key, &pin) {
+            Some((old, entry)) => (Ok(old), Some(self.berth_of(entry))),
             None => match locked.vacancy(hash, &pin, &|key| self.hash(key)) {
-                Ok(vacancy) => Err(vacancy),
+                Ok(vacancy) => (Err(vacancy), None),
                 Err(_in_the_way) => return Err((key, value)),
             },
         };
+        let is_new = kept.is_none();
         let Ok(slot) = locked.take_slot(&mut _was, &pin) else {
             return Err((key, value));
         };
-        let Some(berth) = self.berth(&mut locked, old, &pin) else {
+        let Some(berth) = kept.or_else(|| self.berth(&mut locked, &pin)) else {
             locked.put_back(slot);
             return Err((key, value));
         };
@@ -57,7 +57,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         locked.fill(slot, new, place_of, &pin);
         let state = locked.state();
         state.numbers.set(berth.number, slot);
-        if old.is_none() {
+        if is_new {
             state.order.admit(u32::from(berth.number), hash);
         } else if self.hit_locks {
             state.order.touch(u32::from(berth.number), hash);
@@ -68,7 +68,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         }
         drop(locked);
         self.counters.add(&pin, Count::Inserts, 1);
-        Ok(if old.is_none() {
+        Ok(if is_new {
             Inserted::Added
         } else {
             self.counters.removed(&pin, Removal::Replaced);
@@ -76,17 +76,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         })
     }
 
-    /// Finds room for an entry: that of the old one, or what the budget has left, or a victim's.
+    /// What an entry leaves to the one that is written in its place.
     #[inline]
-    fn berth<'p>(&'p self, locked: &mut LockedShard<'p, K, V>, old: Option<Located>, pin: &'p Pin) -> Option<Berth> {
-        if let Some(old) = old {
-            let read = locked.at(old.slot, pin).word.read();
-            return Some(Berth {
-                number: read.number() as u16,
-                // Writing an entry anew is asking for it.
-                mark: read.mark().saturating_add(1).min(self.mark_max),
-            });
+    fn berth_of(&self, old: &Slot<K, V>) -> Berth {
+        let read = old.word.read();
+        Berth {
+            number: read.number() as u16,
+            // Writing an entry anew is asking for it.
+            mark: read.mark().saturating_add(1).min(self.mark_max),
         }
+    }
+
+    /// Finds room for a new entry: what the budget has left, or a victim's.
+    #[inline]
+    fn berth<'p>(&'p self, locked: &mut LockedShard<'p, K, V>, pin: &'p Pin) -> Option<Berth> {
         if !self.budget.take_one() {
             if !self.has_its_share(locked.len()) {
                 return None;

@@ -275,8 +275,7 @@ impl<K: Hash, V> LockedShard<'_, K, V> {
     }
 
     fn let_go(&mut self, slot: u32, hash: u64, pin: &Pin) -> Size {
-        let number = self.at(slot, pin).word.read().number();
-        self.unlink(slot, hash, pin);
+        let number = self.unlink(slot, hash, pin);
         self.state().numbers.give_back(number as u16);
         self.state().note_gone(slot)
     }

@@ -415,8 +415,19 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
     /// The entry under `key`.
     #[inline]
     pub(super) fn find<Q: Equivalent<K> + ?Sized>(&self, hash: u64, key: &Q, pin: &Pin) -> Option<Located> {
-        let (slot, _, spot) = self.slab.find_spot(hash, key, pin)?;
-        Some(Located { slot, spot })
+        let (located, _) = self.find_entry(hash, key, pin)?;
+        Some(located)
+    }
+
+    /// The entry under `key`, and what it is.
+    #[inline]
+    pub(super) fn find_entry<'p, Q>(&self, hash: u64, key: &Q, pin: &'p Pin) -> Option<(Located, &'p Slot<K, V>)>
+    where
+        Q: Equivalent<K> + ?Sized,
+        'a: 'p,
+    {
+        let (slot, entry, spot) = self.slab.find_spot(hash, key, pin)?;
+        Some((Located { slot, spot }, entry))
     }
 
     /// A live entry; it lives as long as the pin does, the lock or not.
@@ -522,24 +533,28 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         match place_of {
             Ok(old) => {
                 index.replace(old.spot, slot);
-                self.retire(old.slot, pin);
+                // SAFETY: it is live, so it has been used.
+                self.retire(old.slot, unsafe { map.used(old.slot) });
             }
             Err(vacancy) => index.insert(vacancy, slot),
         }
         self.writer.len += 1;
     }
 
-    /// Takes a live entry out of the index, and retires it.
-    pub(super) fn unlink(&mut self, slot: u32, hash: u64, pin: &Pin) {
+    /// Takes a live entry out of the index, retires it, and says by which number the policy knew it.
+    pub(super) fn unlink(&mut self, slot: u32, hash: u64, pin: &Pin) -> u32 {
         let map = self.slab.map.load(pin);
         let index = map.index(&self.slab.moves);
         index.remove(hash, index.locate(hash, slot));
-        self.retire(slot, pin);
+        // SAFETY: it is live, so it has been used.
+        let entry = unsafe { map.used(slot) };
+        self.retire(slot, entry);
+        entry.word.read().number()
     }
 
     #[inline]
-    fn retire(&mut self, slot: u32, pin: &Pin) {
-        self.at(slot, pin).word.retire();
+    fn retire(&mut self, slot: u32, entry: &Slot<K, V>) {
+        entry.word.retire();
         self.writer.retired.push(slot);
         self.writer.len -= 1;
     }

@@ -90,13 +90,22 @@ impl<'p, K, V> Gone<'p, K, V> {
 impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
     /// Puts a value in, waiting a little for readers that hold memory back.
     #[inline]
-    pub(super) fn insert(&self, key: K, value: V, options: &InsertOptions) -> Inserted {
-        if !self.is_plain || !options.is_plain() {
-            return self.insert_further(key, value, options);
+    pub(super) fn insert(&self, key: K, value: V) -> Inserted {
+        if !self.is_plain {
+            return self.insert_further(key, value, &InsertOptions::new());
         }
         match self.put_plain(key, value) {
             Ok(inserted) => inserted,
-            Err((key, value)) => self.insert_further(key, value, options),
+            Err((key, value)) => self.insert_further(key, value, &InsertOptions::new()),
+        }
+    }
+
+    /// As [`insert`](Self::insert), with options.
+    pub(super) fn insert_with(&self, key: K, value: V, options: &InsertOptions) -> Inserted {
+        if options.is_plain() {
+            self.insert(key, value)
+        } else {
+            self.insert_further(key, value, options)
         }
     }
 

@@ -209,6 +209,20 @@ mod tests {
     }
 
     #[test]
+    fn pins_of_a_thread_may_go_in_any_order() {
+        let (first, second, third) = (pin(), pin(), pin());
+        let stamp = stamp();
+        drop(first);
+        drop(third);
+        (0..10).for_each(|_| {
+            advance();
+        });
+        assert!(is_pinned() && !is_free(stamp, epoch()));
+        drop(second);
+        assert!(!is_pinned());
+    }
+
+    #[test]
     #[allow(clippy::disallowed_methods, reason = "real threads are the subject")]
     fn a_thread_that_ends_may_still_pin() {
         struct PinsInItsEnd;

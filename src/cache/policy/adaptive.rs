@@ -79,14 +79,13 @@ impl AdaptiveOrder {
 
     /// How many entries the small queue may hold.
     fn small_places(&self) -> usize {
-        ((self.entries() as f32 * self.advice.small) as usize).max(1)
+        self.advice.small_places(self.entries())
     }
 
     /// The queue for a newcomer, and its flag there.
     fn place(&mut self, ghost: Option<Ghost>) -> (Line, bool) {
         let entries = self.entries() + 1;
-        let main_places = ((1.0 - self.advice.small) * entries as f32) as usize;
-        if !self.filled || self.queues.len(Line::Main) < main_places {
+        if !self.filled || self.queues.len(Line::Main) < self.advice.main_places(entries) {
             return (Line::Main, SETTLED);
         }
         match ghost {

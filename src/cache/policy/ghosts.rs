@@ -73,7 +73,7 @@ impl Ghosts {
 
 /// Fifteen bits of the hash that are free of the shard's choice, and never zero.
 fn tag(hash: u64) -> u32 {
-    (hash >> 16) as u32 % TAGS + 1
+    ((hash >> 16) as u32 & TAGS).max(1)
 }
 
 fn word(hash: u64, main: bool, stay: u32, now: u32) -> u32 {

@@ -36,8 +36,40 @@ pub(super) struct Regret {
 pub(super) struct Advice {
     /// The small queue's share of all places.
     pub(super) small: f32,
+    /// The same, in parts of [`WHOLE`].
+    parts: u32,
     /// Whether a ghost that comes back may go to the main queue at once.
     pub(super) open: bool,
+}
+
+/// In whole numbers a share of the places takes two instructions.
+const WHOLE: u32 = 1 << 16;
+
+impl Advice {
+    fn new(small: f32, open: bool) -> Advice {
+        Advice {
+            small,
+            parts: (small * WHOLE as f32) as u32,
+            open,
+        }
+    }
+
+    /// How many of so many entries may be in the small queue.
+    #[inline]
+    pub(super) fn small_places(&self, entries: usize) -> usize {
+        (share(entries, self.parts)).max(1)
+    }
+
+    /// How many of so many entries the main queue has room for.
+    #[inline]
+    pub(super) fn main_places(&self, entries: usize) -> usize {
+        share(entries, WHOLE - self.parts)
+    }
+}
+
+#[inline]
+fn share(entries: usize, parts: u32) -> usize {
+    (entries as u64 * u64::from(parts) / u64::from(WHOLE)) as usize
 }
 
 impl Tuner {
@@ -120,10 +152,8 @@ impl Evidence {
     }
 
     fn advice(&self) -> Advice {
-        Advice {
-            small: self.small_share,
-            open: !self.thrashes() && self.trust.or(0.5, 4.0) >= LEAST_TRUST,
-        }
+        let open = !self.thrashes() && self.trust.or(0.5, 4.0) >= LEAST_TRUST;
+        Advice::new(self.small_share, open)
     }
 }
 

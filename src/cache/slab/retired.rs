@@ -88,11 +88,51 @@ impl Retired {
         if !is_free {
             return None;
         }
-        first.count -= 1;
-        if first.count == 0 {
+        self.pop_front()
+    }
+
+    #[inline]
+    fn pop_front(&mut self) -> Option<u32> {
+        self.first.count -= 1;
+        if self.first.count == 0 {
             let last = &mut self.last;
             self.first = self.between.pop_front().unwrap_or_else(|| std::mem::take(last));
         }
         self.slots.pop_front().map(u32::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn slots_come_out_in_order_each_under_its_stamp(ops in prop::collection::vec((0..4_u8, 1..4_u64), 0..300)) {
+            let (mut retired, mut model) = (Retired::for_some(4), VecDeque::new());
+            let (mut stamp, mut slot) = (0, 0);
+            for (what, n) in ops {
+                if what > 0 {
+                    stamp += u64::from(what == 1);
+                    for _ in 0..n {
+                        retired.push(slot);
+                        model.push_back((slot, stamp));
+                        slot += 1;
+                    }
+                    let count = std::mem::take(&mut retired.unstamped);
+                    retired.add(Group { stamp, count });
+                } else {
+                    for _ in 0..n {
+                        let Some((slot, stamp)) = model.pop_front() else { break };
+                        prop_assert_eq!((retired.first.stamp, retired.oldest()), (stamp, Some(slot)));
+                        prop_assert_eq!(retired.pop_front(), Some(slot));
+                    }
+                }
+                prop_assert_eq!(retired.len(), model.len());
+                prop_assert!(retired.slots().eq(model.iter().map(|(slot, _)| *slot)));
+                prop_assert_eq!(retired.first.count == 0, model.is_empty());
+            }
+        }
     }
 }

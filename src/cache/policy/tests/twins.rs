@@ -320,8 +320,8 @@ impl Twin for NaiveAdaptive {
             self.tally.main_returned += u32::from(main);
             self.regret(main).soon += u32::from(gone < SOON);
         }
-        let small = self.tuner.report(&Tally::default()).small;
-        let has_room = self.main.len() < ((1.0 - small) * (self.entries() + 1) as f32) as usize;
+        let advice = self.tuner.report(&Tally::default());
+        let has_room = self.main.len() < advice.main_places(self.entries() + 1);
         if !self.filled || has_room {
             self.main.push_back((key, false, now));
         } else if self.goes_to_main(ghost) {
@@ -341,7 +341,7 @@ impl Twin for NaiveAdaptive {
             self.tuner.report(&std::mem::take(&mut self.tally));
         }
         let now = self.clock.now();
-        let places = ((self.entries() as f32 * self.tuner.report(&Tally::default()).small) as usize).max(1);
+        let places = self.tuner.report(&Tally::default()).small_places(self.entries());
         for _ in 0..MOST_LOOKS {
             if self.small.len() >= places || self.main.is_empty() {
                 let first = self.small.pop_front().unwrap();

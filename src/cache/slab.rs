@@ -17,16 +17,18 @@ use super::word::{Kind, Reading, Word};
 use crate::sync::pins::{self, Pin};
 use crate::sync::{AtomicU32, CachePadded, Mutex, MutexGuard, Ordering, Published};
 use hashbrown::Equivalent;
-use std::cell::UnsafeCell;
 use std::mem::{MaybeUninit, needs_drop};
 use std::sync::Arc;
 
 mod map;
 mod relocate;
 mod retired;
+mod slot;
 use map::{Map, planned_slots};
 pub(super) use relocate::{Moved, Relocated};
 use retired::Retired;
+use slot::Pair;
+pub(super) use slot::{Dead, New, Slot};
 
 /// Retired slots that readers may hold back in a shard, beside an eighth of its entries.
 const HELD: usize = 512;
@@ -47,24 +49,6 @@ pub(super) struct Slab<K, V, X> {
     moves: AtomicU32,
     writer: Box<CachePadded<Mutex<Writer<X>>>>,
 }
-
-/// A slot: what is kept beside an entry, its key, and its value unless that is known to be absent.
-pub(super) struct Slot<K, V> {
-    pub(super) word: Word,
-    /// Initialised while the slot is live or retired.
-    pair: UnsafeCell<MaybeUninit<Pair<K, V>>>,
-}
-
-struct Pair<K, V> {
-    key: K,
-    /// Initialised unless the word says that it is absent.
-    value: MaybeUninit<V>,
-}
-
-// SAFETY: under a pin any thread gets `&K` and `&V`; the holder of the lock moves pairs in and out from any thread.
-unsafe impl<K: Send + Sync, V: Send + Sync> Sync for Slot<K, V> {}
-// SAFETY: a slot owns its pair.
-unsafe impl<K: Send, V: Send> Send for Slot<K, V> {}
 
 /// What every write looks at comes first, to be on few cache lines.
 #[repr(C)]
@@ -97,22 +81,6 @@ impl<K, V> Clone for NotYet<'_, K, V> {
 }
 
 impl<K, V> Copy for NotYet<'_, K, V> {}
-
-/// What was in a slot, for the caller to drop when it no longer holds the lock.
-pub(super) type Dead<K, V> = (K, Option<V>, Option<Box<Extra>>);
-
-/// An entry about to be put in.
-pub(super) struct New<K, V> {
-    pub(super) key: K,
-    /// `None` for a key that is known to have no value.
-    pub(super) value: Option<V>,
-    pub(super) deadline: u64,
-    pub(super) mark: u8,
-    pub(super) idle: bool,
-    pub(super) extra: Option<Box<Extra>>,
-    /// By which the policy knows it.
-    pub(super) number: u16,
-}
 
 /// Why there is no slot for an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -337,41 +305,6 @@ impl<K, V, X> Slab<K, V, X> {
     /// The memory of the planned slots, if it is still there.
     pub(super) fn memory(&self) -> std::sync::Weak<[MaybeUninit<Slot<K, V>>]> {
         self.map.load(&pins::pin()).planned.piece()
-    }
-}
-
-impl<K, V> Slot<K, V> {
-    /// # Safety
-    /// The slot is live, or retired and held by a pin or the lock.
-    #[inline]
-    unsafe fn pair(&self) -> &Pair<K, V> {
-        // SAFETY: the caller's promise: a pair is initialised in both states, and nobody writes it in either.
-        unsafe { (*self.pair.get()).assume_init_ref() }
-    }
-
-    /// Its key. Only for a slot that [`Slab`] gave out, which it does under a pin.
-    #[inline]
-    pub(super) fn key(&self) -> &K {
-        // SAFETY: a `&Slot` leaves this module only for a live slot, bound to the pin or the lock that keeps it.
-        unsafe { &self.pair().key }
-    }
-
-    /// Its value, if what was read of it reaches the bound `settled`.
-    #[inline(always)]
-    pub(super) fn settled_value(&self, settled: u64) -> Option<&V> {
-        let is_settled = self.word.read().reaches(settled);
-        // SAFETY: as for `value`: a word that reaches the bound is not that of an absent value.
-        is_settled.then(|| unsafe { self.pair().value.assume_init_ref() })
-    }
-
-    /// Its value, unless that is known to be absent.
-    #[inline]
-    pub(super) fn value(&self) -> Option<&V> {
-        if self.word.read().kind().absent {
-            return None;
-        }
-        // SAFETY: as for `key`; the word, which keeps its kind until the slot is freed, says that there is a value.
-        Some(unsafe { self.pair().value.assume_init_ref() })
     }
 }
 

@@ -106,13 +106,13 @@ mod tests {
     #[test]
     fn a_ghost_is_found_once_with_what_it_was() {
         let mut ghosts = Ghosts::default();
-        assert_eq!(ghosts.take(7 << 40, 0), None);
-        ghosts.add(7 << 40, true, 5, 1_020, 100);
-        ghosts.add(9 << 40, false, 500, 1_020, 100);
+        assert_eq!(ghosts.take(7 << 16, 0), None);
+        ghosts.add(7 << 16, true, 5, 1_020, 100);
+        ghosts.add(9 << 16, false, 500, 1_020, 100);
         let found = |main, gone, stay| Some(Ghost { main, gone, stay });
-        assert_eq!(ghosts.take(7 << 40, 1_030), found(true, 10, 5));
-        assert_eq!(ghosts.take(7 << 40, 1_030), None);
-        assert_eq!(ghosts.take(9 << 40, 1_030), found(false, 10, LONGEST_STAY));
+        assert_eq!(ghosts.take(7 << 16, 1_030), found(true, 10, 5));
+        assert_eq!(ghosts.take(7 << 16, 1_030), None);
+        assert_eq!(ghosts.take(9 << 16, 1_030), found(false, 10, LONGEST_STAY));
     }
 
     #[test]

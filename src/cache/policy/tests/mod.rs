@@ -131,10 +131,10 @@ impl Toy {
     }
 }
 
-/// As of a good hasher; its bits 16 to 31 tell the keys below 32,767 apart for certain.
+/// As of a good hasher; its bits 16 to 30 tell the keys below 32,767 apart for certain, and are not all zero.
 fn hash(key: u64) -> u64 {
     let high = (key + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) & !0xffff_ffff;
-    high | (key % 0x7fff) << 16
+    high | (key % 0x7fff + 1) << 16
 }
 
 /// Every policy with its name.

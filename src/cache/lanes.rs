@@ -38,22 +38,25 @@ pub(super) fn equal(lanes: &[AtomicU64; 3], tag: u8) -> u32 {
 /// As above.
 #[cfg(not(all(target_arch = "x86_64", not(outgrow_loom))))]
 pub(super) fn equal(lanes: &[AtomicU64; 3], tag: u8) -> u32 {
-    use crate::sync::Ordering;
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = LOW << 7;
-    let all = u64::from(tag) * LOW;
-    let lane = |lane: &AtomicU64| {
-        let differs = lane.load(Ordering::Acquire) ^ all;
-        let tops = !((differs & !HIGH) + !HIGH | differs) & HIGH;
-        // Brings the top bits of the eight bytes together.
-        ((tops >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
-    };
-    lane(&lanes[0]) | lane(&lanes[1]) << 8 | lane(&lanes[2]) << 16
+    let lane = |at: usize| equal_in(lanes[at].load(crate::sync::Ordering::Acquire), tag) << (8 * at);
+    lane(0) | lane(1) | lane(2)
 }
 
-#[cfg(test)]
+/// Which bytes of a lane equal `tag`, without vector instructions.
+#[cfg(any(test, outgrow_loom, not(target_arch = "x86_64")))]
+fn equal_in(lane: u64, tag: u8) -> u32 {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = LOW << 7;
+    let differs = lane ^ u64::from(tag) * LOW;
+    let tops = !((differs & !HIGH) + !HIGH | differs) & HIGH;
+    // Brings the top bits of the eight bytes together.
+    ((tops >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+}
+
+#[cfg(all(test, not(outgrow_loom)))]
 mod tests {
     use super::*;
+    use crate::sync::Ordering;
     use proptest::prelude::*;
 
     proptest! {
@@ -63,8 +66,10 @@ mod tests {
             bytes[at] = tag;
             let lane = |from: usize| AtomicU64::new(u64::from_le_bytes(bytes[from..from + 8].try_into().unwrap()));
             let lanes = [0, 8, 16].map(lane);
-            let found = equal(&lanes, tag);
-            prop_assert!((0..24).all(|at| (bytes[at] == tag) == (found >> at & 1 == 1)));
+            let expected = (0..24).filter(|at| bytes[*at] == tag).fold(0, |found, at| found | 1 << at);
+            prop_assert_eq!(equal(&lanes, tag), expected);
+            let lane = |at: usize| equal_in(lanes[at].load(Ordering::Relaxed), tag) << (8 * at);
+            prop_assert_eq!(lane(0) | lane(1) | lane(2), expected);
         }
     }
 }

@@ -17,6 +17,7 @@ use super::word::{Kind, Reading, Word};
 use crate::sync::pins::{self, Pin};
 use crate::sync::{AtomicU32, CachePadded, Mutex, MutexGuard, Ordering, Published};
 use hashbrown::Equivalent;
+use std::cell::Cell;
 use std::mem::{MaybeUninit, needs_drop};
 use std::sync::Arc;
 
@@ -72,6 +73,8 @@ type Numbered<'a, K, V> = (u32, &'a Slot<K, V>);
 pub(super) struct NotYet<'a, K, V> {
     map: &'a Map<K, V>,
     unseen: Unseen,
+    /// It saw a slot that was not planned, and did not look there.
+    beyond: bool,
 }
 
 impl<K, V> Clone for NotYet<'_, K, V> {
@@ -164,8 +167,12 @@ impl<K, V, X> Slab<K, V, X> {
         Q: Equivalent<K> + ?Sized,
     {
         let map = self.map.load(pin);
+        let beyond = Cell::new(false);
         let is_it = |slot| {
-            let place = map.planned.get(slot as usize)?;
+            let Some(place) = map.planned.get(slot as usize) else {
+                beyond.set(true);
+                return None;
+            };
             // SAFETY: as in `is_it`.
             let found = unsafe { place.assume_init_ref() };
             // SAFETY: as in `is_it`.
@@ -173,7 +180,11 @@ impl<K, V, X> Slab<K, V, X> {
         };
         match map.index(&self.moves).glance(hash, is_it) {
             Ok((found, _)) => Ok(found),
-            Err(unseen) => Err(NotYet { map, unseen }),
+            Err(unseen) => Err(NotYet {
+                map,
+                unseen,
+                beyond: beyond.get(),
+            }),
         }
     }
 
@@ -189,9 +200,8 @@ impl<K, V, X> Slab<K, V, X> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let NotYet { map, unseen } = not_yet;
-        // It looked only at slots that were planned.
-        if map.used.load(Ordering::Acquire) as usize > map.planned.len() {
+        let NotYet { map, unseen, beyond } = not_yet;
+        if beyond {
             return self.find(hash, key, pin);
         }
         let is_it = |slot| self.is_it(map, slot, key, pin);

@@ -72,7 +72,12 @@ impl Word {
         self.0.store(word & !LIVE, Ordering::Release);
     }
 
-    /// Makes an entry live again that was retired and is still in place.
+    /// As [`retire`](Word::retire), for an entry that may become live again: nothing that readers change is lost.
+    pub(super) fn hide(&self) {
+        self.0.fetch_and(!LIVE, Ordering::Release);
+    }
+
+    /// Makes an entry live again that was hidden and is still in place.
     pub(super) fn revive(&self) {
         self.0.fetch_or(LIVE, Ordering::Release);
     }
@@ -179,9 +184,13 @@ mod tests {
         let read = word.read();
         assert_eq!((read.deadline(), read.mark(), read.kind()), (NEVER, MARK_MAX, kind));
         assert_eq!((read.number(), read.is_live()), (65_535, true));
-        word.retire();
+        word.hide();
         word.set_mark(1);
         assert_eq!((word.read().mark(), word.read().is_live()), (MARK_MAX, false));
+        word.revive();
+        assert!(word.read().is_live());
+        word.retire();
+        assert!(!word.read().is_live());
         word.revive();
         assert!(word.read().is_live() && !word.read().is_plain());
         word.publish(NEVER, 0, Kind::default(), 0);

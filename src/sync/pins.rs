@@ -1,6 +1,6 @@
 //! The seats of this process: one for each thread that reads, kept by the thread until it ends.
 //!
-//! A pin costs one exchange on a line that only its thread writes, about 5 ns, and a nested one next to nothing.
+//! A pin costs one exchange on a line that only its thread writes, and a nested one next to nothing.
 
 use super::real::Mutex;
 pub(crate) use super::seat::is_free;

@@ -30,7 +30,7 @@ impl Epoch {
     /// Where the time begins.
     pub(crate) const FIRST: u64 = 1;
 
-    /// The time that `count` keeps, which is [`FIRST`](Epoch::FIRST) now.
+    /// The time that `count` keeps, which has to be [`FIRST`](Epoch::FIRST) now.
     pub(crate) const fn over(count: AtomicU64) -> Epoch {
         Epoch(count)
     }

@@ -45,7 +45,7 @@ impl World {
             freed: std::sync::atomic::AtomicBool::new(false),
         };
         Arc::new(World {
-            epoch: Epoch::over(AtomicU64::new(0)),
+            epoch: Epoch::over(AtomicU64::new(Epoch::FIRST)),
             seats: (0..seats).map(Seat::new).collect(),
             used: AtomicUsize::new(used),
             name: AtomicUsize::new(0),

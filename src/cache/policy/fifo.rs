@@ -1,5 +1,5 @@
-//! First-in, first-out queues that share their memory: what one loses another gains, and no write asks for more while
-//! they hold as many in all as before.
+//! First-in, first-out queues that share their memory: what one loses another gains. When they have held so many in all
+//! for a while, with a few chunks to spare, no write asks for more.
 
 /// An entry in a queue, at three bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -114,7 +114,7 @@ impl<K, V, X> Locked<'_, K, V, X> {
         let hashes = order.iter().map(|slot| hash_of(self.at(*slot, &pin).key())).collect();
         self.writer.layout = self.writer.layout.wrapping_add(1);
         for slot in order {
-            self.at(*slot, &pin).word.retire();
+            self.at(*slot, &pin).word.hide();
         }
         let none = arena::buckets(1, 1).next();
         let buckets = map.buckets.clone();

@@ -47,8 +47,8 @@ pub(super) fn equal(lanes: &[AtomicU64; 3], tag: u8) -> u32 {
 fn equal_in(lane: u64, tag: u8) -> u32 {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = LOW << 7;
-    let differs = lane ^ u64::from(tag) * LOW;
-    let tops = !((differs & !HIGH) + !HIGH | differs) & HIGH;
+    let differs = lane ^ (u64::from(tag) * LOW);
+    let tops = !(((differs & !HIGH) + !HIGH) | differs) & HIGH;
     // Brings the top bits of the eight bytes together.
     ((tops >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
 }

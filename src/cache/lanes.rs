@@ -31,7 +31,8 @@ pub(super) fn equal(lanes: &[AtomicU64; 3], tag: u8) -> u32 {
     unsafe {
         let tags = _mm_set1_epi8(tag as i8);
         let (first, last) = (_mm_cmpeq_epi8(first, tags), _mm_cmpeq_epi8(last, tags));
-        (_mm_movemask_epi8(first) | _mm_movemask_epi8(last) << 16) as u32
+        // The upper half of the last is no lane.
+        (_mm_movemask_epi8(first) | (_mm_movemask_epi8(last) & 0xff) << 16) as u32
     }
 }
 

@@ -11,7 +11,7 @@ use super::super::arena::{self, Part};
 use super::super::extra::Extra;
 use super::super::index::{self, Bucket, Index, MAX_SLOTS};
 use super::super::word::{Reading, Word};
-use super::{CHUNK, CROWDED, Dead, FEW, Locked, Map, Pair, Retired, Slab, Slot, planned_slots};
+use super::{CHUNK, CROWDED, Dead, FEW, Locked, Map, Pair, Slab, Slot, planned_slots};
 use crate::sync::pins;
 use crate::sync::{AtomicU32, Ordering};
 use std::mem::MaybeUninit;
@@ -178,11 +178,12 @@ impl<K, V, X> Locked<'_, K, V, X> {
             })
             .collect();
         new.used.store(used, Ordering::Release);
-        let retired = std::mem::take(&mut self.writer.retired);
-        // SAFETY: what had been retired was so before the stamp; each is named once, and its memory is left behind.
-        let dead = retired.slots().filter_map(|slot| unsafe { old.take(slot) }).collect();
+        let mut dead = Vec::new();
+        for slot in std::mem::take(&mut self.writer.retired).slots() {
+            // SAFETY: what had been retired was so before the stamp; each is named once, and its memory is left behind.
+            dead.extend(unsafe { old.take(slot) });
+        }
         self.writer.free = numbers.free().into_iter().map(|slot| slot as u16).collect();
-        self.writer.retired = Retired::default();
         self.slab.map.store(new);
         Relocated::Moved {
             moves,

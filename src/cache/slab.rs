@@ -17,7 +17,6 @@ use super::word::{Kind, Reading, Word};
 use crate::sync::pins::{self, Pin};
 use crate::sync::{AtomicU32, CachePadded, Mutex, MutexGuard, Ordering, Published};
 use hashbrown::Equivalent;
-use std::cell::Cell;
 use std::mem::{MaybeUninit, needs_drop};
 use std::sync::Arc;
 
@@ -73,8 +72,6 @@ type Numbered<'a, K, V> = (u32, &'a Slot<K, V>);
 pub(super) struct NotYet<'a, K, V> {
     map: &'a Map<K, V>,
     unseen: Unseen,
-    /// It saw a slot that was not planned, and did not look there.
-    beyond: bool,
 }
 
 impl<K, V> Clone for NotYet<'_, K, V> {
@@ -167,12 +164,8 @@ impl<K, V, X> Slab<K, V, X> {
         Q: Equivalent<K> + ?Sized,
     {
         let map = self.map.load(pin);
-        let beyond = Cell::new(false);
         let is_it = |slot| {
-            let Some(place) = map.planned.get(slot as usize) else {
-                beyond.set(true);
-                return None;
-            };
+            let place = map.planned.get(slot as usize)?;
             // SAFETY: as in `is_it`.
             let found = unsafe { place.assume_init_ref() };
             // SAFETY: as in `is_it`.
@@ -180,11 +173,7 @@ impl<K, V, X> Slab<K, V, X> {
         };
         match map.index(&self.moves).glance(hash, is_it) {
             Ok((found, _)) => Ok(found),
-            Err(unseen) => Err(NotYet {
-                map,
-                unseen,
-                beyond: beyond.get(),
-            }),
+            Err(unseen) => Err(NotYet { map, unseen }),
         }
     }
 
@@ -200,8 +189,9 @@ impl<K, V, X> Slab<K, V, X> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let NotYet { map, unseen, beyond } = not_yet;
-        if beyond {
+        let NotYet { map, unseen } = not_yet;
+        // It looked only at slots that were planned, which is cheaper than to note whether it saw others.
+        if map.used.load(Ordering::Acquire) as usize > map.planned.len() {
             return self.find(hash, key, pin);
         }
         let is_it = |slot| self.is_it(map, slot, key, pin);

@@ -64,6 +64,10 @@ unset CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_ENCODED_RUSTFLAGS
 export RUSTFLAGS="--cfg peers"
 cargo bench --locked --all-features --target-dir target-peers --bench "$name" --no-run
 
+# What one contestant frees goes back to the system and not to the next: its pages may be large ones, which one asked for
+# and another gets as a gift.
+export MALLOC_MMAP_THRESHOLD_=131072
+
 results=target-peers/rounds/$name
 rm -rf "$results"
 folders=()

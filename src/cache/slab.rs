@@ -18,7 +18,6 @@ use crate::sync::pins::{self, Pin};
 use crate::sync::{AtomicU32, CachePadded, Mutex, MutexGuard, Ordering, Published};
 use hashbrown::Equivalent;
 use std::mem::{MaybeUninit, needs_drop};
-use std::sync::Arc;
 
 mod map;
 mod relocate;
@@ -165,7 +164,7 @@ impl<K, V, X> Slab<K, V, X> {
     {
         let map = self.map.load(pin);
         let is_it = |slot| {
-            let place = map.planned.get(slot as usize)?;
+            let place = map.place(slot)?;
             // SAFETY: as in `is_it`.
             let found = unsafe { place.assume_init_ref() };
             // SAFETY: as in `is_it`.
@@ -190,8 +189,8 @@ impl<K, V, X> Slab<K, V, X> {
         Q: Equivalent<K> + ?Sized,
     {
         let NotYet { map, unseen } = not_yet;
-        // It looked only at slots that were planned, which is cheaper than to note whether it saw others.
-        if map.used.load(Ordering::Acquire) as usize > map.planned.len() {
+        // A slot that the map has not is in a later one, which was there before it was named.
+        if !std::ptr::eq(map, self.map.load(pin)) {
             return self.find(hash, key, pin);
         }
         let is_it = |slot| self.is_it(map, slot, key, pin);
@@ -416,7 +415,7 @@ impl<'a, K, V, X> Locked<'a, K, V, X> {
         }
         let mut map = self.slab.map.load(pin);
         if map.place(slot).is_none() {
-            self.slab.map.store(map.with(None, Some(Arc::new_uninit_slice(CHUNK))));
+            self.slab.map.store(map.with(None, Some(map::new_chunk())));
             map = self.slab.map.load(pin);
         }
         let place = map.place(slot).expect("the map has grown");

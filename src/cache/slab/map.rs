@@ -37,7 +37,13 @@ pub(super) struct Map<K, V> {
 }
 
 /// Slots, of which those are initialised that have been used.
-pub(super) type Chunk<K, V> = Arc<[MaybeUninit<Slot<K, V>>]>;
+pub(super) type Chunk<K, V> = Arc<[MaybeUninit<Slot<K, V>>; CHUNK]>;
+
+/// Slots of which none has been used.
+pub(super) fn new_chunk<K, V>() -> Chunk<K, V> {
+    // SAFETY: an array of what need not be initialised is initialised as it is.
+    unsafe { Arc::<[MaybeUninit<Slot<K, V>>; CHUNK]>::new_uninit().assume_init() }
+}
 
 /// How many slots are planned for so many entries.
 pub(super) fn planned_slots(planned: Option<usize>, patience: usize) -> usize {
@@ -71,7 +77,7 @@ impl<K, V> Map<K, V> {
         self.place_beyond(slot)
     }
 
-    #[cold]
+    #[inline]
     pub(super) fn place_beyond(&self, slot: usize) -> Option<&MaybeUninit<Slot<K, V>>> {
         let beyond = slot - self.planned.len();
         self.further.get(beyond / CHUNK).map(|chunk| &chunk[beyond % CHUNK])

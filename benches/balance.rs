@@ -2,7 +2,9 @@
 #![allow(missing_docs, reason = "a program, not a library")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use outgrow::balance::{Balancer, Endpoint, LeastRequest, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted};
+use outgrow::balance::{
+    Balancer, Endpoint, LeastRequest, Maglev, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted, WeightedRandom,
+};
 use std::hint::black_box;
 
 const SIZES: [usize; 3] = [10, 100, 1_000];
@@ -18,7 +20,7 @@ fn picks<B: Balancer>(criterion: &mut Criterion, name: &str, policy: fn() -> B, 
         let mut group = criterion.benchmark_group(format!("balance/{name}/{size}"));
         let pool = pool(policy(), size, weight);
         group.bench_function("ours", |b| {
-            b.iter(|| match pool.pick(black_box(&Request::new())) {
+            b.iter(|| match pool.pick(black_box(&Request::new().key(b"user-7"))) {
                 Ok(lease) => lease.succeed(),
                 Err(error) => panic!("{error}"),
             });
@@ -39,6 +41,10 @@ fn policies(criterion: &mut Criterion) {
     picks(criterion, "smooth_weighted", SmoothWeighted::default, |i| {
         1 + i as u32 % 3
     });
+    picks(criterion, "weighted_random", WeightedRandom::default, |i| {
+        1 + i as u32 % 3
+    });
+    picks(criterion, "maglev", Maglev::default, |_| 1);
     picks(criterion, "least_request", LeastRequest::default, |_| 1);
 }
 
@@ -58,6 +64,7 @@ fn changes(criterion: &mut Criterion) {
     }
     change(criterion, "power_of_two", PowerOfTwo::default);
     change(criterion, "smooth_weighted", SmoothWeighted::default);
+    change(criterion, "maglev", Maglev::default);
 }
 
 criterion_group!(benches, policies, changes);

@@ -28,6 +28,8 @@
 //! | [`LeastRequest`] | a look at every endpoint | there are at most about a hundred, and one process sends most of the traffic |
 //! | [`RoundRobin`] | the same for any number, but threads share a counter | requests are alike and endpoints too |
 //! | [`SmoothWeighted`] | as round robin | the shares must be exact |
+//! | [`WeightedRandom`] | the same for any number, and threads share nothing | requests are alike and many pick at once |
+//! | [`Maglev`] | the same for any number, and the hash of a key | requests of one key belong together |
 //!
 //! The room does not open connections, resolve names, probe or retry; it says where the next request goes. It sees
 //! the load that this process puts on an endpoint, not what others put there.
@@ -47,7 +49,7 @@ pub use endpoint::{Endpoint, EndpointId, Member};
 pub use lease::{Completion, Lease, Outcome};
 pub use load::Load;
 pub use outlier::OutlierEjection;
-pub use policy::{LeastRequest, PowerOfTwo, RoundRobin, SmoothWeighted};
+pub use policy::{BadTableSize, LeastRequest, Maglev, PowerOfTwo, RoundRobin, SmoothWeighted, WeightedRandom};
 pub use pool::{PickError, Pool, PoolBuilder};
 pub use request::Request;
 pub use status::{EndpointState, EndpointStatus, PoolStatus};

@@ -1,7 +1,7 @@
 use crate::clock::ManualClock;
 use outgrow::balance::{
-    Balancer, Completion, Endpoint, EndpointState, EndpointStatus, Lease, LeastRequest, Load, Member, Outcome,
-    OutlierEjection, PickError, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted,
+    Balancer, Completion, Endpoint, EndpointState, EndpointStatus, Lease, LeastRequest, Load, Maglev, Member, Outcome,
+    OutlierEjection, PickError, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted, WeightedRandom,
 };
 use outgrow::env::Rng;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -77,6 +77,8 @@ fn an_endpoint_that_fails_at_once_is_out_until_its_time_is_over() {
     black_hole(SmoothWeighted::default());
     black_hole(LeastRequest::default());
     black_hole(PowerOfTwo::default());
+    black_hole(WeightedRandom::default());
+    black_hole(Maglev::default());
 }
 
 #[test]

@@ -5,4 +5,7 @@ mod behaviour;
 mod clock;
 mod model;
 mod simulated;
+#[path = "../support/mod.rs"]
+mod support;
 mod threads;
+mod vectors;

@@ -1,7 +1,7 @@
 use crate::clock::ManualClock;
 use outgrow::balance::{
-    Balancer, Endpoint, EndpointId, EndpointState, Lease, LeastRequest, OutlierEjection, PickError, Pool, PowerOfTwo,
-    Request, RoundRobin, SmoothWeighted,
+    Balancer, Endpoint, EndpointId, EndpointState, Lease, LeastRequest, Maglev, OutlierEjection, PickError, Pool,
+    PowerOfTwo, Request, RoundRobin, SmoothWeighted, WeightedRandom,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -332,5 +332,7 @@ proptest! {
         check(SmoothWeighted::default(), &ops, percent)?;
         check(LeastRequest::default(), &ops, percent)?;
         check(PowerOfTwo::default(), &ops, percent)?;
+        check(WeightedRandom::default(), &ops, percent)?;
+        check(Maglev::with_slots(251).unwrap(), &ops, percent)?;
     }
 }

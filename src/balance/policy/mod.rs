@@ -2,13 +2,17 @@
 
 mod alias;
 mod least_request;
+mod maglev;
 mod power_of_two;
 mod round_robin;
 mod smooth;
+mod weighted_random;
 
 pub use least_request::LeastRequest;
+pub use maglev::{BadTableSize, Maglev};
 pub use power_of_two::PowerOfTwo;
 pub use round_robin::{RoundRobin, SmoothWeighted};
+pub use weighted_random::WeightedRandom;
 
 use super::{Load, Member, Request};
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// let pool = Pool::builder(WeightedRandom::default())
 ///     .endpoints([Endpoint::new("a").weight(9), Endpoint::new("b")])
 ///     .build();
-/// let picks = (0..1_000).filter(|_| pool.pick(&Request::new()).is_ok_and(|lease| lease.id() == "a"));
+/// let picks = (0..1_000).filter(|_| pool.pick(&Request::new()).is_ok_and(|lease| &**lease.id() == "a"));
 /// assert!((800..980).contains(&picks.count()));
 /// ```
 #[derive(Clone, Copy, Debug, Default)]

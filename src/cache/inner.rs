@@ -32,7 +32,7 @@ pub(super) struct Inner<K, V, S> {
     /// What a word is not below when a hit on its entry changes nothing.
     settled: u64,
     /// How long entries are kept past their time to live, in milliseconds.
-    grace: u64,
+    pub(super) grace: u64,
     /// Whether a hit takes the shard's lock.
     pub(super) hit_locks: bool,
     /// Whether its entries neither expire nor weigh anything, and nobody hears of them, unless one insert says otherwise.
@@ -277,7 +277,7 @@ impl<K, V, S> Inner<K, V, S> {
 
     /// When the time to live ends of an entry that is kept for a grace after it.
     pub(super) fn fresh_until(&self, read: Reading, extra: Option<&Extra>) -> Option<u64> {
-        (self.settings.grace() > 0).then(|| self.ttl_end(read, extra))?
+        (self.grace > 0).then(|| self.ttl_end(read, extra))?
     }
 
     /// When the time to live of a value ends, if it has one.
@@ -287,7 +287,7 @@ impl<K, V, S> Inner<K, V, S> {
             None if read.kind().idle => NEVER,
             None => read.deadline(),
         };
-        (end != NEVER).then(|| end.saturating_sub(self.settings.grace()))
+        (end != NEVER).then(|| end.saturating_sub(self.grace))
     }
 
     /// Moves the deadline of an entry whose idle time starts again, if that is worth a write.

@@ -185,7 +185,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         };
         let ttl_ms = match end {
             NEVER => None,
-            end => Some(left(end.saturating_sub(self.settings.grace()))?),
+            end => Some(left(end.saturating_sub(self.grace))?),
         };
         let period = extra.and_then(|extra| extra.idle).or(self.settings.idle.map(millis));
         let idle = match period.filter(|_| read.kind().idle) {
@@ -225,9 +225,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         let Staged { key, value, about } = staged;
         let after = |left_ms| self.time.after(start, Duration::from_millis(left_ms));
         let ttl = about.ttl_ms.or(self.settings.ttl.map(millis));
-        let latest = ttl.map_or(NEVER, |ttl| {
-            after(ttl).saturating_add(self.settings.grace()).min(NEVER - 1)
-        });
+        let latest = ttl.map_or(NEVER, |ttl| after(ttl).saturating_add(self.grace).min(NEVER - 1));
         let own = self.settings.idle.map(millis);
         let idle = about.idle.or(own.map(|own| SavedIdle {
             left_ms: own,

@@ -216,18 +216,6 @@ impl<K, V, X> Slab<K, V, X> {
     /// The slot was named by the index of `map` after `pin` was taken.
     #[inline]
     unsafe fn slot_named<'a>(&'a self, map: &'a Map<K, V>, slot: u32, pin: &'a Pin) -> &'a Slot<K, V> {
-        match map.planned.get(slot as usize) {
-            // SAFETY: a named slot has been used, so it is initialised.
-            Some(place) => unsafe { place.assume_init_ref() },
-            // SAFETY: the caller's promise.
-            None => unsafe { self.slot_beyond(map, slot, pin) },
-        }
-    }
-
-    /// # Safety
-    /// As for [`slot_named`](Slab::slot_named).
-    #[cold]
-    unsafe fn slot_beyond<'a>(&'a self, map: &'a Map<K, V>, slot: u32, pin: &'a Pin) -> &'a Slot<K, V> {
         // The buckets outlive the map when only slots are added, so they may name a slot of a later map.
         let place = map.place(slot).or_else(|| self.map.load(pin).place(slot));
         let place = place.expect("a named slot has a place");

@@ -184,7 +184,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
         } else {
             Tick::ZERO
         };
-        let grace = if value.is_some() { self.settings.grace() } else { 0 };
+        let grace = if value.is_some() { self.grace } else { 0 };
         let latest = ttl.map_or(NEVER, |ttl| {
             let until = self.time.after(start, self.jittered(ttl));
             // What has expired by now gets no grace.

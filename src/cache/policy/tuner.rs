@@ -34,10 +34,8 @@ pub(super) struct Regret {
 /// What the shards should do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Advice {
-    /// The small queue's share of all places.
-    pub(super) small: f32,
-    /// The same, in parts of [`WHOLE`].
-    parts: u32,
+    /// The small queue's share of all places, in parts of [`WHOLE`].
+    small: u32,
     /// Whether a ghost that comes back may go to the main queue at once.
     pub(super) open: bool,
 }
@@ -48,8 +46,7 @@ const WHOLE: u32 = 1 << 16;
 impl Advice {
     fn new(small: f32, open: bool) -> Advice {
         Advice {
-            small,
-            parts: (small * WHOLE as f32) as u32,
+            small: (small * WHOLE as f32) as u32,
             open,
         }
     }
@@ -57,13 +54,13 @@ impl Advice {
     /// How many of so many entries may be in the small queue.
     #[inline]
     pub(super) fn small_places(&self, entries: usize) -> usize {
-        (share(entries, self.parts)).max(1)
+        share(entries, self.small).max(1)
     }
 
     /// How many of so many entries the main queue has room for.
     #[inline]
     pub(super) fn main_places(&self, entries: usize) -> usize {
-        share(entries, WHOLE - self.parts)
+        share(entries, WHOLE - self.small)
     }
 }
 
@@ -241,19 +238,29 @@ mod tests {
         (0..times).map(|_| tuner.report(tally)).last().expect("at least once")
     }
 
+    fn small(advice: &Advice) -> f32 {
+        advice.small as f32 / WHOLE as f32
+    }
+
     #[test]
     fn places_go_where_they_are_missed() {
-        let first = tuner().report(&Tally::default()).small;
-        assert!(after(20, &evictions(20, 5)).small > 1.2 * first);
-        assert!(after(20, &evictions(5, 20)).small < first / 1.2);
-        assert_eq!(after(1_000, &evictions(50, 5)).small, MOST_SHARE);
-        assert_eq!(after(1_000, &evictions(0, 50)).small, LEAST_SHARE);
+        let first = small(&tuner().report(&Tally::default()));
+        assert!(small(&after(20, &evictions(20, 5))) > 1.2 * first);
+        assert!(small(&after(20, &evictions(5, 20))) < first / 1.2);
+        assert_eq!(
+            after(1_000, &evictions(50, 5)).small,
+            Advice::new(MOST_SHARE, true).small
+        );
+        assert_eq!(
+            after(1_000, &evictions(0, 50)).small,
+            Advice::new(LEAST_SHARE, true).small
+        );
     }
 
     #[test]
     fn alike_is_left_alone() {
-        let first = tuner().report(&Tally::default()).small;
-        let balanced = after(20, &evictions(10, 10)).small;
+        let first = small(&tuner().report(&Tally::default()));
+        let balanced = small(&after(20, &evictions(10, 10)));
         assert!((balanced / first - 1.0).abs() < 0.1, "{first} became {balanced}");
     }
 

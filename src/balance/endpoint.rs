@@ -1,4 +1,8 @@
+// Of `core`, which has the types of addresses and no sockets.
+use core::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::fmt;
+
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -6,9 +10,10 @@ use std::sync::Arc;
 ///
 /// ```
 /// use outgrow::balance::Endpoint;
-/// let endpoint = Endpoint::new("10.0.0.1:80").weight(3).zone("eu-1").target(8080_u16);
+/// let endpoint = Endpoint::new("10.0.0.1:80").weight(3).zone("eu-1").metadata("version", "7").target(8080_u16);
 /// assert_eq!(endpoint.weight, 3);
 /// assert_eq!(endpoint.target, 8080);
+/// assert_eq!(endpoint.metadata["version"], "7");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -18,6 +23,14 @@ pub struct Endpoint<T = ()> {
     pub weight: u32,
     /// Where it is; none by default.
     pub zone: Option<Arc<str>>,
+    /// How far it comes in line: those of a higher number get requests only as far as those of lower ones are out. 0, the
+    /// first, by default. See [`Pool`](super::Pool).
+    pub priority: u8,
+    /// The most requests of this pool in flight there; by default what the [pool
+    /// says](super::PoolBuilder::max_in_flight_per_endpoint).
+    pub max_in_flight: Option<u32>,
+    /// What else is known about it, by name; the pool hands it on and makes nothing of it.
+    pub metadata: BTreeMap<String, String>,
     /// What the caller needs in order to reach it: an address, a client, a handle. Dropped some time after the endpoint
     /// was removed and its last lease is gone, on any thread that uses a pool; its `Drop` must not call the pool.
     pub target: T,
@@ -31,6 +44,9 @@ impl Endpoint {
             id: id.into(),
             weight: 1,
             zone: None,
+            priority: 0,
+            max_in_flight: None,
+            metadata: BTreeMap::new(),
             target: (),
         }
     }
@@ -58,6 +74,27 @@ impl<T> Endpoint<T> {
         self
     }
 
+    /// Sets the [`priority`](Endpoint::priority).
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Sets [`max_in_flight`](Endpoint::max_in_flight).
+    #[must_use]
+    pub fn max_in_flight(mut self, most: u32) -> Self {
+        self.max_in_flight = Some(most);
+        self
+    }
+
+    /// Adds to the [`metadata`](Endpoint::metadata).
+    #[must_use]
+    pub fn metadata(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(name.into(), value.into());
+        self
+    }
+
     /// Sets the [`target`](Endpoint::target).
     #[must_use]
     pub fn target<U>(self, target: U) -> Endpoint<U> {
@@ -65,8 +102,18 @@ impl<T> Endpoint<T> {
             id: self.id,
             weight: self.weight,
             zone: self.zone,
+            priority: self.priority,
+            max_in_flight: self.max_in_flight,
+            metadata: self.metadata,
             target,
         }
+    }
+}
+
+/// The endpoint at an address, which is its id and its target.
+impl From<SocketAddr> for Endpoint<SocketAddr> {
+    fn from(address: SocketAddr) -> Self {
+        Endpoint::new(address.to_string()).target(address)
     }
 }
 
@@ -117,10 +164,13 @@ impl serde::Serialize for EndpointId {
 #[non_exhaustive]
 pub struct Member {
     id: EndpointId,
-    /// The endpoint's capacity relative to the others.
+    /// The endpoint's capacity relative to the others; while one is [let in
+    /// slowly](super::PoolBuilder::slow_start), the weights of all are scaled up to tell its share.
     pub weight: u32,
     /// Where the endpoint is.
     pub zone: Option<Arc<str>>,
+    /// How far it comes in line.
+    pub priority: u8,
 }
 
 impl Member {
@@ -137,6 +187,7 @@ impl<T> From<&Endpoint<T>> for Member {
             id: endpoint.id.clone(),
             weight: endpoint.weight,
             zone: endpoint.zone.clone(),
+            priority: endpoint.priority,
         }
     }
 }

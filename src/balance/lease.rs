@@ -1,5 +1,5 @@
 use super::load::Era;
-use super::pool::Node;
+use super::shared::Node;
 use super::{Balancer, Endpoint};
 use crate::env::Tick;
 use std::fmt;
@@ -10,9 +10,9 @@ use std::time::Duration;
 /// The right to send one request to an endpoint, which it derefs to.
 ///
 /// The endpoint counts one request more in flight until the lease ends. Say how the request went with
-/// [`succeed`](Lease::succeed) or [`fail`](Lease::fail); dropping the lease otherwise counts it as cancelled, which
-/// says nothing about the endpoint. **A timeout is a failure**: when a time limit drops the future that holds the
-/// lease, keep the lease outside of that future and call `fail`, or an endpoint that hangs is never ejected.
+/// [`succeed`](Lease::succeed), [`fail`](Lease::fail) or [`backoff`](Lease::backoff); dropping the lease otherwise counts
+/// it as cancelled, which says nothing about the endpoint. **A timeout is a failure**: when a time limit drops the future
+/// that holds the lease, keep the lease outside of that future and call `fail`, or an endpoint that hangs is never ejected.
 ///
 /// A lease may outlive the pool, and the endpoint's membership of it.
 #[must_use = "a lease that is dropped counts as a cancelled request"]
@@ -42,8 +42,27 @@ impl<B: Balancer, T: Send + Sync + 'static> Lease<B, T> {
 
     /// Ends the lease: the endpoint answered wrongly, too late or not at all.
     #[inline]
-    pub fn fail(mut self) {
-        self.outcome = Outcome::Failure;
+    pub fn fail(mut self, failure: Failure) {
+        self.outcome = Outcome::Failure(failure);
+    }
+
+    /// Ends the lease: the endpoint asked to be left alone for `retry_after`, as a server does with the status 429 or 503
+    /// and a `Retry-After`. It gets no requests until then, up to the [longest
+    /// ejection](super::OutlierEjection::max_ejection_time), unless too many are out already or the pool ejects none. That
+    /// is no failure of the endpoint's and counts as cancelled.
+    pub fn backoff(mut self, retry_after: Duration) {
+        self.outcome = Outcome::Backoff(retry_after);
+    }
+
+    /// Ends the lease with `outcome`.
+    pub fn finish(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+
+    /// Notes what the endpoint says of its own load, in a header or trailer of its answer. It tells of what other
+    /// processes send there, which nothing else does; [`Adaptive`](super::Adaptive) and [`Prequal`](super::Prequal) heed it.
+    pub fn report_load(&self, load: ServerLoad) {
+        self.node.report(load);
     }
 }
 
@@ -76,9 +95,72 @@ pub enum Outcome {
     /// The endpoint did what it was asked.
     Success,
     /// The endpoint answered wrongly, too late or not at all.
-    Failure,
+    Failure(Failure),
+    /// The endpoint asked to be left alone for so long.
+    Backoff(Duration),
     /// The caller lost interest; nothing is known about the endpoint.
     Cancelled,
+}
+
+/// What was wrong with an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Failure {
+    /// No connection could be had, so nothing was sent: trying another endpoint is safe.
+    Connect,
+    /// There was no answer in time.
+    Timeout,
+    /// The answer says that the endpoint failed, as the status 500 does.
+    Response,
+    /// Anything else.
+    Other,
+}
+
+/// What an endpoint says of its own load (ORCA, Open Request Cost Aggregation, is a format for it).
+///
+/// ```
+/// use outgrow::balance::ServerLoad;
+/// use std::time::Duration;
+/// let load = ServerLoad::new(12.0).latency(Duration::from_millis(8));
+/// assert_eq!(load.in_flight(), 12.0);
+/// assert_eq!(ServerLoad::new(f32::NAN).in_flight(), 0.0);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ServerLoad {
+    in_flight: f32,
+    latency: Option<Duration>,
+}
+
+impl ServerLoad {
+    /// So many requests are at the endpoint, from everybody, waiting and in work. Whoever has a utilization only, from 0
+    /// to 1, gives it times the requests that the endpoint works on at once. What is negative or no number is taken as 0.
+    #[must_use]
+    pub const fn new(in_flight: f32) -> ServerLoad {
+        let in_flight = if in_flight > 0.0 { in_flight } else { 0.0 };
+        ServerLoad {
+            in_flight,
+            latency: None,
+        }
+    }
+
+    /// And a request that comes now may expect to take so long there.
+    #[must_use]
+    pub const fn latency(mut self, latency: Duration) -> ServerLoad {
+        self.latency = Some(latency);
+        self
+    }
+
+    /// Requests at the endpoint.
+    #[must_use]
+    pub const fn in_flight(&self) -> f32 {
+        self.in_flight
+    }
+
+    /// How long a request may take, if it was said.
+    #[must_use]
+    pub const fn expected_latency(&self) -> Option<Duration> {
+        self.latency
+    }
 }
 
 /// What a policy learns when a request ends.
@@ -87,14 +169,16 @@ pub enum Outcome {
 pub struct Completion {
     /// How it ended.
     pub outcome: Outcome,
-    /// From the pick to the end of the lease; there only if the policy [needs it](Balancer::needs_latency).
+    /// From the pick to the end of the lease, if it was measured; see [`Timing`](super::Timing).
     pub latency: Option<Duration>,
+    /// When it ended: there if the latency is, and for every failure of a policy that wants latencies.
+    pub at: Option<Tick>,
 }
 
 impl Completion {
     /// A request that ended like this.
     #[must_use]
-    pub const fn new(outcome: Outcome, latency: Option<Duration>) -> Completion {
-        Completion { outcome, latency }
+    pub const fn new(outcome: Outcome, latency: Option<Duration>, at: Option<Tick>) -> Completion {
+        Completion { outcome, latency, at }
     }
 }

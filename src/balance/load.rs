@@ -1,37 +1,64 @@
-use super::{EndpointId, Outcome};
+use super::{EndpointId, Outcome, ServerLoad};
+use crate::env::Tick;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use std::fmt;
+use std::time::Duration;
 
 /// What this process knows of an endpoint's load. It belongs to the endpoint by id, so it survives every change of the
 /// membership that keeps the id. 128 bytes each, of which one cache line is written per request.
 #[repr(align(64))]
 pub struct Load {
-    /// Leases that began. What is in flight is the difference to those that ended: two counters that only grow give
-    /// the number of successes as well, so that a success costs no third.
-    begun: AtomicU64,
-    ended: AtomicU64,
+    /// In flight in the low [`BITS`], ended in the rest: one word, so that a reader sees both at once and a lease costs
+    /// one write at each end. The number of successes follows from it and the next two.
+    counts: AtomicU64,
     failed: AtomicU64,
     cancelled: AtomicU64,
     /// Failures since the last success, of leases of the present era.
     failures: AtomicU32,
     /// Grows at each ejection, so that what was sent before it is not held against the endpoint after its return.
     era: AtomicU32,
+    /// The most leases at once.
+    limit: AtomicU32,
+    /// Whether somebody waits for the last lease to end.
+    watched: AtomicU32,
+    /// The stretch of the coarse clock in which a request was last timed.
+    timed_in: AtomicU32,
+    rank: AtomicU32,
     cell: AtomicU64,
+    reported: AtomicU64,
+    /// The sum of the latencies that were measured, in nanoseconds, and their number.
+    latency: AtomicU64,
+    timed: AtomicU64,
     id: EndpointId,
 }
+
+/// Bits of the word of counts that hold what is in flight.
+const BITS: u32 = 20;
+const IN_FLIGHT: u64 = (1 << BITS) - 1;
+/// What the end of a lease adds to the word.
+const END: u64 = IN_FLIGHT;
+/// The most leases at once, whatever is asked for. Well below what the bits hold, since those that are refused count for
+/// a moment.
+const MOST: u32 = 1_000_000;
 
 impl Load {
     /// The load of an idle endpoint.
     #[must_use]
     pub fn new(id: EndpointId) -> Load {
         Load {
-            begun: AtomicU64::new(0),
-            ended: AtomicU64::new(0),
+            counts: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             era: AtomicU32::new(0),
+            limit: AtomicU32::new(MOST),
+            watched: AtomicU32::new(0),
+            timed_in: AtomicU32::new(0),
+            rank: AtomicU32::new(0),
             cell: AtomicU64::new(0),
+            reported: AtomicU64::new(NEVER),
+            latency: AtomicU64::new(0),
+            timed: AtomicU64::new(0),
             id,
         }
     }
@@ -46,10 +73,8 @@ impl Load {
     #[inline]
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        // In this order, or a request that begins and ends in between would be counted as ended only. Acquire: who sees
-        // the last request gone also sees what it did.
-        let ended = self.ended.load(Ordering::Acquire);
-        self.begun.load(Ordering::Relaxed).wrapping_sub(ended) as u32
+        // Acquire: who sees the last request gone also sees what it did.
+        (self.counts.load(Ordering::Acquire) & IN_FLIGHT) as u32
     }
 
     /// 64 bits for the policy's own use, 0 at first: an average, say.
@@ -59,23 +84,73 @@ impl Load {
         &self.cell
     }
 
-    /// Counts a request in, and returns the era that it belongs to.
+    /// 32 more bits for the policy's own use, 0 at first: what a pick compares, say.
     #[inline]
-    pub(super) fn begin(&self) -> Era {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        Era(self.era.load(Ordering::Relaxed))
+    #[must_use]
+    pub fn rank(&self) -> &AtomicU32 {
+        &self.rank
     }
 
-    /// Counts a request out. True when it was the `limit`th failure in a row, which starts a new row.
+    /// What the endpoint last said of its own load, and how long ago; see [`Lease::report_load`](super::Lease::report_load).
     #[inline]
-    pub(super) fn end(&self, era: Era, outcome: Outcome, limit: u32) -> bool {
+    #[must_use]
+    pub fn reported(&self, now: Tick) -> Option<(f32, Duration)> {
+        let word = self.reported.load(Ordering::Relaxed);
+        (word != NEVER).then(|| {
+            let age = millis(now).wrapping_sub(word as u32);
+            // A report from just after `now` was read looks as old as can be.
+            let age = if age > u32::MAX / 2 { 0 } else { age };
+            (f32::from_bits((word >> 32) as u32), Duration::from_millis(age.into()))
+        })
+    }
+
+    pub(super) fn report(&self, load: ServerLoad, now: Tick) {
+        let word = u64::from(load.in_flight().to_bits()) << 32 | u64::from(millis(now));
+        self.reported.store(word, Ordering::Relaxed);
+    }
+
+    /// Counts a request in, and returns the era that it belongs to; none when the limit is reached.
+    #[inline]
+    pub(super) fn begin(&self) -> Option<Era> {
+        let before = self.counts.fetch_add(1, Ordering::Relaxed) & IN_FLIGHT;
+        if before >= u64::from(self.limit.load(Ordering::Relaxed)) {
+            self.counts.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Era(self.era.load(Ordering::Relaxed)))
+    }
+
+    /// Whether another request may begin.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.in_flight() < self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Lets at most `limit` requests be in flight; those that are go on.
+    pub(super) fn limit_to(&self, limit: u32) {
+        self.limit.store(limit.min(MOST), Ordering::Relaxed);
+    }
+
+    /// Counts a request out, and says what that calls for. A row is over at `limit` failures.
+    #[inline]
+    pub(super) fn end(&self, era: Era, outcome: Outcome, limit: u32) -> Ended {
         match outcome {
             Outcome::Success => {}
-            Outcome::Failure => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
-            Outcome::Cancelled => drop(self.cancelled.fetch_add(1, Ordering::Relaxed)),
+            Outcome::Failure(_) => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
+            Outcome::Cancelled | Outcome::Backoff(_) => drop(self.cancelled.fetch_add(1, Ordering::Relaxed)),
         }
-        self.ended.fetch_add(1, Ordering::Release);
-        if outcome == Outcome::Cancelled || era.0 != self.era.load(Ordering::Relaxed) {
+        // Sequentially consistent, and so are the three of those who wait: one of the two sees the other.
+        let before = self.counts.fetch_add(END, Ordering::SeqCst) & IN_FLIGHT;
+        Ended {
+            row: self.lengthen(era, outcome, limit),
+            last: before == 1 && self.watched.load(Ordering::SeqCst) != 0,
+        }
+    }
+
+    /// True when this was the `limit`th failure in a row, which starts a new row.
+    #[inline]
+    fn lengthen(&self, era: Era, outcome: Outcome, limit: u32) -> bool {
+        if !matches!(outcome, Outcome::Success | Outcome::Failure(_)) || !self.is_current(era) {
             return false;
         }
         if outcome == Outcome::Success {
@@ -97,22 +172,58 @@ impl Load {
     }
 
     /// Whether a request of `era` still has a say.
+    #[inline]
     pub(super) fn is_current(&self, era: Era) -> bool {
         self.era.load(Ordering::Relaxed) == era.0
     }
 
-    /// Requests that ended with `outcome`.
-    pub(super) fn count(&self, outcome: Outcome) -> u64 {
-        let ended = self.ended.load(Ordering::Acquire);
+    /// Whether a request that begins at `coarse` is to be timed: the first in each millisecond or so is, which costs two
+    /// readings of the clock however many there are.
+    #[inline]
+    pub(super) fn samples(&self, coarse: Tick) -> bool {
+        let stretch = ((coarse.as_nanos() >> STRETCH) as u32).wrapping_add(1);
+        let due = self.timed_in.load(Ordering::Relaxed) != stretch;
+        if due {
+            self.timed_in.store(stretch, Ordering::Relaxed);
+        }
+        due
+    }
+
+    pub(super) fn time(&self, latency: Duration) {
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        self.latency.fetch_add(nanos, Ordering::Relaxed);
+        self.timed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Asks to be told, by [`Ended::last`], when nothing is in flight. True when nothing is.
+    pub(super) fn watch(&self) -> bool {
+        self.watched.store(1, Ordering::SeqCst);
+        self.counts.load(Ordering::SeqCst) & IN_FLIGHT == 0
+    }
+
+    /// All that has been counted so far.
+    pub(super) fn totals(&self) -> Totals {
+        let ended = self.counts.load(Ordering::Acquire) >> BITS;
         let failed = self.failed.load(Ordering::Relaxed);
         let cancelled = self.cancelled.load(Ordering::Relaxed);
-        match outcome {
+        Totals {
             // One that is ending now may be counted as a failure already and not yet as ended.
-            Outcome::Success => ended.saturating_sub(failed + cancelled),
-            Outcome::Failure => failed,
-            Outcome::Cancelled => cancelled,
+            succeeded: ended.saturating_sub(failed + cancelled),
+            failed,
+            cancelled,
+            latency: self.latency.load(Ordering::Relaxed),
+            timed: self.timed.load(Ordering::Relaxed),
         }
     }
+}
+
+/// A report that never came.
+const NEVER: u64 = u64::MAX;
+/// Nanoseconds in a stretch, as a power of two.
+const STRETCH: u32 = 20;
+
+fn millis(at: Tick) -> u32 {
+    (at.as_nanos() / 1_000_000) as u32
 }
 
 impl fmt::Debug for Load {
@@ -128,39 +239,69 @@ impl fmt::Debug for Load {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Era(u32);
 
+/// What the end of a request calls for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// A row of failures is full.
+    pub(super) row: bool,
+    /// It was the last, and somebody waits for that.
+    pub(super) last: bool,
+}
+
+/// Counts since the endpoint joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) succeeded: u64,
+    pub(super) failed: u64,
+    pub(super) cancelled: u64,
+    /// The sum of the latencies measured, in nanoseconds.
+    pub(super) latency: u64,
+    /// How many were measured.
+    pub(super) timed: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::Failure;
+
+    const FAILURE: Outcome = Outcome::Failure(Failure::Other);
 
     fn load() -> Load {
         Load::new("a".into())
     }
 
+    fn begin(load: &Load) -> Era {
+        load.begin().expect("there is room")
+    }
+
     #[test]
     fn every_end_leaves_nothing_in_flight() {
         let load = load();
-        for outcome in [Outcome::Success, Outcome::Failure, Outcome::Cancelled] {
-            let era = load.begin();
+        for outcome in [Outcome::Success, FAILURE, Outcome::Cancelled] {
+            let era = begin(&load);
             assert_eq!(load.in_flight(), 1);
             load.end(era, outcome, 5);
-            assert_eq!((load.in_flight(), load.count(outcome)), (0, 1));
+            assert_eq!(load.in_flight(), 0);
         }
+        let totals = load.totals();
+        assert_eq!((totals.succeeded, totals.failed, totals.cancelled), (1, 1, 1));
     }
 
     #[test]
     fn a_success_ends_the_row_and_a_cancelled_request_does_not() {
-        use Outcome::{Cancelled, Failure, Success};
+        use Outcome::{Cancelled, Success};
         let ends = |outcomes: &[Outcome]| {
             let load = load();
             outcomes
                 .iter()
-                .map(|&outcome| load.end(load.begin(), outcome, 3))
+                .map(|&outcome| load.end(begin(&load), outcome, 3).row)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(ends(&[Failure, Failure, Failure, Failure]), [false, false, true, false]);
-        assert_eq!(ends(&[Failure, Failure, Success, Failure]), [false; 4]);
+        assert_eq!(ends(&[FAILURE; 4]), [false, false, true, false]);
+        assert_eq!(ends(&[FAILURE, FAILURE, Success, FAILURE]), [false; 4]);
         assert_eq!(
-            ends(&[Failure, Failure, Cancelled, Failure]),
+            ends(&[FAILURE, FAILURE, Cancelled, FAILURE]),
             [false, false, false, true]
         );
     }
@@ -168,9 +309,52 @@ mod tests {
     #[test]
     fn what_was_sent_before_an_ejection_has_no_say_after_it() {
         let load = load();
-        let before = load.begin();
+        let before = begin(&load);
         load.renew();
-        assert!(!load.end(before, Outcome::Failure, 1));
-        assert!(load.end(load.begin(), Outcome::Failure, 1));
+        assert!(!load.end(before, FAILURE, 1).row);
+        assert!(load.end(begin(&load), FAILURE, 1).row);
+    }
+
+    #[test]
+    fn the_limit_holds_and_counts_nobody_that_it_refused() {
+        let load = load();
+        load.limit_to(2);
+        let first = begin(&load);
+        begin(&load);
+        assert!(!load.has_room());
+        assert_eq!((load.begin(), load.in_flight()), (None, 2));
+        load.end(first, Outcome::Success, 1);
+        assert!(load.begin().is_some());
+    }
+
+    #[test]
+    fn the_last_one_tells_who_waits() {
+        let load = load();
+        let (one, two, three) = (begin(&load), begin(&load), begin(&load));
+        assert!(!load.end(one, Outcome::Success, 1).last);
+        assert!(!load.watch());
+        assert!(!load.end(two, Outcome::Success, 1).last);
+        assert!(load.end(three, Outcome::Success, 1).last);
+        assert!(load.watch());
+    }
+
+    #[test]
+    fn a_report_is_as_old_as_the_time_since() {
+        let load = load();
+        let at = |millis: u64| Tick::from_nanos(millis * 1_000_000);
+        assert_eq!(load.reported(at(5)), None);
+        load.report(ServerLoad::new(7.0), at(10));
+        assert_eq!(load.reported(at(35)), Some((7.0, Duration::from_millis(25))));
+        assert_eq!(load.reported(at(9)), Some((7.0, Duration::ZERO)));
+    }
+
+    #[test]
+    fn one_request_in_a_stretch_is_timed() {
+        let load = load();
+        let timed = |nanos| load.samples(Tick::from_nanos(nanos));
+        assert_eq!(
+            [0, 1, 1_000_000, 1_048_576, 1_048_577].map(timed),
+            [true, false, false, true, false]
+        );
     }
 }

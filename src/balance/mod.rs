@@ -5,7 +5,7 @@
 //! dropped, and takes the outcome. An endpoint that fails several times in a row is ejected for a while.
 //!
 //! ```
-//! use outgrow::balance::{Endpoint, OutlierEjection, Pool, PowerOfTwo, Request};
+//! use outgrow::balance::{Endpoint, Failure, OutlierEjection, Pool, PowerOfTwo, Request};
 //!
 //! let pool = Pool::builder(PowerOfTwo::default())
 //!     .endpoints([Endpoint::new("10.0.0.1:80").weight(2).zone("a"), Endpoint::new("10.0.0.2:80").zone("b")])
@@ -14,7 +14,7 @@
 //!
 //! let lease = pool.pick(&Request::new())?;
 //! let tried = [lease.id().clone()];
-//! lease.fail(); // it did not answer: go to another
+//! lease.fail(Failure::Timeout); // it did not answer: go to another
 //!
 //! let lease = pool.pick(&Request::new().avoid(&tried))?;
 //! assert_ne!(*lease.id(), tried[0]);
@@ -39,22 +39,35 @@ mod endpoint;
 mod lease;
 mod load;
 mod outlier;
+mod picker;
 mod policy;
 mod pool;
+mod range;
 mod request;
 mod roster;
+mod shared;
+mod slow_start;
+mod snapshot;
 mod status;
+mod subset;
+mod sweep;
+mod zones;
 
 pub use endpoint::{Endpoint, EndpointId, Member};
-pub use lease::{Completion, Lease, Outcome};
+pub use lease::{Completion, Failure, Lease, Outcome, ServerLoad};
 pub use load::Load;
 pub use outlier::OutlierEjection;
+pub use picker::Picker;
 pub use policy::{BadTableSize, LeastRequest, Maglev, PowerOfTwo, RoundRobin, SmoothWeighted, WeightedRandom};
 pub use pool::{PickError, Pool, PoolBuilder};
+pub use range::Panic;
 pub use request::Request;
 pub use status::{EndpointState, EndpointStatus, PoolStatus};
+pub use subset::Subset;
+pub use sweep::{FailurePercentage, SlowOutlier, SuccessRate};
+pub use zones::ZoneRouting;
 
-use crate::env::Rng;
+use crate::env::{Rng, Tick};
 use std::sync::Arc;
 
 /// A policy: which of the endpoints that may be picked gets the next request.
@@ -67,8 +80,8 @@ use std::sync::Arc;
 /// and Ravishankar, 1998):
 ///
 /// ```
-/// use outgrow::balance::{Balancer, Completion, Endpoint, Load, Member, Pool, Request};
-/// use outgrow::env::Rng;
+/// use outgrow::balance::{Balancer, Endpoint, Load, Member, Pool, Request};
+/// use outgrow::env::{Rng, Tick};
 /// use outgrow::hash::KeyedHash;
 /// use std::sync::Arc;
 ///
@@ -81,16 +94,17 @@ use std::sync::Arc;
 ///         members.iter().map(|m| KeyedHash::default().hash(m.id().as_bytes())).collect()
 ///     }
 ///
-///     fn pick(&self, table: &Vec<u64>, loads: &[Arc<Load>], request: &Request<'_>, rng: &mut Rng) -> Option<usize> {
+///     fn pick(
+///         &self,
+///         table: &Vec<u64>,
+///         loads: &[Arc<Load>],
+///         request: &Request<'_>,
+///         _: Tick,
+///         rng: &mut Rng,
+///     ) -> Option<usize> {
 ///         let Some(key) = request.key else { return Some(rng.index(table.len())) };
 ///         let score = |i: &usize| (!request.avoids(&loads[*i]), KeyedHash::new(table[*i], 0).hash(key));
 ///         (0..table.len()).max_by_key(score)
-///     }
-///
-///     fn finish(&self, _: &Load, _: &Completion) {}
-///
-///     fn needs_latency(&self) -> bool {
-///         false
 ///     }
 /// }
 ///
@@ -113,14 +127,50 @@ pub trait Balancer: Send + Sync + 'static {
     /// Chooses a position in `loads`, which has the order of the table's members and is not empty.
     ///
     /// Takes an endpoint that [the request avoids](Request::avoids) only when there is no other. `None`, or a position
-    /// that does not exist, refuses the request. Runs for every request on the caller's thread: it must not block, and
-    /// is expected not to allocate.
-    fn pick(&self, table: &Self::Table, loads: &[Arc<Load>], request: &Request<'_>, rng: &mut Rng) -> Option<usize>;
+    /// that does not exist, refuses the request. `now` is the time by the clock that [`timing`](Balancer::timing) asks for,
+    /// and zero without. Runs for every request on the caller's thread: it must not block, and is expected not to
+    /// allocate.
+    fn pick(
+        &self,
+        table: &Self::Table,
+        loads: &[Arc<Load>],
+        request: &Request<'_>,
+        now: Tick,
+        rng: &mut Rng,
+    ) -> Option<usize>;
+
+    /// Takes note of a request that begins; `load` counts it as in flight already. Not all that are picked begin.
+    #[inline]
+    fn begin(&self, load: &Load) {
+        let _ = load;
+    }
 
     /// Takes note of how a request went; `load` no longer counts it as in flight.
-    fn finish(&self, load: &Load, done: &Completion);
+    #[inline]
+    fn finish(&self, load: &Load, done: &Completion) {
+        let _ = (load, done);
+    }
 
-    /// Whether [`Completion::latency`] is wanted. It costs two readings of the clock per request, so say `false` when
-    /// [`finish`](Balancer::finish) does not look at it.
-    fn needs_latency(&self) -> bool;
+    /// Takes note of what an endpoint says of its own load; [`Load::reported`] tells it as well.
+    fn report(&self, load: &Load, said: &ServerLoad, now: Tick) {
+        let _ = (load, said, now);
+    }
+
+    /// Which clock it wants, and whether it wants latencies. Never, unless it says otherwise.
+    fn timing(&self) -> Timing {
+        Timing::Never
+    }
+}
+
+/// What a policy wants to know of time, and so what a request pays for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Timing {
+    /// Nothing; no clock is read.
+    Never,
+    /// The coarse clock at each pick, which is up to some milliseconds behind, and the latency of at most one request an
+    /// endpoint in a millisecond. What is measured is exact.
+    Sampled,
+    /// The precise clock at each pick, and every latency.
+    Always,
 }

@@ -1,11 +1,13 @@
-use super::dice::Dice;
-use super::load::Era;
-use super::roster::Roster;
-use super::{Balancer, Completion, Endpoint, Lease, Load, Member, Outcome, OutlierEjection, PoolStatus, Request};
-use crate::env::{Env, Tick};
-use crate::sync::{AtomicU64, Mutex, Ordering, Published, pin};
+use super::roster::Rules;
+use super::shared::{Parts, Shared};
+use super::slow_start::SlowStart;
+use super::{
+    Balancer, Endpoint, Lease, OutlierEjection, Panic, Picker, PoolStatus, Request, ServerLoad, Subset, ZoneRouting,
+};
+use crate::env::Env;
+use crate::sync::pin;
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A set of endpoints, and the policy that picks among them. Cheap to clone; clones are the same pool.
@@ -14,7 +16,14 @@ use std::time::Duration;
 /// begins after [`remove`](Pool::remove), [`drain`](Pool::drain) or [`update`](Pool::update) has returned sees the
 /// change.
 ///
-/// Endpoints are told apart by id: in-flight counts, ejections and drains survive every change that keeps the id.
+/// Endpoints are told apart by id: in-flight counts, averages, ejections and drains survive every change that keeps the id.
+///
+/// **Priorities.** Those of the lowest [number](Endpoint::priority) get all requests while at least five in seven of them
+/// are active. With fewer they get 1.4 times as much as are active, and the next number gets the rest, and so on; where all
+/// together have too little, what there is divides in proportion. As in Envoy.
+///
+/// **Limits.** An endpoint with as many leases as it may have is passed over for the next one that has room; a pick is
+/// refused only when there is none.
 ///
 /// The pool has no tasks of its own: an endpoint whose ejection is over returns at the next pick, change or
 /// [`status`](Pool::status).
@@ -34,7 +43,7 @@ use std::time::Duration;
 /// # Ok::<(), outgrow::balance::PickError>(())
 /// ```
 pub struct Pool<B: Balancer, T: Send + Sync + 'static = ()> {
-    shared: Arc<Shared<B, T>>,
+    pub(super) shared: Arc<Shared<B, T>>,
 }
 
 impl<B: Balancer, T: Send + Sync + 'static> Pool<B, T> {
@@ -43,7 +52,13 @@ impl<B: Balancer, T: Send + Sync + 'static> Pool<B, T> {
         PoolBuilder {
             policy,
             endpoints: Vec::new(),
-            outliers: Some(OutlierEjection::default()),
+            rules: Rules {
+                outliers: Some(OutlierEjection::default()),
+                ..Rules::default()
+            },
+            zones: None,
+            limit: None,
+            limit_each: u32::MAX,
             env: None,
         }
     }
@@ -53,28 +68,26 @@ impl<B: Balancer, T: Send + Sync + 'static> Pool<B, T> {
     ///
     /// # Errors
     /// [`NoEndpoints`](PickError::NoEndpoints) when there are none or all are drained,
-    /// [`AllEjected`](PickError::AllEjected), which happens only with a `max_ejection_percent` of 100, and
-    /// [`Refused`](PickError::Refused) by the policy.
+    /// [`AllEjected`](PickError::AllEjected) when there are some and none of them is well,
+    /// [`Saturated`](PickError::Saturated) when a limit of requests in flight is reached,
+    /// [`Expired`](PickError::Expired) after the request's deadline, and [`Refused`](PickError::Refused) by the policy.
     #[inline]
     pub fn pick(&self, request: &Request<'_>) -> Result<Lease<B, T>, PickError> {
         let shared = &*self.shared;
         let pin = pin();
         let mut snapshot = shared.current.load(&pin);
-        if snapshot.next_return.is_some_and(|at| shared.core.env.coarse() >= at) {
+        if shared.is_stale(snapshot) {
             shared.try_settle();
             snapshot = shared.current.load(&pin);
         }
-        if snapshot.loads.is_empty() {
-            return Err(shared.nobody(snapshot.next_return));
-        }
-        let policy = &shared.core.policy;
-        let index = policy.pick(&snapshot.table, &snapshot.loads, request, &mut shared.dice.roll());
-        let Some((load, node)) = index.and_then(|i| Some((snapshot.loads.get(i)?, snapshot.nodes.get(i)?))) else {
-            return Err(shared.refuse(PickError::Refused));
-        };
-        let era = load.begin();
-        let started = policy.needs_latency().then(|| shared.core.env.now());
-        Ok(Lease::new(Arc::clone(node), era, started))
+        shared.pick(snapshot, request, &mut shared.dice.roll())
+    }
+
+    /// A handle for one task or thread that picks often: it saves what clones of a pool need to share, some nanoseconds a
+    /// pick, and can choose without taking a lease.
+    #[must_use]
+    pub fn picker(&self) -> Picker<B, T> {
+        Picker::new(Arc::clone(&self.shared))
     }
 
     /// Makes `set` the endpoints of the pool. Those that were there already, by id, keep their in-flight count, ejection
@@ -84,13 +97,13 @@ impl<B: Balancer, T: Send + Sync + 'static> Pool<B, T> {
     pub fn update(&self, set: impl IntoIterator<Item = Endpoint<T>>) {
         let set: Vec<_> = set.into_iter().collect();
         self.shared
-            .change(|roster, _| roster.update(set.into_iter().map(|endpoint| self.shared.seat(endpoint))));
+            .change(|roster, now| roster.update(set.into_iter().map(|endpoint| self.shared.seat(endpoint)), now));
     }
 
     /// Adds an endpoint, or replaces the one of the same id, which keeps its in-flight count, ejection and drain.
     pub fn add(&self, endpoint: Endpoint<T>) {
         let (member, node) = self.shared.seat(endpoint);
-        self.shared.change(|roster, _| roster.add(member, node));
+        self.shared.change(|roster, now| roster.add(member, node, now));
     }
 
     /// Removes an endpoint and forgets what belongs to its id; leases that it has go on. False if there is none.
@@ -98,8 +111,8 @@ impl<B: Balancer, T: Send + Sync + 'static> Pool<B, T> {
         self.shared.change(|roster, _| roster.remove(id))
     }
 
-    /// Gives an endpoint no new requests until it is [enabled](Pool::enable); leases that it has go on, and are over
-    /// when its `in_flight` in [`status`](Pool::status) is 0. False if there is no such endpoint.
+    /// Gives an endpoint no new requests until it is [enabled](Pool::enable); leases that it has go on, and
+    /// [`drained`](Pool::drained) waits for them. False if there is no such endpoint.
     pub fn drain(&self, id: &str) -> bool {
         self.shared.change(|roster, _| roster.drain(id))
     }
@@ -109,18 +122,47 @@ impl<B: Balancer, T: Send + Sync + 'static> Pool<B, T> {
         self.shared.change(|roster, now| roster.enable(id, now))
     }
 
+    /// Waits until an endpoint has nothing in flight: the second half of draining it. False if there is no such endpoint.
+    /// Removing it meanwhile changes nothing. One that is not [drained](Pool::drain) may never get there.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    ///
+    /// ```
+    /// use futures::FutureExt;
+    /// use outgrow::balance::{Endpoint, Pool, Request, RoundRobin};
+    /// let pool = Pool::builder(RoundRobin::default()).endpoints([Endpoint::new("a")]).build();
+    /// let lease = pool.pick(&Request::new())?;
+    /// pool.drain("a");
+    /// let mut drained = Box::pin(pool.drained("a"));
+    /// assert_eq!(drained.as_mut().now_or_never(), None);
+    /// lease.succeed();
+    /// assert_eq!(drained.now_or_never(), Some(true));
+    /// # Ok::<(), outgrow::balance::PickError>(())
+    /// ```
+    pub async fn drained(&self, id: &str) -> bool {
+        let Some(load) = self.shared.load(id) else { return false };
+        self.shared.idle.wait(|| load.watch().then_some(())).await;
+        true
+    }
+
+    /// Notes what an active check found: an unhealthy endpoint gets no requests until it is healthy again, however many
+    /// are; see [`Panic`]. False if there is no such endpoint.
+    pub fn set_health(&self, id: &str, healthy: bool) -> bool {
+        self.shared.set_health(id, healthy)
+    }
+
+    /// Notes what an endpoint says of its own load, in answer to a probe; see [`Lease::report_load`]. False if there is no
+    /// such endpoint.
+    pub fn report_load(&self, id: &str, load: ServerLoad) -> bool {
+        let found = self.shared.load(id);
+        found.map(|of| self.shared.report(&of, load)).is_some()
+    }
+
     /// How the pool and its endpoints are. Takes the lock of the changes, and time in proportion to the endpoints.
     #[must_use]
     pub fn status(&self) -> PoolStatus {
-        let refused = self.shared.refused.load(Ordering::Relaxed);
-        let mut roster = self.shared.roster.lock();
-        let now = self.shared.core.env.now();
-        self.shared.settle(&mut roster, now);
-        PoolStatus {
-            endpoints: roster.status(now),
-            ejections: roster.ejections,
-            refused,
-        }
+        self.shared.status()
     }
 }
 
@@ -135,8 +177,9 @@ impl<B: Balancer, T: Send + Sync + 'static> Clone for Pool<B, T> {
 impl<B: Balancer, T: Send + Sync + 'static> fmt::Debug for Pool<B, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pin = pin();
-        let range = &self.shared.current.load(&pin).loads;
-        f.debug_struct("Pool").field("range", range).finish_non_exhaustive()
+        let groups = self.shared.current.load(&pin).groups();
+        let range: Vec<_> = groups.flat_map(|group| &group.loads).collect();
+        f.debug_struct("Pool").field("range", &range).finish_non_exhaustive()
     }
 }
 
@@ -145,7 +188,10 @@ impl<B: Balancer, T: Send + Sync + 'static> fmt::Debug for Pool<B, T> {
 pub struct PoolBuilder<B: Balancer, T: Send + Sync + 'static = ()> {
     policy: B,
     endpoints: Vec<Endpoint<T>>,
-    outliers: Option<OutlierEjection>,
+    rules: Rules,
+    zones: Option<ZoneRouting>,
+    limit: Option<u32>,
+    limit_each: u32,
     env: Option<Env>,
 }
 
@@ -156,9 +202,53 @@ impl<B: Balancer, T: Send + Sync + 'static> PoolBuilder<B, T> {
         self
     }
 
-    /// When failing endpoints are ejected; by default as [`OutlierEjection::default`] says, and never with `None`.
+    /// When endpoints that do worse than others are ejected; by default as [`OutlierEjection::default`] says, and never
+    /// with `None`.
     pub fn outliers(mut self, rules: impl Into<Option<OutlierEjection>>) -> Self {
-        self.outliers = rules.into();
+        self.rules.outliers = rules.into();
+        self
+    }
+
+    /// What to do when too few endpoints are well; by default [`Panic::Never`].
+    pub fn panic(mut self, panic: Panic) -> Self {
+        self.rules.panic = panic;
+        self
+    }
+
+    /// Keeps requests in their zone while it can carry them; by default zones make no difference. The policy's table is
+    /// built for each zone as well.
+    pub fn zones(mut self, zones: ZoneRouting) -> Self {
+        self.rules.zoned = true;
+        self.zones = Some(zones);
+        self
+    }
+
+    /// Lets endpoints that join others, or come back from an ejection, a drain or failed checks, in slowly: their weight
+    /// grows from a tenth to the whole within `window`, in nine steps, each of which builds the policy's table anew.
+    /// Policies that do not heed weights do not heed this. By default, and with a window of zero, they get their whole share
+    /// at once.
+    pub fn slow_start(mut self, window: Duration) -> Self {
+        self.rules.slow_start = Some(SlowStart { window });
+        self
+    }
+
+    /// Uses a part of the endpoints only; by default all.
+    pub fn subset(mut self, subset: Subset) -> Self {
+        self.rules.subset = Some(subset);
+        self
+    }
+
+    /// Lets at most `most` requests be in flight; further picks fail with [`Saturated`](PickError::Saturated). By default
+    /// there is no limit. Counting to it costs picks a cache line that they share.
+    pub fn max_in_flight(mut self, most: u32) -> Self {
+        self.limit = Some(most);
+        self
+    }
+
+    /// Lets at most `most` requests be in flight to each endpoint that [does not say](Endpoint::max_in_flight) it; 1,000,000
+    /// by default, which is also the most.
+    pub fn max_in_flight_per_endpoint(mut self, most: u32) -> Self {
+        self.limit_each = most;
         self
     }
 
@@ -171,25 +261,13 @@ impl<B: Balancer, T: Send + Sync + 'static> PoolBuilder<B, T> {
     /// Puts the pool together.
     #[must_use]
     pub fn build(self) -> Pool<B, T> {
-        let env = self.env.unwrap_or_default();
-        let shared = Arc::new_cyclic(|me| Shared {
-            me: Weak::clone(me),
-            dice: Dice::new(env.rng("balance")),
-            current: Published::new(Snapshot {
-                table: self.policy.table(&[]),
-                loads: Box::default(),
-                nodes: Box::default(),
-                next_return: None,
-            }),
-            roster: Mutex::new(Roster::new(self.outliers.clone())),
-            refused: AtomicU64::new(0),
-            core: Arc::new(Core {
-                policy: self.policy,
-                env,
-                row: self
-                    .outliers
-                    .map_or(u32::MAX, |rules| rules.consecutive_failures.max(1)),
-            }),
+        let shared = Shared::new(Parts {
+            policy: self.policy,
+            env: self.env.unwrap_or_default(),
+            rules: self.rules,
+            zones: self.zones,
+            limit: self.limit,
+            limit_each: self.limit_each,
         });
         let pool = Pool { shared };
         pool.update(self.endpoints);
@@ -200,7 +278,7 @@ impl<B: Balancer, T: Send + Sync + 'static> PoolBuilder<B, T> {
 impl<B: Balancer, T: Send + Sync + 'static> fmt::Debug for PoolBuilder<B, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PoolBuilder")
-            .field("outliers", &self.outliers)
+            .field("rules", &self.rules)
             .finish_non_exhaustive()
     }
 }
@@ -212,141 +290,23 @@ pub enum PickError {
     /// The pool has no endpoint, or all are drained. Trying again helps only once that has changed.
     #[error("the pool has no endpoint that takes requests")]
     NoEndpoints,
-    /// Every endpoint is ejected for having failed.
-    #[error("every endpoint is ejected, the first returns in {returns_in:?}")]
+    /// No endpoint is well: all are ejected or fail their checks, or too few are for [`Panic::Refuse`].
+    #[error("no endpoint is well{}", returns(*.returns_in))]
     AllEjected {
-        /// How long until the first returns, which is when to try again.
-        returns_in: Duration,
+        /// How long until the first that is ejected returns, which is when to try again; none if all fail their checks.
+        returns_in: Option<Duration>,
     },
+    /// As many requests are in flight as may be, at every endpoint or in the whole pool. It is time to shed load.
+    #[error("as many requests are in flight as the limits allow")]
+    Saturated,
+    /// The request's deadline has passed.
+    #[error("the deadline of the request has passed")]
+    Expired,
     /// The policy takes no endpoint for this request.
     #[error("the policy takes no endpoint for this request")]
     Refused,
 }
 
-/// What leases need of a pool.
-struct Core<B> {
-    policy: B,
-    env: Env,
-    /// Failures in a row that end in an ejection.
-    row: u32,
-}
-
-struct Shared<B: Balancer, T: Send + Sync + 'static> {
-    me: Weak<Shared<B, T>>,
-    core: Arc<Core<B>>,
-    dice: Dice,
-    /// Written only under the lock of `roster`.
-    current: Published<Snapshot<B, T>>,
-    roster: Mutex<Roster<SharedNode<B, T>>>,
-    refused: AtomicU64,
-}
-
-/// What picks read: the endpoints that may be picked, position by position, and the policy's table for them.
-struct Snapshot<B: Balancer, T: Send + Sync + 'static> {
-    table: B::Table,
-    loads: Box<[Arc<Load>]>,
-    nodes: Box<[SharedNode<B, T>]>,
-    next_return: Option<Tick>,
-}
-
-impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
-    /// Changes the membership and publishes what came of it.
-    fn change<R>(&self, change: impl FnOnce(&mut Roster<SharedNode<B, T>>, Tick) -> R) -> R {
-        let mut roster = self.roster.lock();
-        let now = self.core.env.now();
-        let result = change(&mut roster, now);
-        roster.settle(now);
-        self.publish(&roster);
-        result
-    }
-
-    /// Lets back those whose ejection is over.
-    fn settle(&self, roster: &mut Roster<SharedNode<B, T>>, now: Tick) {
-        if roster.settle(now) {
-            self.publish(roster);
-        }
-    }
-
-    /// The same on behalf of a pick, which does not wait: if the lock is taken, its holder or the next pick does it.
-    #[cold]
-    fn try_settle(&self) {
-        if let Some(mut roster) = self.roster.try_lock() {
-            self.settle(&mut roster, self.core.env.now());
-        }
-    }
-
-    #[cold]
-    fn eject(&self, load: &Arc<Load>, era: Era) {
-        let mut roster = self.roster.lock();
-        let now = self.core.env.now();
-        let settled = roster.settle(now);
-        if roster.eject(load, era, now) || settled {
-            self.publish(&roster);
-        }
-    }
-
-    fn publish(&self, roster: &Roster<SharedNode<B, T>>) {
-        let members: Vec<Member> = roster.range().map(|seat| seat.member.clone()).collect();
-        self.current.store(Snapshot {
-            table: self.core.policy.table(&members),
-            loads: roster.range().map(|seat| Arc::clone(&seat.load)).collect(),
-            nodes: roster.range().map(|seat| Arc::clone(&seat.node)).collect(),
-            next_return: roster.next_return(),
-        });
-    }
-
-    /// What the roster takes: an endpoint's face to the policy, and how to make its node.
-    fn seat(&self, endpoint: Endpoint<T>) -> (Member, impl FnOnce(&Arc<Load>) -> SharedNode<B, T>) {
-        let member = Member::from(&endpoint);
-        let (core, pool) = (Arc::clone(&self.core), Weak::clone(&self.me));
-        let node = |load: &Arc<Load>| {
-            Arc::new(Node {
-                endpoint,
-                load: Arc::clone(load),
-                core,
-                pool,
-            })
-        };
-        (member, node)
-    }
-
-    #[cold]
-    fn nobody(&self, next_return: Option<Tick>) -> PickError {
-        self.refuse(match next_return {
-            Some(at) => PickError::AllEjected {
-                returns_in: at - self.core.env.coarse(),
-            },
-            None => PickError::NoEndpoints,
-        })
-    }
-
-    #[cold]
-    fn refuse(&self, error: PickError) -> PickError {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        error
-    }
-}
-
-/// An endpoint as leases hold it: made anew when the endpoint is replaced, with the load of its id.
-pub(super) struct Node<B: Balancer, T: Send + Sync + 'static> {
-    pub(super) endpoint: Endpoint<T>,
-    load: Arc<Load>,
-    core: Arc<Core<B>>,
-    /// Weak, since the pool holds its nodes.
-    pool: Weak<Shared<B, T>>,
-}
-
-type SharedNode<B, T> = Arc<Node<B, T>>;
-
-impl<B: Balancer, T: Send + Sync + 'static> Node<B, T> {
-    /// Ends a lease.
-    #[inline]
-    pub(super) fn finish(&self, era: Era, started: Option<Tick>, outcome: Outcome) {
-        let row_is_full = self.load.end(era, outcome, self.core.row);
-        let latency = started.map(|started| self.core.env.now() - started);
-        self.core.policy.finish(&self.load, &Completion::new(outcome, latency));
-        if row_is_full && let Some(pool) = self.pool.upgrade() {
-            pool.eject(&self.load, era);
-        }
-    }
+fn returns(returns_in: Option<Duration>) -> String {
+    returns_in.map_or_else(String::new, |time| format!(", the first returns in {time:?}"))
 }

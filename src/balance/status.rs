@@ -25,6 +25,8 @@ pub struct EndpointStatus {
     pub weight: u32,
     /// Where it is.
     pub zone: Option<String>,
+    /// How far it comes in line.
+    pub priority: u8,
     /// Whether it may be picked.
     pub state: EndpointState,
     /// How long until an ejected one returns.
@@ -35,7 +37,7 @@ pub struct EndpointStatus {
     pub succeeded: u64,
     /// Leases that ended in failure.
     pub failed: u64,
-    /// Leases that were dropped without an outcome.
+    /// Leases that were dropped without an outcome, or ended because the endpoint asked to be left alone.
     pub cancelled: u64,
     /// How often it was ejected.
     pub ejections: u64,
@@ -50,6 +52,17 @@ pub enum EndpointState {
     Active,
     /// It gets no new requests until it is enabled, or has weight 0; leases that it has go on.
     Draining,
-    /// It failed too often and is out for a while.
+    /// It did worse than the others, or asked to be left alone, and is out for a while.
     Ejected,
+    /// Its checks fail; it is back when they succeed.
+    Unhealthy,
+    /// It is not in this client's [subset](super::Subset).
+    Unused,
+}
+
+impl EndpointState {
+    /// Whether it takes requests, or would if it were well.
+    pub(super) fn is_usable(self) -> bool {
+        !matches!(self, EndpointState::Draining | EndpointState::Unused)
+    }
 }

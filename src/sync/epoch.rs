@@ -14,22 +14,25 @@ use super::seat::is_free;
 use super::{AtomicPtr, Ordering};
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// An immutable value that one writer at a time replaces and any thread reads.
 pub(crate) struct Published<T> {
+    /// From `Arc::into_raw`, whose count it holds.
     current: AtomicPtr<T>,
     /// What was replaced and may still be read, with its stamps.
-    replaced: Mutex<Vec<(u64, Box<T>)>>,
+    replaced: Mutex<Vec<(u64, Arc<T>)>>,
     owns: PhantomData<T>,
 }
 
-// SAFETY: it hands out `&T` to any thread (`T: Sync`), and drops a `T` on whichever thread replaces it (`T: Send`).
+// SAFETY: it hands out `&T` and `Arc<T>` to any thread (`T: Sync`), and drops a `T` on whichever thread lets go of it last
+// (`T: Send`).
 unsafe impl<T: Send + Sync> Sync for Published<T> {}
 
 impl<T> Published<T> {
     pub(crate) fn new(value: T) -> Published<T> {
         Published {
-            current: AtomicPtr::new(Box::into_raw(Box::new(value))),
+            current: AtomicPtr::new(Arc::into_raw(Arc::new(value)).cast_mut()),
             replaced: Mutex::new(Vec::new()),
             owns: PhantomData,
         }
@@ -45,12 +48,29 @@ impl<T> Published<T> {
         unsafe { &*current }
     }
 
-    /// Replaces the value; the old one is dropped once no pin can see it: now, if there is none.
+    /// The newest value, to keep for longer than a pin.
+    pub(crate) fn share(&self, pin: &Pin) -> Arc<T> {
+        let current = std::ptr::from_ref(self.load(pin));
+        // SAFETY: `current` came from `Arc::into_raw`, and the count that `self.current` or, since `pin` may see it,
+        // `self.replaced` holds keeps it alive.
+        unsafe {
+            Arc::increment_strong_count(current);
+            Arc::from_raw(current)
+        }
+    }
+
+    /// Whether `value`, which came from [`share`](Self::share), is the newest.
+    #[inline]
+    pub(crate) fn is(&self, value: &Arc<T>) -> bool {
+        std::ptr::eq(self.current.load(Ordering::Acquire), Arc::as_ptr(value))
+    }
+
+    /// Replaces the value; the old one is let go once no pin can see it: now, if there is none.
     pub(crate) fn store(&self, value: T) {
-        let new = Box::into_raw(Box::new(value));
+        let new = Arc::into_raw(Arc::new(value)).cast_mut();
         let old = self.current.swap(new, Ordering::AcqRel);
-        // SAFETY: `old` came from `Box::into_raw` in `new` or `store`, and only this call swapped it out.
-        let old = unsafe { Box::from_raw(old) };
+        // SAFETY: `old` came from `Arc::into_raw` in `new` or `store`, and only this call swapped it out.
+        let old = unsafe { Arc::from_raw(old) };
         let stamp = pins::stamp();
         self.replaced.lock().push((stamp, old));
         self.free();
@@ -76,9 +96,9 @@ impl<T> Published<T> {
 impl<T> Drop for Published<T> {
     fn drop(&mut self) {
         let current = *self.current.get_mut();
-        // SAFETY: `&mut self` proves that no thread is inside `load` or `store`, and that no reference given by
-        // `load` is left, since each borrows `self`; so this is the only pointer to the value.
-        drop(unsafe { Box::from_raw(current) });
+        // SAFETY: `&mut self` proves that no thread is inside `load`, `share` or `store`, and that no reference given by
+        // `load` is left, since each borrows `self`; so this count of the value's is nobody else's.
+        drop(unsafe { Arc::from_raw(current) });
     }
 }
 

@@ -1,9 +1,9 @@
 use crate::clock::ManualClock;
 use outgrow::balance::{
-    Balancer, Completion, Endpoint, EndpointState, EndpointStatus, Lease, LeastRequest, Load, Maglev, Member, Outcome,
-    OutlierEjection, PickError, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted, WeightedRandom,
+    Balancer, Completion, Endpoint, EndpointState, EndpointStatus, Failure, Lease, LeastRequest, Load, Maglev, Member,
+    Outcome, OutlierEjection, PickError, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted, Timing, WeightedRandom,
 };
-use outgrow::env::Rng;
+use outgrow::env::{Rng, Tick};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +12,14 @@ const ANY: Request<'static> = Request::new();
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
+}
+
+fn fail<B: Balancer>(lease: Lease<B>) {
+    lease.fail(Failure::Other);
+}
+
+fn rules() -> OutlierEjection {
+    OutlierEjection::default().max_ejection_jitter(Duration::ZERO)
 }
 
 fn endpoints(n: usize) -> Vec<Endpoint> {
@@ -43,14 +51,18 @@ fn share<B: Balancer>(pool: &Pool<B>, n: u32, id: &str, good: bool) -> u32 {
         let lease = pool.pick(&ANY).unwrap();
         let mine = &**lease.id() == id;
         share += u32::from(mine);
-        if good || !mine { lease.succeed() } else { lease.fail() }
+        if good || !mine {
+            lease.succeed();
+        } else {
+            lease.fail(Failure::Other);
+        }
     }
     share
 }
 
 /// One endpoint answers every request with an error at once.
 fn black_hole<B: Balancer>(policy: B) {
-    let (pool, clock) = pool(policy, 10, OutlierEjection::default());
+    let (pool, clock) = pool(policy, 10, rules());
     assert_eq!(
         share(&pool, 1_000, "e3", false),
         5,
@@ -83,13 +95,9 @@ fn an_endpoint_that_fails_at_once_is_out_until_its_time_is_over() {
 
 #[test]
 fn the_maximum_of_ejected_endpoints_holds() {
-    let (pool, _) = pool(
-        RoundRobin::default(),
-        5,
-        OutlierEjection::default().max_ejection_percent(40),
-    );
+    let (pool, _) = pool(RoundRobin::default(), 5, rules().max_ejection_percent(40));
     for _ in 0..1_000 {
-        pool.pick(&ANY).unwrap().fail();
+        pool.pick(&ANY).unwrap().fail(Failure::Other);
     }
     let out = |e: &&EndpointStatus| e.state == EndpointState::Ejected;
     assert_eq!(pool.status().endpoints.iter().filter(out).count(), 2);
@@ -97,23 +105,26 @@ fn the_maximum_of_ejected_endpoints_holds() {
 
 #[test]
 fn the_only_endpoint_stays_unless_all_may_go() {
-    let (pool, _) = pool(RoundRobin::default(), 1, OutlierEjection::default());
+    let (pool, _) = pool(RoundRobin::default(), 1, rules());
     for _ in 0..100 {
-        pool.pick(&ANY).unwrap().fail();
+        pool.pick(&ANY).unwrap().fail(Failure::Other);
     }
 }
 
 #[test]
 fn with_all_ejected_a_pick_says_when_to_come_back() {
-    let rules = OutlierEjection::default()
-        .consecutive_failures(1)
-        .max_ejection_percent(100);
-    let (pool, clock) = pool(RoundRobin::default(), 2, rules);
-    pool.pick(&ANY).unwrap().fail();
+    let once = rules().consecutive_failures(1).max_ejection_percent(100);
+    let (pool, clock) = pool(RoundRobin::default(), 2, once);
+    pool.pick(&ANY).unwrap().fail(Failure::Other);
     clock.advance(secs(10));
-    pool.pick(&ANY).unwrap().fail();
+    pool.pick(&ANY).unwrap().fail(Failure::Other);
     let refused = pool.pick(&ANY).unwrap_err();
-    assert_eq!(refused, PickError::AllEjected { returns_in: secs(20) });
+    assert_eq!(
+        refused,
+        PickError::AllEjected {
+            returns_in: Some(secs(20))
+        }
+    );
     clock.advance(secs(20));
     assert!(pool.pick(&ANY).is_ok());
     assert_eq!(pool.status().refused, 1);
@@ -126,14 +137,14 @@ fn without_rules_nobody_is_ejected() {
         .outliers(None)
         .build();
     for _ in 0..1_000 {
-        pool.pick(&ANY).unwrap().fail();
+        pool.pick(&ANY).unwrap().fail(Failure::Other);
     }
     assert_eq!(pool.status().ejections, 0);
 }
 
 #[test]
 fn cancelled_requests_leave_no_trace_but_a_count() {
-    let (pool, _) = pool(RoundRobin::default(), 2, OutlierEjection::default());
+    let (pool, _) = pool(RoundRobin::default(), 2, rules());
     for _ in 0..100 {
         drop(pool.pick(&ANY).unwrap());
     }
@@ -144,20 +155,16 @@ fn cancelled_requests_leave_no_trace_but_a_count() {
 
 #[test]
 fn a_failure_from_before_the_ejection_is_not_held_against_the_endpoint_after_its_return() {
-    let (pool, clock) = pool(
-        RoundRobin::default(),
-        2,
-        OutlierEjection::default().consecutive_failures(2),
-    );
+    let (pool, clock) = pool(RoundRobin::default(), 2, rules().consecutive_failures(2));
     let leases: Vec<_> = (0..20).map(|_| pool.pick(&ANY).unwrap()).collect();
     let (bad, good): (Vec<_>, Vec<_>) = leases.into_iter().partition(|lease| &**lease.id() == "e0");
     good.into_iter().for_each(Lease::succeed);
     let mut bad = bad.into_iter();
-    bad.by_ref().take(2).for_each(Lease::fail);
+    bad.by_ref().take(2).for_each(fail);
     assert_eq!(find(&pool, "e0").state, EndpointState::Ejected);
-    bad.by_ref().take(3).for_each(Lease::fail);
+    bad.by_ref().take(3).for_each(fail);
     clock.advance(secs(30));
-    bad.for_each(Lease::fail);
+    bad.for_each(fail);
     assert_eq!(find(&pool, "e0").state, EndpointState::Active);
     assert_eq!((find(&pool, "e0").failed, find(&pool, "e0").ejections), (10, 1));
 }
@@ -179,11 +186,11 @@ fn an_empty_or_drained_pool_says_so() {
 
 #[test]
 fn what_belongs_to_an_id_survives_every_change_that_keeps_it() {
-    let rules = OutlierEjection::default().consecutive_failures(1);
+    let once = rules().consecutive_failures(1);
     let clock = ManualClock::default();
     let pool = Pool::builder(RoundRobin::default())
         .endpoints(["a", "b", "c", "d"].map(|id| Endpoint::new(id).target(1)))
-        .outliers(rules)
+        .outliers(once)
         .env(clock.env(1))
         .build();
     let mut leases: Vec<_> = (0..4).map(|_| pool.pick(&ANY).unwrap()).collect();
@@ -191,7 +198,7 @@ fn what_belongs_to_an_id_survives_every_change_that_keeps_it() {
     let [a, b, c, d] = leases
         .try_into()
         .unwrap_or_else(|_| panic!("round robin picks each once"));
-    a.fail();
+    a.fail(Failure::Other);
     pool.drain("b");
 
     pool.update(["c", "b", "a"].map(|id| Endpoint::new(id).weight(7).target(2)));
@@ -213,12 +220,12 @@ fn what_belongs_to_an_id_survives_every_change_that_keeps_it() {
     b.succeed();
     d.succeed();
     drop(pool);
-    c.fail(); // A lease may outlive its pool.
+    c.fail(Failure::Other); // A lease may outlive its pool.
 }
 
 #[test]
 fn an_enabled_endpoint_starts_afresh() {
-    let (pool, _) = pool(RoundRobin::default(), 3, OutlierEjection::default());
+    let (pool, _) = pool(RoundRobin::default(), 3, rules());
     share(&pool, 100, "e1", false);
     assert_eq!(find(&pool, "e1").state, EndpointState::Ejected);
     pool.enable("e1");
@@ -246,7 +253,7 @@ fn the_same_seed_makes_the_same_picks() {
 
 #[test]
 fn a_policy_without_need_of_latency_reads_no_clock() {
-    let (pool, clock) = pool(PowerOfTwo::default(), 10, OutlierEjection::default());
+    let (pool, clock) = pool(PowerOfTwo::default(), 10, rules());
     let before = clock.readings();
     for _ in 0..100 {
         pool.pick(&ANY).unwrap().succeed();
@@ -272,7 +279,7 @@ impl Balancer for Scripted {
         assert!(members.iter().all(|member| member.weight > 0));
     }
 
-    fn pick(&self, (): &(), _: &[Arc<Load>], _: &Request<'_>, _: &mut Rng) -> Option<usize> {
+    fn pick(&self, (): &(), _: &[Arc<Load>], _: &Request<'_>, _: Tick, _: &mut Rng) -> Option<usize> {
         usize::try_from(self.0.answer.load(Relaxed)).ok().filter(|&i| i < 100)
     }
 
@@ -282,22 +289,22 @@ impl Balancer for Scripted {
         self.0.heard.lock().unwrap().push(*done);
     }
 
-    fn needs_latency(&self) -> bool {
-        true
+    fn timing(&self) -> Timing {
+        Timing::Always
     }
 }
 
 #[test]
 fn a_policy_of_ones_own_hears_of_outcome_and_latency_and_may_refuse() {
     let policy = Scripted::default();
-    let (pool, clock) = pool(policy.clone(), 2, OutlierEjection::default());
+    let (pool, clock) = pool(policy.clone(), 2, rules());
     let lease = pool.pick(&ANY).unwrap();
     clock.advance(secs(3));
-    lease.fail();
+    lease.fail(Failure::Other);
     drop(pool.pick(&ANY).unwrap());
     let heard = [
-        Completion::new(Outcome::Failure, Some(secs(3))),
-        Completion::new(Outcome::Cancelled, Some(secs(0))),
+        Completion::new(Outcome::Failure(Failure::Other), Some(secs(3)), Some(clock.peek())),
+        Completion::new(Outcome::Cancelled, Some(secs(0)), Some(clock.peek())),
     ];
     assert_eq!(*policy.0.heard.lock().unwrap(), heard);
 
@@ -310,7 +317,7 @@ fn a_policy_of_ones_own_hears_of_outcome_and_latency_and_may_refuse() {
 
 #[test]
 fn the_status_can_be_printed() {
-    let (pool, _) = pool(RoundRobin::default(), 1, OutlierEjection::default());
+    let (pool, _) = pool(RoundRobin::default(), 1, rules());
     let json = serde_json::to_value(pool.status()).unwrap();
     assert_eq!(json["endpoints"][0]["id"], "e0");
     assert_eq!(json["endpoints"][0]["state"], "Active");

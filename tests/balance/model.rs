@@ -1,7 +1,7 @@
 use crate::clock::ManualClock;
 use outgrow::balance::{
-    Balancer, Endpoint, EndpointId, EndpointState, Lease, LeastRequest, Maglev, OutlierEjection, PickError, Pool,
-    PowerOfTwo, Request, RoundRobin, SmoothWeighted, WeightedRandom,
+    Balancer, Endpoint, EndpointId, EndpointState, Failure, Lease, LeastRequest, Maglev, OutlierEjection, PickError,
+    Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted, WeightedRandom,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -170,6 +170,7 @@ fn check<B: Balancer>(policy: B, ops: &[Op], percent: usize) -> Result<(), TestC
         .interval(Duration::from_secs(INTERVAL))
         .base_ejection_time(Duration::from_secs(BASE))
         .max_ejection_time(Duration::from_secs(LONGEST))
+        .max_ejection_jitter(Duration::ZERO)
         .max_ejection_percent(percent as u32);
     let pool = Pool::builder(policy).outliers(rules).env(clock.env(1)).build();
     let endpoint = |id: u8, weight| Endpoint::new(id.to_string()).weight(weight);
@@ -215,7 +216,7 @@ fn check<B: Balancer>(policy: B, ops: &[Op], percent: usize) -> Result<(), TestC
                 let done = held.swap_remove(lease % held.len());
                 match outcome {
                     0 => done.lease.succeed(),
-                    1 => done.lease.fail(),
+                    1 => done.lease.fail(Failure::Other),
                     _ => drop(done.lease),
                 }
                 model.finish(done.id, done.joined, done.era, *outcome, percent);
@@ -266,7 +267,7 @@ fn pick<B: Balancer>(
                 .filter(|seat| seat.state() == EndpointState::Ejected);
             let want = match ejected.filter_map(|seat| seat.until).min() {
                 Some(until) => PickError::AllEjected {
-                    returns_in: Duration::from_secs(until - model.now),
+                    returns_in: Some(Duration::from_secs(until - model.now)),
                 },
                 None => PickError::NoEndpoints,
             };

@@ -1,4 +1,4 @@
-use outgrow::balance::{Endpoint, OutlierEjection, Pool, PowerOfTwo, Request};
+use outgrow::balance::{Endpoint, Failure, OutlierEjection, Pool, PowerOfTwo, Request};
 use outgrow::env::{Env, Rng, Tick};
 use outgrow::sim::{Trace, World};
 use std::sync::Arc;
@@ -47,7 +47,7 @@ async fn request(pool: Pool<PowerOfTwo>, env: Env, bad: Bad, mut rng: Rng, seen:
         lease.succeed();
     } else {
         seen.failed.fetch_add(1, Relaxed);
-        lease.fail();
+        lease.fail(Failure::Other);
     }
 }
 
@@ -57,7 +57,11 @@ fn run(seed: u64, bad: Bad) -> (Trace, Arc<Seen>) {
     let env = world.env();
     let pool = Pool::builder(PowerOfTwo::default())
         .endpoints((0..SERVERS).map(|i| Endpoint::new(format!("s{i}"))))
-        .outliers(OutlierEjection::default().base_ejection_time(Duration::from_secs(5)))
+        .outliers(
+            OutlierEjection::default()
+                .base_ejection_time(Duration::from_secs(5))
+                .max_ejection_jitter(Duration::ZERO),
+        )
         .env(env.clone())
         .build();
     let seen = Arc::new(Seen::default());

@@ -1,4 +1,6 @@
-use outgrow::balance::{Balancer, Endpoint, LeastRequest, OutlierEjection, PickError, Pool, PowerOfTwo, Request};
+use outgrow::balance::{
+    Balancer, Endpoint, Failure, LeastRequest, OutlierEjection, PickError, Pool, PowerOfTwo, Request,
+};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -47,7 +49,7 @@ fn churn<B: Balancer>(policy: B) {
                         for (j, lease) in held.drain(..).enumerate() {
                             match (i + j) % 3 {
                                 0 => lease.succeed(),
-                                1 => lease.fail(),
+                                1 => lease.fail(Failure::Other),
                                 _ => drop(lease),
                             }
                         }
@@ -102,7 +104,7 @@ fn every_lease_is_counted_once() {
             scope.spawn(|| {
                 for _ in 0..5_000 {
                     pool.pick(&Request::new()).unwrap().succeed();
-                    pool.pick(&Request::new()).unwrap().fail();
+                    pool.pick(&Request::new()).unwrap().fail(Failure::Other);
                     drop(pool.pick(&Request::new()).unwrap());
                 }
             });

@@ -4,7 +4,7 @@
 
 use crate::support::need;
 use outgrow::balance::{Balancer, Endpoint, EndpointId, Load, Maglev, Member, Request};
-use outgrow::env::Rng;
+use outgrow::env::{Rng, Tick};
 use serde_json::Value;
 use std::sync::Arc;
 use xxhash_rust::xxh64::xxh64;
@@ -45,7 +45,7 @@ fn a_maglev_table_is_envoys() {
         let avoided: Vec<EndpointId> = avoided.iter().map(|id| EndpointId::from(*id)).collect();
         let request = Request::new().key(b"any").avoid(&avoided);
         policy
-            .pick(&table, &loads, &request, &mut Rng::seeded(1))
+            .pick(&table, &loads, &request, Tick::ZERO, &mut Rng::seeded(1))
             .map(|i| i as u64)
     };
     let first = retry["first"].as_u64();

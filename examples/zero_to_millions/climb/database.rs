@@ -5,7 +5,7 @@ use super::station::{Failure, Host, Work};
 use crate::hardware::Hardware;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-use outgrow::balance::{Endpoint, EndpointId, Lease, LeastRequest, Pool, Request};
+use outgrow::balance::{self, Endpoint, EndpointId, Lease, LeastRequest, Pool, Request};
 use outgrow::env::Env;
 use outgrow::replica::{ReadPreference, ReplicatedStore};
 use outgrow::sim::Machine;
@@ -126,7 +126,7 @@ impl Database {
                 }
                 Err(error) => {
                     tried.push(lease.id().clone());
-                    lease.fail();
+                    lease.fail(balance::Failure::Other);
                     if tried.len() == shared.nodes.len().min(2) {
                         return Err(error);
                     }
@@ -186,7 +186,7 @@ impl Shared {
         let written = written.await;
         match (lease, &written) {
             (Some(lease), Ok(_)) => lease.succeed(),
-            (Some(lease), Err(_)) => lease.fail(),
+            (Some(lease), Err(_)) => lease.fail(balance::Failure::Other),
             (None, _) => {}
         }
         let receipt = written?;

@@ -5,7 +5,7 @@ use super::rows::Rows;
 use super::station::{Failure, Work};
 use crate::traffic::Arrival;
 use bytes::Bytes;
-use outgrow::balance::Request;
+use outgrow::balance::{self, Request};
 use outgrow::env::Rng;
 use outgrow::store::{self, Batch, BoxStore, Store};
 use std::time::Duration;
@@ -92,7 +92,7 @@ pub(super) async fn handle(cluster: &Cluster, deed: Deed) -> Result<Answered, Fa
             }
             Err(Blamed(failed, Blame::Web)) => {
                 tried.push(lease.id().clone());
-                lease.fail();
+                lease.fail(balance::Failure::Other);
                 // A write may have happened: only what changes nothing is asked again.
                 if deed.writes || deed.job || tried.len() == ATTEMPTS {
                     return Err(failed);

@@ -1,7 +1,7 @@
 //! A balancing policy of our own: the requests of one visit go to one web machine, as long as it is there.
 
-use outgrow::balance::{Balancer, Completion, Load, Member, Request};
-use outgrow::env::Rng;
+use outgrow::balance::{Balancer, Load, Member, Request};
+use outgrow::env::{Rng, Tick};
 use outgrow::hash::KeyedHash;
 use std::sync::Arc;
 
@@ -29,7 +29,14 @@ impl Balancer for Sticky {
         ring
     }
 
-    fn pick(&self, ring: &Self::Table, loads: &[Arc<Load>], request: &Request<'_>, rng: &mut Rng) -> Option<usize> {
+    fn pick(
+        &self,
+        ring: &Self::Table,
+        loads: &[Arc<Load>],
+        request: &Request<'_>,
+        _: Tick,
+        rng: &mut Rng,
+    ) -> Option<usize> {
         let point = request.key.map_or_else(|| rng.next_u64(), |key| self.hash.hash(key));
         let start = ring.partition_point(|(at, _)| *at < point);
         let mut onwards = ring[start..].iter().chain(&ring[..start]).map(|(_, index)| *index);
@@ -38,12 +45,6 @@ impl Balancer for Sticky {
             return Some(first);
         }
         onwards.find(|index| !request.avoids(&loads[*index])).or(Some(first))
-    }
-
-    fn finish(&self, _: &Load, _: &Completion) {}
-
-    fn needs_latency(&self) -> bool {
-        false
     }
 }
 

@@ -1,6 +1,6 @@
 use super::{Burden, Scale, weights};
-use crate::balance::{Balancer, Completion, Load, Member, Request};
-use crate::env::Rng;
+use crate::balance::{Balancer, Load, Member, Request};
+use crate::env::{Rng, Tick};
 use std::sync::Arc;
 
 /// Least request: the endpoint with the fewest requests in flight, in proportion to its weight.
@@ -23,7 +23,14 @@ impl Balancer for LeastRequest {
     }
 
     #[inline]
-    fn pick(&self, table: &Self::Table, loads: &[Arc<Load>], request: &Request<'_>, rng: &mut Rng) -> Option<usize> {
+    fn pick(
+        &self,
+        table: &Self::Table,
+        loads: &[Arc<Load>],
+        request: &Request<'_>,
+        _: Tick,
+        rng: &mut Rng,
+    ) -> Option<usize> {
         let scale = Scale {
             loads,
             weights: table.as_deref(),
@@ -33,12 +40,6 @@ impl Balancer for LeastRequest {
             return lightest(scale, start, |_| true);
         }
         lightest(scale, start, |i| !request.avoids(&loads[i])).or_else(|| lightest(scale, start, |_| true))
-    }
-
-    fn finish(&self, _: &Load, _: &Completion) {}
-
-    fn needs_latency(&self) -> bool {
-        false
     }
 }
 
@@ -69,7 +70,7 @@ mod tests {
         let (table, loads) = (policy.table(&members(weights)), loaded(in_flight));
         let mut rng = Rng::seeded(1);
         let mut seen: Vec<_> = (0..100)
-            .filter_map(|_| policy.pick(&table, &loads, request, &mut rng))
+            .filter_map(|_| policy.pick(&table, &loads, request, Tick::ZERO, &mut rng))
             .collect();
         seen.sort_unstable();
         seen.dedup();

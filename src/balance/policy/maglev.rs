@@ -1,6 +1,6 @@
 use super::next_untried;
-use crate::balance::{Balancer, Completion, Load, Member, Request};
-use crate::env::Rng;
+use crate::balance::{Balancer, Load, Member, Request};
+use crate::env::{Rng, Tick};
 use crate::hash::KeyedHash;
 use std::fmt;
 use std::sync::Arc;
@@ -162,7 +162,14 @@ impl Balancer for Maglev {
     }
 
     #[inline]
-    fn pick(&self, table: &Box<[u32]>, loads: &[Arc<Load>], request: &Request<'_>, rng: &mut Rng) -> Option<usize> {
+    fn pick(
+        &self,
+        table: &Box<[u32]>,
+        loads: &[Arc<Load>],
+        request: &Request<'_>,
+        _: Tick,
+        rng: &mut Rng,
+    ) -> Option<usize> {
         let hash = request.key.map_or_else(|| rng.next_u64(), |key| (self.hash)(key, 0));
         let at = |hash: u64| table[(hash % table.len() as u64) as usize] as usize;
         let first = at(hash);
@@ -173,12 +180,6 @@ impl Balancer for Maglev {
         let mut others = (0..ATTEMPTS).map(|attempt| at(hash ^ attempt.wrapping_neg()));
         let untried = others.find(|i| !request.avoids(&loads[*i]));
         untried.or_else(|| next_untried(loads, request, first)).or(Some(first))
-    }
-
-    fn finish(&self, _: &Load, _: &Completion) {}
-
-    fn needs_latency(&self) -> bool {
-        false
     }
 }
 
@@ -299,13 +300,16 @@ mod tests {
             let mut tried: Vec<EndpointId> = Vec::new();
             for _ in 0..members.len() {
                 let request = Request::new().key(&key).avoid(&tried);
-                let picked = policy.pick(&table, &loads, &request, &mut rng).unwrap();
-                assert_eq!(policy.pick(&table, &loads, &request, &mut rng), Some(picked));
+                let picked = policy.pick(&table, &loads, &request, Tick::ZERO, &mut rng).unwrap();
+                assert_eq!(
+                    policy.pick(&table, &loads, &request, Tick::ZERO, &mut rng),
+                    Some(picked)
+                );
                 assert!(!request.avoids(&loads[picked]));
                 tried.push(loads[picked].id().clone());
             }
             let request = Request::new().key(&key).avoid(&tried);
-            assert!(policy.pick(&table, &loads, &request, &mut rng).is_some());
+            assert!(policy.pick(&table, &loads, &request, Tick::ZERO, &mut rng).is_some());
         }
     }
 
@@ -315,7 +319,9 @@ mod tests {
         let (table, loads, mut rng) = (policy.table(&members), loads(&members), Rng::seeded(3));
         let mut counts = [0_u32; 4];
         for _ in 0..40_000 {
-            counts[policy.pick(&table, &loads, &Request::new(), &mut rng).unwrap()] += 1;
+            counts[policy
+                .pick(&table, &loads, &Request::new(), Tick::ZERO, &mut rng)
+                .unwrap()] += 1;
         }
         assert!(counts.iter().all(|count| (9_400..10_600).contains(count)), "{counts:?}");
     }

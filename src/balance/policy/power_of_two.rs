@@ -1,7 +1,7 @@
 use super::alias::{Alias, scale, split};
 use super::{Scale, next_untried, weights};
-use crate::balance::{Balancer, Completion, Load, Member, Request};
-use crate::env::Rng;
+use crate::balance::{Balancer, Load, Member, Request};
+use crate::env::{Rng, Tick};
 use std::sync::Arc;
 
 /// Power of two choices: of two endpoints drawn at random, the one with fewer requests in flight (Mitzenmacher, 2001).
@@ -33,18 +33,19 @@ impl Balancer for PowerOfTwo {
     }
 
     #[inline]
-    fn pick(&self, table: &Self::Table, loads: &[Arc<Load>], request: &Request<'_>, rng: &mut Rng) -> Option<usize> {
+    fn pick(
+        &self,
+        table: &Self::Table,
+        loads: &[Arc<Load>],
+        request: &Request<'_>,
+        _: Tick,
+        rng: &mut Rng,
+    ) -> Option<usize> {
         if !request.avoid.is_empty() {
             return pick_untried(table, loads, request, rng);
         }
         let (a, b) = two(table, loads.len(), rng);
         Some(lighter(table, loads, a, b))
-    }
-
-    fn finish(&self, _: &Load, _: &Completion) {}
-
-    fn needs_latency(&self) -> bool {
-        false
     }
 }
 
@@ -103,7 +104,7 @@ mod tests {
         let mut rng = Rng::seeded(1);
         let mut shares = vec![0.0; weights.len()];
         for _ in 0..100_000 {
-            shares[policy.pick(&table, &loads, request, &mut rng).unwrap()] += 1e-5;
+            shares[policy.pick(&table, &loads, request, Tick::ZERO, &mut rng).unwrap()] += 1e-5;
         }
         shares
     }
@@ -173,10 +174,12 @@ mod tests {
                 let (server, era): (usize, _) = due.remove();
                 loads[server].end(era, Outcome::Success, 5);
             }
-            let server = policy.pick(&table, &loads, &Request::new(), &mut rng).unwrap();
+            let server = policy
+                .pick(&table, &loads, &Request::new(), Tick::ZERO, &mut rng)
+                .unwrap();
             free_at[server] = now.max(free_at[server]) + nanos(rng.exponential(1.0));
             spent += free_at[server] - now;
-            departures.insert((free_at[server], customer), (server, loads[server].begin()));
+            departures.insert((free_at[server], customer), (server, loads[server].begin().unwrap()));
         }
 
         let mean = spent as f64 / 1e9 / CUSTOMERS as f64;

@@ -1,6 +1,6 @@
 use super::{next_untried, smooth};
-use crate::balance::{Balancer, Completion, Load, Member, Request};
-use crate::env::Rng;
+use crate::balance::{Balancer, Load, Member, Request};
+use crate::env::{Rng, Tick};
 use crate::sync::{AtomicU64, Ordering};
 use std::sync::Arc;
 
@@ -19,18 +19,12 @@ impl Balancer for RoundRobin {
     fn table(&self, _: &[Member]) {}
 
     #[inline]
-    fn pick(&self, (): &(), loads: &[Arc<Load>], request: &Request<'_>, rng: &mut Rng) -> Option<usize> {
+    fn pick(&self, (): &(), loads: &[Arc<Load>], request: &Request<'_>, _: Tick, rng: &mut Rng) -> Option<usize> {
         let i = self.turn.next(rng, loads.len());
         if request.avoid.is_empty() {
             return Some(i);
         }
         next_untried(loads, request, i).or(Some(i))
-    }
-
-    fn finish(&self, _: &Load, _: &Completion) {}
-
-    fn needs_latency(&self) -> bool {
-        false
     }
 }
 
@@ -58,7 +52,14 @@ impl Balancer for SmoothWeighted {
     }
 
     #[inline]
-    fn pick(&self, cycle: &Box<[u32]>, loads: &[Arc<Load>], request: &Request<'_>, rng: &mut Rng) -> Option<usize> {
+    fn pick(
+        &self,
+        cycle: &Box<[u32]>,
+        loads: &[Arc<Load>],
+        request: &Request<'_>,
+        _: Tick,
+        rng: &mut Rng,
+    ) -> Option<usize> {
         let turn = self.turn.next(rng, cycle.len());
         if request.avoid.is_empty() {
             return Some(cycle[turn] as usize);
@@ -67,12 +68,6 @@ impl Balancer for SmoothWeighted {
         turns
             .find(|&i| !request.avoids(&loads[i]))
             .or(Some(cycle[turn] as usize))
-    }
-
-    fn finish(&self, _: &Load, _: &Completion) {}
-
-    fn needs_latency(&self) -> bool {
-        false
     }
 }
 
@@ -126,7 +121,7 @@ mod tests {
         let mut rng = Rng::seeded(seed);
         let picks = requests
             .iter()
-            .map(|request| policy.pick(&table, &loads, request, &mut rng));
+            .map(|request| policy.pick(&table, &loads, request, Tick::ZERO, &mut rng));
         picks.collect::<Option<_>>().unwrap()
     }
 

@@ -1,7 +1,7 @@
 use super::alias::Alias;
 use super::{next_untried, weights};
-use crate::balance::{Balancer, Completion, Load, Member, Request};
-use crate::env::Rng;
+use crate::balance::{Balancer, Load, Member, Request};
+use crate::env::{Rng, Tick};
 use std::sync::Arc;
 
 /// Weighted random: each pick is drawn anew, with a probability in proportion to the weight.
@@ -37,7 +37,14 @@ impl Balancer for WeightedRandom {
     }
 
     #[inline]
-    fn pick(&self, Draw(alias): &Draw, loads: &[Arc<Load>], request: &Request<'_>, rng: &mut Rng) -> Option<usize> {
+    fn pick(
+        &self,
+        Draw(alias): &Draw,
+        loads: &[Arc<Load>],
+        request: &Request<'_>,
+        _: Tick,
+        rng: &mut Rng,
+    ) -> Option<usize> {
         let mut draw = || match alias {
             Some(alias) => alias.draw(rng),
             None => rng.index(loads.len()),
@@ -49,12 +56,6 @@ impl Balancer for WeightedRandom {
         let untried = |i: &usize| !request.avoids(&loads[*i]);
         let drawn = std::iter::once(first).chain((1..DRAWS).map(|_| draw())).find(untried);
         drawn.or_else(|| next_untried(loads, request, first)).or(Some(first))
-    }
-
-    fn finish(&self, _: &Load, _: &Completion) {}
-
-    fn needs_latency(&self) -> bool {
-        false
     }
 }
 
@@ -71,7 +72,7 @@ mod tests {
         let (request, mut rng) = (Request::new().avoid(avoid), Rng::seeded(7));
         let mut counts = vec![0; weights.len()];
         for _ in 0..picks {
-            counts[policy.pick(&table, &loads, &request, &mut rng).unwrap()] += 1;
+            counts[policy.pick(&table, &loads, &request, Tick::ZERO, &mut rng).unwrap()] += 1;
         }
         counts
     }

@@ -24,12 +24,12 @@ impl Dice {
         let seed = counter.load(Ordering::Relaxed);
         // Not one atomic step, which would double the price: threads that share a stripe may roll the same at times.
         counter.store(seed.wrapping_add(STEP), Ordering::Relaxed);
-        Rng::seeded(seed)
+        Rng::brief(seed)
     }
 }
 
-/// Odd, so that a counter comes by every seed; and no small multiple of the step by which `Rng::seeded` fills its
-/// state, so that the states of consecutive picks have no word in common.
+/// Odd, so that a counter comes by every seed; and no small multiple of the step of the mixing function, so that the states
+/// of consecutive picks have no word in common.
 const STEP: u64 = 0xd134_2543_de82_ef95;
 
 #[cfg(test)]
@@ -51,6 +51,22 @@ mod tests {
             pairs.as_flattened().iter().all(|n| (810..1_190).contains(n)),
             "{pairs:?}"
         );
+    }
+
+    #[test]
+    fn draws_of_one_pick_are_even_and_uncorrelated() {
+        let dice = Dice::new(Rng::seeded(2));
+        let mut triples = [[[0_u32; 4]; 4]; 4];
+        for _ in 0..64_000 {
+            let mut rng = dice.roll();
+            let [a, b, c] = [rng.index(4), rng.index(4), rng.index(4)];
+            triples[a][b][c] += 1;
+        }
+        let triples = triples.as_flattened().as_flattened();
+        assert!(triples.iter().all(|n| (810..1_190).contains(n)), "{triples:?}");
+        // And so are their lowest bits.
+        let low = |bits: u32| (0..64_000).filter(|_| dice.roll().next_u64() >> bits & 1 == 1).count();
+        assert!([0, 1, 31, 63].map(low).iter().all(|n| (31_240..32_760).contains(n)));
     }
 
     #[test]

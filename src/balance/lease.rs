@@ -3,6 +3,7 @@ use super::shared::Node;
 use super::{Balancer, Endpoint};
 use crate::env::Tick;
 use std::fmt;
+use std::mem;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,33 +18,52 @@ use std::time::Duration;
 /// A lease may outlive the pool, and the endpoint's membership of it.
 #[must_use = "a lease that is dropped counts as a cancelled request"]
 pub struct Lease<B: Balancer, T: Send + Sync + 'static = ()> {
-    node: Arc<Node<B, T>>,
+    /// There until the lease ends.
+    node: Option<Arc<Node<B, T>>>,
+    started: Started,
     era: Era,
-    started: Option<Tick>,
-    outcome: Outcome,
+}
+
+/// When a request began, or that it is not timed, in the space of a time: no request begins at the end of it.
+#[derive(Clone, Copy)]
+pub(super) struct Started(Tick);
+
+impl Started {
+    pub(super) const UNTIMED: Started = Started(Tick::MAX);
+
+    #[inline]
+    pub(super) fn at(now: Tick) -> Started {
+        Started(now)
+    }
+
+    #[inline]
+    pub(super) fn get(self) -> Option<Tick> {
+        (self.0 != Tick::MAX).then_some(self.0)
+    }
 }
 
 impl<B: Balancer, T: Send + Sync + 'static> Lease<B, T> {
     #[inline]
-    pub(super) fn new(node: Arc<Node<B, T>>, era: Era, started: Option<Tick>) -> Lease<B, T> {
+    pub(super) fn new(node: Arc<Node<B, T>>, era: Era, started: Started) -> Lease<B, T> {
         Lease {
-            node,
-            era,
+            node: Some(node),
             started,
-            outcome: Outcome::Cancelled,
+            era,
         }
     }
 
     /// Ends the lease: the endpoint did what it was asked.
     #[inline]
     pub fn succeed(mut self) {
-        self.outcome = Outcome::Success;
+        self.end(Outcome::Success);
+        // There is nothing left to drop, which the compiler does not see.
+        mem::forget(self);
     }
 
     /// Ends the lease: the endpoint answered wrongly, too late or not at all.
     #[inline]
     pub fn fail(mut self, failure: Failure) {
-        self.outcome = Outcome::Failure(failure);
+        self.end(Outcome::Failure(failure));
     }
 
     /// Ends the lease: the endpoint asked to be left alone for `retry_after`, as a server does with the status 429 or 503
@@ -51,18 +71,30 @@ impl<B: Balancer, T: Send + Sync + 'static> Lease<B, T> {
     /// ejection](super::OutlierEjection::max_ejection_time), unless too many are out already or the pool ejects none. That
     /// is no failure of the endpoint's and counts as cancelled.
     pub fn backoff(mut self, retry_after: Duration) {
-        self.outcome = Outcome::Backoff(retry_after);
+        self.end(Outcome::Backoff(retry_after));
     }
 
     /// Ends the lease with `outcome`.
     pub fn finish(mut self, outcome: Outcome) {
-        self.outcome = outcome;
+        self.end(outcome);
     }
 
     /// Notes what the endpoint says of its own load, in a header or trailer of its answer. It tells of what other
     /// processes send there, which nothing else does; [`Adaptive`](super::Adaptive) and [`Prequal`](super::Prequal) heed it.
     pub fn report_load(&self, load: ServerLoad) {
-        self.node.report(load);
+        self.node().report(load);
+    }
+
+    #[inline]
+    fn node(&self) -> &Node<B, T> {
+        self.node.as_ref().expect("only what takes the lease ends it")
+    }
+
+    #[inline(always)]
+    fn end(&mut self, outcome: Outcome) {
+        if let Some(node) = self.node.take() {
+            node.finish(self.era, self.started, outcome);
+        }
     }
 }
 
@@ -71,14 +103,14 @@ impl<B: Balancer, T: Send + Sync + 'static> Deref for Lease<B, T> {
 
     #[inline]
     fn deref(&self) -> &Endpoint<T> {
-        &self.node.endpoint
+        &self.node().endpoint
     }
 }
 
 impl<B: Balancer, T: Send + Sync + 'static> Drop for Lease<B, T> {
     #[inline]
     fn drop(&mut self) {
-        self.node.finish(self.era, self.started, self.outcome);
+        self.end(Outcome::Cancelled);
     }
 }
 

@@ -131,30 +131,36 @@ impl Load {
         self.limit.store(limit.min(MOST), Ordering::Relaxed);
     }
 
-    /// Counts a request out, and says what that calls for. A row is over at `limit` failures.
+    /// Counts out a request that went well. True when it was the last and somebody waits for that.
     #[inline]
-    pub(super) fn end(&self, era: Era, outcome: Outcome, limit: u32) -> Ended {
-        match outcome {
-            Outcome::Success => {}
-            Outcome::Failure(_) => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
-            Outcome::Cancelled | Outcome::Backoff(_) => drop(self.cancelled.fetch_add(1, Ordering::Relaxed)),
+    pub(super) fn succeed(&self, era: Era) -> bool {
+        let before = self.counts.fetch_add(END, Ordering::SeqCst) & IN_FLIGHT;
+        if self.failures.load(Ordering::Relaxed) != 0 && self.is_current(era) {
+            self.failures.store(0, Ordering::Relaxed);
         }
+        before == 1 && self.watched.load(Ordering::SeqCst) != 0
+    }
+
+    /// Counts a request out, and says what that calls for. A row is over at `limit` failures.
+    pub(super) fn end(&self, era: Era, outcome: Outcome, limit: u32) -> Ended {
+        if outcome == Outcome::Success {
+            let last = self.succeed(era);
+            return Ended { row: false, last };
+        }
+        let failed = matches!(outcome, Outcome::Failure(_));
+        let count = if failed { &self.failed } else { &self.cancelled };
+        count.fetch_add(1, Ordering::Relaxed);
         // Sequentially consistent, and so are the three of those who wait: one of the two sees the other.
         let before = self.counts.fetch_add(END, Ordering::SeqCst) & IN_FLIGHT;
         Ended {
-            row: self.lengthen(era, outcome, limit),
+            row: failed && self.lengthen(era, limit),
             last: before == 1 && self.watched.load(Ordering::SeqCst) != 0,
         }
     }
 
     /// True when this was the `limit`th failure in a row, which starts a new row.
-    #[inline]
-    fn lengthen(&self, era: Era, outcome: Outcome, limit: u32) -> bool {
-        if !matches!(outcome, Outcome::Success | Outcome::Failure(_)) || !self.is_current(era) {
-            return false;
-        }
-        if outcome == Outcome::Success {
-            self.failures.store(0, Ordering::Relaxed);
+    fn lengthen(&self, era: Era, limit: u32) -> bool {
+        if !self.is_current(era) {
             return false;
         }
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);

@@ -54,8 +54,11 @@ impl<B: Balancer, T: Send + Sync + 'static> Picker<B, T> {
     #[inline]
     pub fn choose(&mut self, request: &Request<'_>) -> Result<&Endpoint<T>, PickError> {
         self.renew();
-        let (group, i, _) = self.shared.choose(&self.snapshot, request, &mut self.rng)?;
-        Ok(&group.nodes[i].endpoint)
+        let now = self.shared.core.look();
+        match self.shared.choose(&self.snapshot, request, now, &mut self.rng) {
+            Some((group, i)) => Ok(&group.nodes[i].endpoint),
+            None => Err(self.shared.why_none(&self.snapshot, request)),
+        }
     }
 
     #[inline]

@@ -1,4 +1,5 @@
 use super::dice::Dice;
+use super::lease::Started;
 use super::load::Era;
 use super::roster::{Roster, Rules};
 use super::snapshot::{Choice, Group, Snapshot};
@@ -26,10 +27,10 @@ pub(super) struct Shared<B: Balancer, T: Send + Sync + 'static> {
 
 /// What leases need of a pool.
 pub(super) struct Core<B> {
-    policy: B,
+    pub(super) policy: B,
     pub(super) env: Env,
     timing: Timing,
-    zones: Option<ZoneRouting>,
+    pub(super) zones: Option<ZoneRouting>,
     /// Failures in a row that end in an ejection.
     row: u32,
     sweeps: Option<Sweeps>,
@@ -94,7 +95,7 @@ impl<B: Balancer> Core<B> {
 
     /// The time that the policy wants at a pick.
     #[inline]
-    fn look(&self) -> Tick {
+    pub(super) fn look(&self) -> Tick {
         match self.timing {
             Timing::Never => Tick::ZERO,
             Timing::Sampled => self.env.coarse(),
@@ -104,11 +105,11 @@ impl<B: Balancer> Core<B> {
 
     /// When a request to `load` began, if it is to be timed.
     #[inline]
-    fn start(&self, load: &Load, now: Tick) -> Option<Tick> {
+    fn start(&self, load: &Load, now: Tick) -> Started {
         match self.timing {
-            Timing::Never => None,
-            Timing::Sampled => load.samples(now).then(|| self.env.now()),
-            Timing::Always => Some(now),
+            Timing::Always => Started::at(now),
+            Timing::Sampled if load.samples(now) => Started::at(self.env.now()),
+            Timing::Sampled | Timing::Never => Started::UNTIMED,
         }
     }
 
@@ -187,50 +188,59 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
         snapshot.expires != Tick::MAX && self.core.env.coarse() >= snapshot.expires
     }
 
-    #[inline]
+    // Always, as `choose` below.
+    #[inline(always)]
     pub(super) fn pick(
         &self,
         snapshot: &Snapshot<B, T>,
         request: &Request<'_>,
         rng: &mut Rng,
     ) -> Result<Lease<B, T>, PickError> {
-        let (group, i, now) = self.choose(snapshot, request, rng)?;
-        let load = &group.loads[i];
-        let Some(era) = self.core.begin(load) else {
-            return self.pick_with_room(snapshot, group, i, request, now);
+        let now = self.core.look();
+        let Some((group, i)) = self.choose(snapshot, request, now, rng) else {
+            return Err(self.why_none(snapshot, request));
         };
-        Ok(self.lease(group, i, era, now))
+        match self.core.begin(&group.loads[i]) {
+            Some(era) => Ok(self.lease(group, i, era, now)),
+            None => self.pick_with_room(snapshot, group, i, request, now),
+        }
     }
 
-    /// Chooses without taking a lease.
-    #[inline]
+    /// Chooses without taking a lease. [`why_none`](Self::why_none) tells why there is none.
+    // Always: where the policy's draws are seen, the generator's unused words are never made.
+    #[inline(always)]
     pub(super) fn choose<'s>(
         &self,
         snapshot: &'s Snapshot<B, T>,
         request: &Request<'_>,
+        now: Tick,
         rng: &mut Rng,
-    ) -> Result<(&'s Group<B, T>, usize, Tick), PickError> {
-        if snapshot.is_empty() {
-            return Err(self.nobody(snapshot));
+    ) -> Option<(&'s Group<B, T>, usize)> {
+        if snapshot.is_empty() || self.is_too_late(request) {
+            return None;
         }
-        if let Some(deadline) = request.deadline
-            && self.core.env.now() >= deadline
-        {
-            return Err(self.refuse(PickError::Expired));
-        }
-        let choice = Choice {
-            policy: &self.core.policy,
-            zones: self.core.zones.as_ref(),
-            request,
-            now: self.core.look(),
-        };
-        match snapshot.choose(&choice, rng) {
-            Some((group, i)) => Ok((group, i, choice.now)),
-            None => Err(self.refuse(PickError::Refused)),
-        }
+        let core = &*self.core;
+        snapshot.choose(&Choice { core, request, now }, rng)
     }
 
     #[inline]
+    fn is_too_late(&self, request: &Request<'_>) -> bool {
+        request.deadline.is_some_and(|deadline| self.core.env.now() >= deadline)
+    }
+
+    #[cold]
+    pub(super) fn why_none(&self, snapshot: &Snapshot<B, T>, request: &Request<'_>) -> PickError {
+        self.refuse(match () {
+            () if snapshot.is_empty() && snapshot.any_out => PickError::AllEjected {
+                returns_in: snapshot.next_return.map(|at| at - self.core.env.coarse()),
+            },
+            () if snapshot.is_empty() => PickError::NoEndpoints,
+            () if self.is_too_late(request) => PickError::Expired,
+            () => PickError::Refused,
+        })
+    }
+
+    #[inline(always)]
     fn lease(&self, group: &Group<B, T>, i: usize, era: Era, now: Tick) -> Lease<B, T> {
         let started = self.core.start(&group.loads[i], now);
         Lease::new(Arc::clone(&group.nodes[i]), era, started)
@@ -353,16 +363,6 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
     }
 
     #[cold]
-    fn nobody(&self, snapshot: &Snapshot<B, T>) -> PickError {
-        self.refuse(match snapshot.any_out {
-            true => PickError::AllEjected {
-                returns_in: snapshot.next_return.map(|at| at - self.core.env.coarse()),
-            },
-            false => PickError::NoEndpoints,
-        })
-    }
-
-    #[cold]
     fn refuse(&self, error: PickError) -> PickError {
         self.refused.fetch_add(1, Ordering::Relaxed);
         error
@@ -390,26 +390,31 @@ pub(super) type SharedNode<B, T> = Arc<Node<B, T>>;
 
 impl<B: Balancer, T: Send + Sync + 'static> Node<B, T> {
     /// Ends a lease.
-    #[inline]
-    pub(super) fn finish(&self, era: Era, started: Option<Tick>, outcome: Outcome) {
-        let core = &*self.core;
-        let ended = self.load.end(era, outcome, core.row);
-        core.end();
-        let at = started.map(|_| core.env.now());
-        let latency = at.zip(started).map(|(at, started)| at - started);
-        if outcome == Outcome::Success && latency.is_none() {
-            core.policy.finish(&self.load, &Completion::new(outcome, None, None));
-        } else {
-            self.finish_with_news(outcome, latency, at);
+    // Always: most leases end well and untimed, which takes few instructions where that is known.
+    #[inline(always)]
+    pub(super) fn finish(&self, era: Era, started: Started, outcome: Outcome) {
+        if outcome != Outcome::Success || started.get().is_some() {
+            return self.finish_with_news(era, started, outcome);
         }
-        if ended.row || ended.last || matches!(outcome, Outcome::Backoff(_)) {
-            self.tell_pool(ended.row, ended.last, era, outcome);
+        let last = self.load.succeed(era);
+        self.core.end();
+        self.core
+            .policy
+            .finish(&self.load, &Completion::new(outcome, None, None));
+        if last {
+            self.tell_pool(false, true, era);
         }
     }
 
     /// A request that was timed or did not succeed.
-    fn finish_with_news(&self, outcome: Outcome, latency: Option<Duration>, at: Option<Tick>) {
+    #[inline(never)]
+    fn finish_with_news(&self, era: Era, started: Started, outcome: Outcome) {
         let core = &*self.core;
+        let ended = self.load.end(era, outcome, core.row);
+        core.end();
+        let started = started.get();
+        let at = started.map(|_| core.env.now());
+        let latency = at.zip(started).map(|(at, started)| at - started);
         let failed = matches!(outcome, Outcome::Failure(_));
         let sweeps = core
             .sweeps
@@ -419,30 +424,43 @@ impl<B: Balancer, T: Send + Sync + 'static> Node<B, T> {
         let at = at.or_else(|| wanted.then(|| core.env.coarse()));
         core.policy.finish(&self.load, &Completion::new(outcome, latency, at));
         if let Some(sweeps) = sweeps {
-            if sweeps.timed
-                && let Some(latency) = latency.filter(|_| outcome != Outcome::Cancelled)
-            {
-                self.load.time(latency);
-            }
-            if at.is_some_and(|at| sweeps.is_due(at))
-                && let Some(pool) = self.pool.upgrade()
-            {
-                pool.may_change(Roster::sweep);
-            }
+            self.sweep(sweeps, latency.filter(|_| outcome != Outcome::Cancelled), at);
+        }
+        if let Outcome::Backoff(pause) = outcome {
+            self.pause(pause);
+        }
+        if ended.row || ended.last {
+            self.tell_pool(ended.row, ended.last, era);
+        }
+    }
+
+    /// Counts a latency, and compares the endpoints if it is time to.
+    fn sweep(&self, sweeps: &Sweeps, latency: Option<Duration>, at: Option<Tick>) {
+        if let Some(latency) = latency.filter(|_| sweeps.timed) {
+            self.load.time(latency);
+        }
+        if at.is_some_and(|at| sweeps.is_due(at))
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.may_change(Roster::sweep);
         }
     }
 
     #[cold]
-    fn tell_pool(&self, row: bool, last: bool, era: Era, outcome: Outcome) {
+    fn tell_pool(&self, row: bool, last: bool, era: Era) {
         let Some(pool) = self.pool.upgrade() else { return };
         if row {
             pool.may_change(|roster, now| roster.eject(&self.load, era, now));
         }
-        if let Outcome::Backoff(pause) = outcome {
-            pool.may_change(|roster, now| roster.pause(&self.load, pause, now));
-        }
         if last {
             pool.idle.wake_all();
+        }
+    }
+
+    #[cold]
+    fn pause(&self, pause: Duration) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.may_change(|roster, now| roster.pause(&self.load, pause, now));
         }
     }
 

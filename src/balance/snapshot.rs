@@ -1,6 +1,6 @@
 use super::roster::{Roster, Seat};
-use super::shared::SharedNode;
-use super::{Balancer, Load, Request, ZoneRouting};
+use super::shared::{Core, SharedNode};
+use super::{Balancer, Load, Request};
 use crate::env::{Rng, Tick};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,8 +43,7 @@ pub(super) struct Group<B: Balancer, T: Send + Sync + 'static> {
 
 /// What is known when an endpoint is chosen.
 pub(super) struct Choice<'a, B> {
-    pub(super) policy: &'a B,
-    pub(super) zones: Option<&'a ZoneRouting>,
+    pub(super) core: &'a Core<B>,
     pub(super) request: &'a Request<'a>,
     pub(super) now: Tick,
 }
@@ -101,7 +100,8 @@ impl<B: Balancer, T: Send + Sync + 'static> Snapshot<B, T> {
     }
 
     /// Chooses a group, and an endpoint of it; none if the policy refuses.
-    #[inline]
+    // Always, as `Shared::choose`.
+    #[inline(always)]
     pub(super) fn choose(&self, choice: &Choice<'_, B>, rng: &mut Rng) -> Option<(&Group<B, T>, usize)> {
         if self.simple {
             let group = &self.first.all;
@@ -175,7 +175,7 @@ impl<B: Balancer, T: Send + Sync + 'static> Stage<B, T> {
     }
 
     fn zone_of(&self, choice: &Choice<'_, B>) -> Option<(usize, f64)> {
-        let zones = choice.zones?;
+        let zones = choice.core.zones.as_ref()?;
         let name = choice.request.zone.or(zones.local.as_deref())?;
         let zone = self.zones.binary_search_by(|zone| (*zone.name).cmp(name)).ok()?;
         Some((zone, zones.spill_factor))
@@ -210,9 +210,10 @@ impl<B: Balancer, T: Send + Sync + 'static> Group<B, T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn pick(&self, choice: &Choice<'_, B>, rng: &mut Rng) -> Option<usize> {
         let i = choice
+            .core
             .policy
             .pick(&self.table, &self.loads, choice.request, choice.now, rng)?;
         (i < self.loads.len()).then_some(i)

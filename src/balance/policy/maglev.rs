@@ -161,7 +161,7 @@ impl Balancer for Maglev {
         unreachable!("every round deals out a slot")
     }
 
-    #[inline]
+    #[inline(always)]
     fn pick(
         &self,
         table: &Box<[u32]>,

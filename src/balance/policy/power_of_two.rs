@@ -32,7 +32,7 @@ impl Balancer for PowerOfTwo {
         Some(Weighted { weights, alias })
     }
 
-    #[inline]
+    #[inline(always)]
     fn pick(
         &self,
         table: &Self::Table,
@@ -41,12 +41,33 @@ impl Balancer for PowerOfTwo {
         _: Tick,
         rng: &mut Rng,
     ) -> Option<usize> {
-        if !request.avoid.is_empty() {
-            return pick_untried(table, loads, request, rng);
+        if !request.avoid.is_empty() || table.is_some() || loads.len() < 2 {
+            return pick_with_care(table, loads, request, rng);
         }
-        let (a, b) = two(table, loads.len(), rng);
-        Some(lighter(table, loads, a, b))
+        let (a, bits) = split(rng.next_u64(), loads.len());
+        let b = scale(bits, loads.len() - 1);
+        let b = b + usize::from(b >= a);
+        Some(if loads[b].in_flight() < loads[a].in_flight() {
+            b
+        } else {
+            a
+        })
     }
+}
+
+/// Where there are weights, or endpoints to avoid, or but one. Apart, so that the rest is small.
+#[inline(never)]
+fn pick_with_care(
+    table: &Option<Weighted>,
+    loads: &[Arc<Load>],
+    request: &Request<'_>,
+    rng: &mut Rng,
+) -> Option<usize> {
+    if !request.avoid.is_empty() {
+        return pick_untried(table, loads, request, rng);
+    }
+    let (a, b) = two(table, loads.len(), rng);
+    Some(lighter(table, loads, a, b))
 }
 
 /// Two candidates. Distinct when drawn evenly; by weight they may be one and the same, since a light endpoint that is

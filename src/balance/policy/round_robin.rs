@@ -18,7 +18,7 @@ impl Balancer for RoundRobin {
 
     fn table(&self, _: &[Member]) {}
 
-    #[inline]
+    #[inline(always)]
     fn pick(&self, (): &(), loads: &[Arc<Load>], request: &Request<'_>, _: Tick, rng: &mut Rng) -> Option<usize> {
         let i = self.turn.next(rng, loads.len());
         if request.avoid.is_empty() {
@@ -51,7 +51,7 @@ impl Balancer for SmoothWeighted {
         smooth::cycle(&weights)
     }
 
-    #[inline]
+    #[inline(always)]
     fn pick(
         &self,
         cycle: &Box<[u32]>,

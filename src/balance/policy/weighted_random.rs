@@ -36,7 +36,7 @@ impl Balancer for WeightedRandom {
         Draw(weights(members).map(|weights| Alias::new(&weights)))
     }
 
-    #[inline]
+    #[inline(always)]
     fn pick(
         &self,
         Draw(alias): &Draw,

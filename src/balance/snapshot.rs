@@ -1,6 +1,6 @@
 use super::roster::{Roster, Seat};
 use super::shared::{Core, SharedNode};
-use super::{Balancer, Load, Request};
+use super::{Balancer, Load, Request, ZoneRouting};
 use crate::env::{Rng, Tick};
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,12 +154,13 @@ impl<B: Balancer, T: Send + Sync + 'static> Snapshot<B, T> {
 impl<B: Balancer, T: Send + Sync + 'static> Stage<B, T> {
     /// Stays in the request's zone as long as that has an endpoint that is not much busier than others.
     fn choose(&self, choice: &Choice<'_, B>, rng: &mut Rng) -> Option<(&Group<B, T>, usize)> {
-        let Some((zone, factor)) = self.zone_of(choice) else {
+        let Some((zone, zones)) = self.zone_of(choice) else {
             return Some((&self.all, self.all.pick(choice, rng)?));
         };
         let near = &self.zones[zone].group;
         let i = near.pick(choice, rng)?;
-        if near.loads[i].in_flight() == 0 && !choice.request.avoids(&near.loads[i]) {
+        let burden = near.burden(i, choice.now);
+        if burden <= f64::from(zones.headroom) && !choice.request.avoids(&near.loads[i]) {
             return Some((near, i));
         }
         let far = self.elsewhere(zone, rng);
@@ -168,17 +169,17 @@ impl<B: Balancer, T: Send + Sync + 'static> Stage<B, T> {
             choice.request.avoids(&near.loads[i]),
             choice.request.avoids(&far.loads[j]),
         ) {
-            (false, false) => near.burden(i, choice.now) > factor * far.burden(j, choice.now),
+            (false, false) => burden > zones.spill_factor * far.burden(j, choice.now),
             (avoids, _) => avoids,
         };
         Some(if leaves { (far, j) } else { (near, i) })
     }
 
-    fn zone_of(&self, choice: &Choice<'_, B>) -> Option<(usize, f64)> {
+    fn zone_of<'c>(&self, choice: &Choice<'c, B>) -> Option<(usize, &'c ZoneRouting)> {
         let zones = choice.core.zones.as_ref()?;
         let name = choice.request.zone.or(zones.local.as_deref())?;
         let zone = self.zones.binary_search_by(|zone| (*zone.name).cmp(name)).ok()?;
-        Some((zone, zones.spill_factor))
+        Some((zone, zones))
     }
 
     /// Another zone, at random by weight.

@@ -1,13 +1,16 @@
 use outgrow::balance::{
-    Balancer, Endpoint, Failure, LeastRequest, OutlierEjection, PickError, Pool, PowerOfTwo, Request,
+    Balancer, Endpoint, Failure, LeastRequest, Load, Member, OutlierEjection, PickError, Pool, PowerOfTwo, Request,
 };
+use outgrow::env::{Rng, Tick};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 const IDS: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 const ROUNDS: usize = 1_000;
-const PICKS: u64 = 20_000;
+/// Of both policies together.
+const PICKS: u64 = 20_000_000;
 
 /// One thread changes the membership while others pick, fail and succeed.
 fn churn<B: Balancer>(policy: B) {
@@ -58,7 +61,7 @@ fn churn<B: Balancer>(policy: B) {
             });
         }
         for round in 0.. {
-            if round >= ROUNDS && picks.load(Ordering::Relaxed) >= PICKS {
+            if round >= ROUNDS && picks.load(Ordering::Relaxed) >= PICKS / 2 {
                 break;
             }
             let id = round * 5 % 8;
@@ -91,6 +94,60 @@ fn churn<B: Balancer>(policy: B) {
 fn no_lease_on_a_removed_or_drained_endpoint_and_none_left_in_flight() {
     churn(PowerOfTwo::default());
     churn(LeastRequest::default());
+}
+
+/// A policy whose tables take as long as somebody holds the lock.
+struct SlowTables(Arc<Gate>);
+
+#[derive(Default)]
+struct Gate {
+    lock: Mutex<()>,
+    tables: AtomicU64,
+}
+
+impl Balancer for SlowTables {
+    type Table = usize;
+
+    fn table(&self, members: &[Member]) -> usize {
+        self.0.tables.fetch_add(1, Ordering::SeqCst);
+        drop(self.0.lock.lock());
+        members.len()
+    }
+
+    fn pick(&self, table: &usize, _: &[Arc<Load>], _: &Request<'_>, _: Tick, rng: &mut Rng) -> Option<usize> {
+        Some(rng.index(*table))
+    }
+}
+
+#[test]
+fn picks_go_on_while_a_writer_stands_in_the_middle_of_a_change() {
+    let gate = Arc::new(Gate::default());
+    let rules = OutlierEjection::default()
+        .consecutive_failures(1)
+        .base_ejection_time(Duration::ZERO);
+    let pool = Pool::builder(SlowTables(Arc::clone(&gate)))
+        .outliers(rules.max_ejection_jitter(Duration::ZERO))
+        .endpoints(IDS.map(Endpoint::new))
+        .build();
+    // Ejected, and due back at once: picks try to let it in, and find the writer there.
+    pool.pick(&Request::new()).unwrap().fail(Failure::Other);
+    let held = gate.lock.lock().unwrap();
+    let tables = gate.tables.load(Ordering::SeqCst);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| pool.update(["new"].map(Endpoint::new)));
+        while gate.tables.load(Ordering::SeqCst) == tables {
+            thread::yield_now();
+        }
+        let mut picker = pool.picker();
+        for _ in 0..100_000 {
+            assert_ne!(&**pool.pick(&Request::new()).unwrap().id(), "new");
+            picker.pick(&Request::new()).unwrap().succeed();
+        }
+        assert!(!writer.is_finished());
+        drop(held);
+        writer.join().unwrap();
+        assert_eq!(&**pool.pick(&Request::new()).unwrap().id(), "new");
+    });
 }
 
 #[test]

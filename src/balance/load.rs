@@ -6,13 +6,15 @@ use std::time::Duration;
 
 /// What this process knows of an endpoint's load. It belongs to the endpoint by id, so it survives every change of the
 /// membership that keeps the id. 128 bytes each, of which one cache line is written per request.
-#[repr(align(64))]
+// The order of the fields is kept: what a request reads and writes is in the first line.
+#[repr(C, align(64))]
 pub struct Load {
     /// In flight in the low [`BITS`], ended in the rest: one word, so that a reader sees both at once and a lease costs
-    /// one write at each end. The number of successes follows from it and the next two.
+    /// one write at each end. The number of successes follows from it and from those that failed or were cancelled.
     counts: AtomicU64,
-    failed: AtomicU64,
-    cancelled: AtomicU64,
+    rank: AtomicU64,
+    cell: AtomicU64,
+    reported: AtomicU64,
     /// Failures since the last success, of leases of the present era.
     failures: AtomicU32,
     /// Grows at each ejection, so that what was sent before it is not held against the endpoint after its return.
@@ -23,9 +25,8 @@ pub struct Load {
     watched: AtomicU32,
     /// The stretch of the coarse clock in which a request was last timed.
     timed_in: AtomicU32,
-    rank: AtomicU32,
-    cell: AtomicU64,
-    reported: AtomicU64,
+    failed: AtomicU64,
+    cancelled: AtomicU64,
     /// The sum of the latencies that were measured, in nanoseconds, and their number.
     latency: AtomicU64,
     timed: AtomicU64,
@@ -54,7 +55,7 @@ impl Load {
             limit: AtomicU32::new(MOST),
             watched: AtomicU32::new(0),
             timed_in: AtomicU32::new(0),
-            rank: AtomicU32::new(0),
+            rank: AtomicU64::new(0),
             cell: AtomicU64::new(0),
             reported: AtomicU64::new(NEVER),
             latency: AtomicU64::new(0),
@@ -84,10 +85,10 @@ impl Load {
         &self.cell
     }
 
-    /// 32 more bits for the policy's own use, 0 at first: what a pick compares, say.
+    /// 64 more bits for the policy's own use, 0 at first: what a pick compares, say.
     #[inline]
     #[must_use]
-    pub fn rank(&self) -> &AtomicU32 {
+    pub fn rank(&self) -> &AtomicU64 {
         &self.rank
     }
 

@@ -24,7 +24,8 @@
 //!
 //! | policy | a pick costs | use it when |
 //! |---|---|---|
-//! | [`PowerOfTwo`] | the same for any number of endpoints | in doubt |
+//! | [`Adaptive`] | a look at each of up to 128 endpoints, at 16 of more | in doubt |
+//! | [`PowerOfTwo`] | the same for any number of endpoints | every nanosecond counts, and endpoints that fail are ejected |
 //! | [`LeastRequest`] | a look at every endpoint | there are at most about a hundred, and one process sends most of the traffic |
 //! | [`RoundRobin`] | the same for any number, but threads share a counter | requests are alike and endpoints too |
 //! | [`SmoothWeighted`] | as round robin | the shares must be exact |
@@ -58,7 +59,9 @@ pub use lease::{Completion, Failure, Lease, Outcome, ServerLoad};
 pub use load::Load;
 pub use outlier::OutlierEjection;
 pub use picker::Picker;
-pub use policy::{BadTableSize, LeastRequest, Maglev, PowerOfTwo, RoundRobin, SmoothWeighted, WeightedRandom};
+pub use policy::{
+    Adaptive, BadTableSize, LeastRequest, Maglev, PowerOfTwo, RoundRobin, SmoothWeighted, WeightedRandom,
+};
 pub use pool::{PickError, Pool, PoolBuilder};
 pub use range::Panic;
 pub use request::Request;

@@ -1,5 +1,6 @@
 //! The policies, one file each, and what they share.
 
+mod adaptive;
 mod alias;
 mod least_request;
 mod maglev;
@@ -8,6 +9,7 @@ mod round_robin;
 mod smooth;
 mod weighted_random;
 
+pub use adaptive::Adaptive;
 pub use least_request::LeastRequest;
 pub use maglev::{BadTableSize, Maglev};
 pub use power_of_two::PowerOfTwo;

@@ -6,7 +6,7 @@
 //!
 //! | verb | mechanism | rooms |
 //! |---|---|---|
-//! | route | pick one of many from an immutable snapshot, then report the outcome | [`balance`], [`replica`], [`shard`] |
+//! | route | pick one of many from an immutable snapshot, then report the outcome | [`balance`], [`replica`], [`shard`], [`geo`] |
 //! | keep | one checksummed, group-committed log; state is what replaying it gives | [`queue`], the log of each replica |
 //! | copy | follow one ordered [`Feed`](store::Feed) of records, with a durable cursor | [`replica`], [`cache`] |
 //! | remember | a bounded cache in memory | [`cache`] |
@@ -15,7 +15,7 @@
 //!
 //! ```text
 //! floor 5   system     named blocks: one status, ordered drain and shutdown
-//! floor 4   shard      routing by key, sharded stores
+//! floor 4   shard      routing by key, sharded stores      geo   routing among data centres
 //! floor 3   cache      replica      queue
 //! floor 2   store      balance      (log)
 //! floor 1   env        hash         (sync, codec)
@@ -37,6 +37,7 @@
 //! | `redis` | a store and an invalidation bus on a Redis server: `store::RedisStore`, `cache::RedisBus` |
 //! | `tracing` | spans of what takes long: a cache's loads, snapshots, changes of size |
 //! | `metrics` | statistics, published to the installed recorder of the `metrics` crate |
+//! | `geoip` | `geo::GeoIpDatabase`: where a client's address is, from a MaxMind database |
 //! | `sim` | the module `sim`: virtual time, machines, disks and faults, to test what is built on the blocks |
 //! | `suite` | conformance suites for those who implement a trait of this crate |
 //! | `full` | all of them |
@@ -47,6 +48,7 @@ pub mod balance;
 pub mod cache;
 mod codec;
 pub mod env;
+pub mod geo;
 pub mod hash;
 /// Doors for fuzz targets, which live outside the crate: no part of its interface.
 #[cfg(feature = "sim")]

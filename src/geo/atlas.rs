@@ -8,7 +8,7 @@ use super::spread::{Share, Site};
 use super::{Client, Location, Locator, MOST_ROUTES, Reason};
 use crate::balance::EndpointId;
 use crate::env::Tick;
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::sync::Arc;
 
 /// Centres nearer to each other than this are one place, whose clients their weights divide: kilometres.

@@ -1,7 +1,7 @@
 use super::{Continent, Country, Location, Position};
 use crate::balance::EndpointId;
 use crate::hash::KeyedHash;
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 /// What is known of a client that is to be routed. What is not given is found out by its address, as far as the router
 /// has a [`Locator`](super::Locator).

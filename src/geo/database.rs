@@ -4,10 +4,10 @@ use super::{Continent, Country, Error, Location, Locator, Position};
 use crate::env::files::blocking;
 use crate::env::{Env, OpenMode, read_exact_at};
 use crate::sync::{AtomicU64, Ordering};
+use core::net::IpAddr;
 use maxminddb::{LookupResult, MaxMindDbError, Reader, path};
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 

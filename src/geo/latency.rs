@@ -2,9 +2,9 @@ use super::prefixes::{Prefixes, canonical};
 use crate::balance::EndpointId;
 use crate::env::Tick;
 use crate::sync::{AtomicU64, Ordering};
+use core::net::IpAddr;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 use super::{Error, Position};
+use core::net::IpAddr;
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 /// A country, by its code of two letters (ISO 3166-1).

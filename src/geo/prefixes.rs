@@ -1,5 +1,5 @@
+use core::net::IpAddr;
 use ipnet::IpNet;
-use std::net::IpAddr;
 
 /// A table of networks, of which the longest that holds an address is found.
 ///
@@ -192,7 +192,7 @@ mod tests {
         ]);
         assert_eq!(table.find([255, 255, 255, 255].into()), (Some(1), 32));
         assert_eq!(table.find([255, 255, 255, 254].into()), (Some(2), 32));
-        assert_eq!(table.find([192, 0, 0, 1].into()), (Some(2), 2));
+        assert_eq!(table.find([192, 0, 0, 1].into()), (Some(2), 3));
         assert_eq!(table.find([1, 0, 0, 1].into()), (None, 1));
         assert_eq!(table.find([u16::MAX; 8].into()), (Some(3), 16));
     }

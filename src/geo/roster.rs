@@ -77,12 +77,14 @@ impl Roster {
     }
 
     pub(super) fn report_pool(&mut self, id: &str, pool: &PoolStatus) -> bool {
-        let weight = |usable: bool| {
-            let counts = pool
-                .endpoints
-                .iter()
-                .filter(|e| !usable || e.state == EndpointState::Active);
-            counts.map(|endpoint| f64::from(endpoint.weight)).sum::<f64>()
+        // What is outside of this client's subset is at the service of others.
+        let counts = |state, usable| match usable {
+            true => state == EndpointState::Active,
+            false => state != EndpointState::Unused,
+        };
+        let weight = |usable| {
+            let endpoints = pool.endpoints.iter().filter(|endpoint| counts(endpoint.state, usable));
+            endpoints.map(|endpoint| f64::from(endpoint.weight)).sum::<f64>()
         };
         let (usable, all) = (weight(true), weight(false));
         self.with(id, |seat| {

@@ -46,7 +46,10 @@ fn expected(record: &geoip2::City<'_>) -> Location {
 
 #[test]
 fn every_network_is_where_its_record_says() {
-    for (name, all, placed) in [("GeoIP2-City-Test.mmdb", 250, 248), ("GeoIP2-Country-Test.mmdb", 200, 0)] {
+    for (name, all, placed) in [
+        ("GeoIP2-City-Test.mmdb", 250, 248),
+        ("GeoIP2-Country-Test.mmdb", 200, 0),
+    ] {
         let Some(path) = path(name) else { return };
         let (database, reader) = (open(&path), Reader::open_readfile(&path).unwrap());
         let networks = networks(&reader);

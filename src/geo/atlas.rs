@@ -42,6 +42,9 @@ pub(super) struct Spot {
 /// The centres and all that decides among them, at one moment.
 pub(super) struct Atlas {
     pub(super) spots: Box<[Spot]>,
+    /// Where the spots are and what distances to them are multiplied by, close together: every route looks at all.
+    beacons: Box<[(Point, f64)]>,
+    is_biased: bool,
     pub(super) shares: Box<[Share]>,
     pub(super) rules: Rules,
     pub(super) groups: Groups,
@@ -67,17 +70,19 @@ pub(super) struct Decision {
 pub(super) type Few = ([usize; MOST_ROUTES], usize);
 
 impl Atlas {
-    /// Fills in who shares a place with whom.
-    pub(super) fn find_twins(spots: &mut [Spot]) {
-        let same = |a: &Spot, b: &Spot| {
-            a.site.scale == b.site.scale && a.site.point.kilometres_to(b.site.point) < SAME_PLACE && b.site.weight > 0.0
-        };
-        for i in 0..spots.len() {
-            let twins = (0..spots.len()).filter(|other| same(&spots[i], &spots[*other]));
-            let twins: Vec<u32> = twins.map(|twin| twin as u32).collect();
-            if twins.iter().any(|twin| *twin as usize != i) {
-                spots[i].twins = twins.into();
-            }
+    /// An atlas of these centres, of which at least one is open, and of what decides among them.
+    pub(super) fn new(mut spots: Box<[Spot]>, shares: Box<[Share]>, rules: Rules, groups: Groups) -> Atlas {
+        find_twins(&mut spots);
+        let beacon = |spot: &Spot| (spot.site.point, spot.site.scale);
+        Atlas {
+            beacons: spots.iter().map(beacon).collect(),
+            is_biased: spots.iter().any(|spot| spot.site.scale != spots[0].site.scale),
+            spots,
+            shares,
+            rules,
+            groups,
+            unlocated: Unlocated::Divided,
+            locator: None,
         }
     }
 
@@ -113,9 +118,12 @@ impl Atlas {
         };
         let mut distances = [0.0; MOST_ROUTES];
         let mut found = [decision.centre; MOST_ROUTES];
-        let mut len = 1;
+        let (mut len, mut limit) = (1, f64::INFINITY);
         for (i, spot) in self.spots.iter().enumerate() {
-            if i == decision.centre || !self.may_take(i, client) {
+            // By the straight line, which is quick, most are too far to be among them.
+            let (point, scale) = self.beacons[i];
+            let is_far = from.square_chord(point) * scale * scale > limit;
+            if is_far || i == decision.centre || !self.may_take(i, client) {
                 continue;
             }
             let distance = spot.site.distance(from);
@@ -125,6 +133,9 @@ impl Atlas {
                 distances.copy_within(at..len - 1, at + 1);
                 found.copy_within(at..len - 1, at + 1);
                 (distances[at], found[at]) = (distance, i);
+                if len == most {
+                    limit = Point::square_chord_of(distances[len - 1]);
+                }
             }
         }
         (found, len)
@@ -242,17 +253,31 @@ impl Atlas {
     /// The nearest centre, as distances count; of equal ones the first.
     #[inline]
     fn nearest_to(&self, from: Point, takes: impl Fn(usize) -> bool) -> Option<usize> {
+        // By the straight line, which is quick, and tells where the nearest is if the biases do not differ.
         let mut best = (f64::INFINITY, None);
-        for (i, Spot { site, .. }) in self.spots.iter().enumerate() {
-            // Most are told to be farther by their chord, which is quick.
-            if from.at_least(site.point) * site.scale < best.0 && takes(i) {
-                let distance = site.distance(from);
-                if distance < best.0 {
-                    best = (distance, Some(i));
+        for (i, (point, scale)) in self.beacons.iter().enumerate() {
+            let chord = from.square_chord(*point) * scale * scale;
+            if chord < best.0 && takes(i) {
+                best = (chord, Some(i));
+            }
+        }
+        let first = best.1?;
+        if !self.is_biased {
+            return Some(first);
+        }
+        // By the arc, those that its length does not rule out.
+        let mut best = (self.spots[first].site.distance(from), first);
+        let mut most = Point::square_chord_of(best.0);
+        for (i, (point, scale)) in self.beacons.iter().enumerate() {
+            if from.square_chord(*point) * scale * scale <= most && i != first && takes(i) {
+                let distance = self.spots[i].site.distance(from);
+                if (distance, i) < best {
+                    best = (distance, i);
+                    most = Point::square_chord_of(distance);
                 }
             }
         }
-        best.1
+        Some(best.1)
     }
 
     #[inline]
@@ -283,6 +308,20 @@ impl Atlas {
             }
         }
         best.1
+    }
+}
+
+/// Fills in who shares a place with whom.
+fn find_twins(spots: &mut [Spot]) {
+    let same = |a: &Spot, b: &Spot| {
+        a.site.scale == b.site.scale && a.site.point.kilometres_to(b.site.point) < SAME_PLACE && b.site.weight > 0.0
+    };
+    for i in 0..spots.len() {
+        let twins = (0..spots.len()).filter(|other| same(&spots[i], &spots[*other]));
+        let twins: Vec<u32> = twins.map(|twin| twin as u32).collect();
+        if twins.iter().any(|twin| *twin as usize != i) {
+            spots[i].twins = twins.into();
+        }
     }
 }
 

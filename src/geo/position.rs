@@ -67,10 +67,18 @@ fn kilometres(half_chord: f64) -> f64 {
 pub(super) struct Point([f64; 3]);
 
 impl Point {
-    /// A lower bound of [`kilometres_to`](Point::kilometres_to) without an arc sine: the chord.
+    /// The square of the straight line between the two, through the sphere of radius 1.
     #[inline]
-    pub(super) fn at_least(self, other: Point) -> f64 {
-        2.0 * RADIUS * self.half_chord(other)
+    pub(super) fn square_chord(self, other: Point) -> f64 {
+        let [x, y, z] = [0, 1, 2].map(|axis| self.0[axis] - other.0[axis]);
+        x * x + y * y + z * z
+    }
+
+    /// What [`square_chord`](Point::square_chord) is at most for two points so many kilometres apart: the square of the
+    /// arc.
+    #[inline]
+    pub(super) fn square_chord_of(kilometres: f64) -> f64 {
+        (kilometres / RADIUS).powi(2)
     }
 
     /// As [`Position::kilometres_to`].
@@ -81,8 +89,7 @@ impl Point {
 
     #[inline]
     fn half_chord(self, other: Point) -> f64 {
-        let [x, y, z] = [0, 1, 2].map(|axis| self.0[axis] - other.0[axis]);
-        (x * x + y * y + z * z).sqrt() / 2.0
+        self.square_chord(other).sqrt() / 2.0
     }
 }
 
@@ -142,7 +149,7 @@ mod tests {
             // Towards the antipode an arc sine turns the last bit of its argument into metres.
             let tolerance = if expected > 20_000.0 { 1.0 } else { 1e-4 };
             prop_assert!((p.kilometres_to(q) - expected).abs() < tolerance);
-            prop_assert!(p.at_least(q) <= expected + tolerance);
+            prop_assert!(p.square_chord(q) <= Point::square_chord_of(expected + tolerance));
         }
     }
 }

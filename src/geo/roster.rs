@@ -162,20 +162,16 @@ impl Roster {
             seed: KeyedHash::default().hash(seat.centre.id().as_bytes()),
             twins: Box::default(),
         };
-        let mut spots: Vec<Spot> = self.seats.iter().zip(sites).map(spot).collect();
-        Atlas::find_twins(&mut spots);
-        Some(Atlas {
-            spots: spots.into(),
-            shares: self.shares().into(),
-            rules: self.overrides.rules(|id| self.position(id).map(|place| place as u32)),
-            groups: self.latencies.groups(),
-            unlocated: match &self.fallback {
-                Fallback::Position(position) => Unlocated::At((*position).into()),
-                Fallback::Centre(id) => self.position(id).map_or(Unlocated::Divided, Unlocated::Belong),
-                Fallback::Divided => Unlocated::Divided,
-            },
-            locator: self.locator.clone(),
-        })
+        let spots = self.seats.iter().zip(sites).map(spot).collect();
+        let rules = self.overrides.rules(|id| self.position(id).map(|place| place as u32));
+        let mut atlas = Atlas::new(spots, self.shares().into(), rules, self.latencies.groups());
+        atlas.locator.clone_from(&self.locator);
+        atlas.unlocated = match &self.fallback {
+            Fallback::Position(position) => Unlocated::At((*position).into()),
+            Fallback::Centre(id) => self.position(id).map_or(Unlocated::Divided, Unlocated::Belong),
+            Fallback::Divided => Unlocated::Divided,
+        };
+        Some(atlas)
     }
 
     /// The centres and, for each, what is routed to it.

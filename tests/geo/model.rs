@@ -1,7 +1,7 @@
 //! Against the dumbest thing that is right: all rules in a list, all distances by the haversine.
 
 use crate::places::at;
-use outgrow::geo::{Centre, Client, Continent, Country, GeoRouter, IpNet, Overrides, Position, Reason};
+use outgrow::geo::{Centre, Client, Continent, Country, GeoRouter, IpNet, MOST_ROUTES, Overrides, Position, Reason};
 use proptest::prelude::*;
 use std::net::IpAddr;
 
@@ -119,5 +119,41 @@ proptest! {
             let (expected, why) = slow(&centres, &rules, &asks);
             prop_assert_eq!((route.id().to_string(), route.reason()), (id(expected), why));
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn the_nearest_few_are_the_first_of_all_in_order(
+        centres in prop::collection::vec((-90.0..=90.0_f64, -180.0..=180.0_f64, -99..=99_i8, prop::bool::weighted(0.8)), 1..30),
+        biased in any::<bool>(),
+        here in (-90.0..=90.0_f64, -180.0..=180.0_f64),
+        most in 1..=MOST_ROUTES,
+    ) {
+        prop_assume!(centres.iter().any(|(.., up)| *up));
+        let bias = |bias: i8| if biased { bias } else { 0 };
+        let centre = |(i, (lat, lon, by, _)): (usize, &(f64, f64, i8, bool))| {
+            Centre::new(format!("c{i}"), at(*lat, *lon)).bias(bias(*by)).target(i)
+        };
+        let router = GeoRouter::builder().centres(centres.iter().enumerate().map(centre)).build().unwrap();
+        for (i, (.., up)) in centres.iter().enumerate() {
+            router.set_health(&format!("c{i}"), *up);
+        }
+        let here = at(here.0, here.1);
+        let client = Client::new().position(here).key(b"k");
+        let found: Vec<usize> = router.nearest(&client, most).unwrap().into_iter().map(|route| route.target).collect();
+        prop_assert_eq!(found[0], router.route(&client).unwrap().target);
+        let distance = |i: &usize| {
+            let (lat, lon, by, _) = centres[*i];
+            let by = f64::from(bias(by)) / 100.0;
+            let distance = here.kilometres_to(at(lat, lon));
+            if by >= 0.0 { distance * (1.0 - by) } else { distance / (1.0 + by) }
+        };
+        let mut others: Vec<usize> = (0..centres.len()).filter(|i| centres[*i].3 && *i != found[0]).collect();
+        others.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
+        others.truncate(most - 1);
+        prop_assert_eq!(&found[1..], others);
     }
 }

@@ -1,6 +1,8 @@
 use crate::places::{at, equator};
 use outgrow::geo::{Client, GeoRouter, Overrides};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 /// Whatever changes meanwhile: a route leads to a centre that was good at some moment of the change.
@@ -55,37 +57,54 @@ fn routes_go_on_while_all_is_changed() {
     });
 }
 
-/// Nobody waits: a route is done while the one who changes the router is held up in the middle.
+/// A target that holds up whoever drops it.
+struct Holds(Mutex<Option<(Sender<()>, Receiver<()>)>>);
+
+impl Drop for Holds {
+    fn drop(&mut self) {
+        if let Some((started, may_go_on)) = self.0.get_mut().unwrap().take() {
+            started.send(()).unwrap();
+            may_go_on.recv().unwrap();
+        }
+    }
+}
+
+/// Nobody waits: routes are done while the one who changes the router is stopped under its lock, where what was replaced
+/// is dropped.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "real threads are the subject")]
 fn a_route_does_not_wait_for_a_change_that_is_held_up() {
-    use std::sync::mpsc::channel;
-
+    let (started, has_started) = channel();
+    let (go_on, may_go_on) = channel();
+    let [a, b, c] = equator([("a", 0.0), ("b", 10.0), ("c", 20.0)]);
+    let plain = || Holds(Mutex::new(None));
+    let holds = Holds(Mutex::new(Some((started, may_go_on))));
     let router = GeoRouter::builder()
-        .centres(equator([("a", 0.0), ("b", 10.0)]))
+        .centres([a.target(plain()), b.target(holds)])
         .build()
         .unwrap();
-    let (started, has_started) = channel();
-    let (go_on, may_go_on) = channel::<()>();
+    let client = Client::new().position(at(0.0, 11.0));
+    let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let changed = router.clone();
-        scope.spawn(move || {
-            // The set is read under no lock of a route's; so is the change that it becomes.
-            let mut held = Some((started, may_go_on));
-            changed.update(equator([("a", 0.0), ("c", 10.0)]).into_iter().inspect(|_| {
-                if let Some((started, may_go_on)) = held.take() {
-                    started.send(()).unwrap();
-                    may_go_on.recv().unwrap();
-                }
-            }));
+        scope.spawn(|| {
+            router.remove("b");
+            // Dropped by the change after which no thread reads the old snapshot any more.
+            while !done.load(Relaxed) {
+                router.set_health("a", true);
+            }
         });
         has_started.recv().unwrap();
-        let client = Client::new().position(at(0.0, 11.0));
-        assert_eq!(&**router.route(&client).unwrap().id(), "b");
+        let changes = scope.spawn(|| router.add(c.target(plain())));
+        for _ in 0..1_000 {
+            assert_eq!(
+                &**router.route(&client).unwrap().id(),
+                "a",
+                "`b` is gone, and `c` not yet there"
+            );
+        }
+        assert!(!changes.is_finished(), "the change before holds the lock");
+        done.store(true, Relaxed);
         go_on.send(()).unwrap();
     });
-    assert_eq!(
-        &**router.route(&Client::new().position(at(0.0, 11.0))).unwrap().id(),
-        "c"
-    );
+    assert_eq!(&**router.route(&client).unwrap().id(), "c");
 }

@@ -1,3 +1,4 @@
+use super::counts::{Counts, Full};
 use super::{EndpointId, Outcome, ServerLoad};
 use crate::env::Tick;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -9,9 +10,7 @@ use std::time::Duration;
 // The order of the fields is kept: what a request reads and writes is in the first line.
 #[repr(C, align(64))]
 pub struct Load {
-    /// In flight in the low [`BITS`], ended in the rest: one word, so that a reader sees both at once and a lease costs
-    /// one write at each end. The number of successes follows from it and from those that failed or were cancelled.
-    counts: AtomicU64,
+    counts: Counts,
     rank: AtomicU64,
     cell: AtomicU64,
     reported: AtomicU64,
@@ -19,10 +18,6 @@ pub struct Load {
     failures: AtomicU32,
     /// Grows at each ejection, so that what was sent before it is not held against the endpoint after its return.
     era: AtomicU32,
-    /// The most leases at once.
-    limit: AtomicU32,
-    /// Whether somebody waits for the last lease to end.
-    watched: AtomicU32,
     /// The stretch of the coarse clock in which a request was last timed.
     timed_in: AtomicU32,
     failed: AtomicU64,
@@ -33,27 +28,16 @@ pub struct Load {
     id: EndpointId,
 }
 
-/// Bits of the word of counts that hold what is in flight.
-const BITS: u32 = 20;
-const IN_FLIGHT: u64 = (1 << BITS) - 1;
-/// What the end of a lease adds to the word.
-const END: u64 = IN_FLIGHT;
-/// The most leases at once, whatever is asked for. Well below what the bits hold, since those that are refused count for
-/// a moment.
-const MOST: u32 = 1_000_000;
-
 impl Load {
     /// The load of an idle endpoint.
     #[must_use]
     pub fn new(id: EndpointId) -> Load {
         Load {
-            counts: AtomicU64::new(0),
+            counts: Counts::new(),
             failed: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             era: AtomicU32::new(0),
-            limit: AtomicU32::new(MOST),
-            watched: AtomicU32::new(0),
             timed_in: AtomicU32::new(0),
             rank: AtomicU64::new(0),
             cell: AtomicU64::new(0),
@@ -74,8 +58,7 @@ impl Load {
     #[inline]
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        // Acquire: who sees the last request gone also sees what it did.
-        (self.counts.load(Ordering::Acquire) & IN_FLIGHT) as u32
+        self.counts.in_flight()
     }
 
     /// 64 bits for the policy's own use, 0 at first: an average, say.
@@ -110,36 +93,32 @@ impl Load {
         self.reported.store(word, Ordering::Relaxed);
     }
 
-    /// Counts a request in, and returns the era that it belongs to; none when the limit is reached.
+    /// Counts a request in, and returns the era that it belongs to, if there is room.
     #[inline]
-    pub(super) fn begin(&self) -> Option<Era> {
-        let before = self.counts.fetch_add(1, Ordering::Relaxed) & IN_FLIGHT;
-        if before >= u64::from(self.limit.load(Ordering::Relaxed)) {
-            self.counts.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Era(self.era.load(Ordering::Relaxed)))
+    pub(super) fn begin(&self) -> Result<Era, Full> {
+        self.counts.begin()?;
+        Ok(Era(self.era.load(Ordering::Relaxed)))
     }
 
     /// Whether another request may begin.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
-        self.in_flight() < self.limit.load(Ordering::Relaxed)
+        self.counts.has_room()
     }
 
     /// Lets at most `limit` requests be in flight; those that are go on.
     pub(super) fn limit_to(&self, limit: u32) {
-        self.limit.store(limit.min(MOST), Ordering::Relaxed);
+        self.counts.limit_to(limit);
     }
 
     /// Counts out a request that went well. True when it was the last and somebody waits for that.
     #[inline]
     pub(super) fn succeed(&self, era: Era) -> bool {
-        let before = self.counts.fetch_add(END, Ordering::SeqCst) & IN_FLIGHT;
+        let last = self.counts.end();
         if self.failures.load(Ordering::Relaxed) != 0 && self.is_current(era) {
             self.failures.store(0, Ordering::Relaxed);
         }
-        before == 1 && self.watched.load(Ordering::SeqCst) != 0
+        last
     }
 
     /// Counts a request out, and says what that calls for. A row is over at `limit` failures.
@@ -151,11 +130,9 @@ impl Load {
         let failed = matches!(outcome, Outcome::Failure(_));
         let count = if failed { &self.failed } else { &self.cancelled };
         count.fetch_add(1, Ordering::Relaxed);
-        // Sequentially consistent, and so are the three of those who wait: one of the two sees the other.
-        let before = self.counts.fetch_add(END, Ordering::SeqCst) & IN_FLIGHT;
         Ended {
+            last: self.counts.end(),
             row: failed && self.lengthen(era, limit),
-            last: before == 1 && self.watched.load(Ordering::SeqCst) != 0,
         }
     }
 
@@ -204,13 +181,12 @@ impl Load {
 
     /// Asks to be told, by [`Ended::last`], when nothing is in flight. True when nothing is.
     pub(super) fn watch(&self) -> bool {
-        self.watched.store(1, Ordering::SeqCst);
-        self.counts.load(Ordering::SeqCst) & IN_FLIGHT == 0
+        self.counts.watch()
     }
 
     /// All that has been counted so far.
     pub(super) fn totals(&self) -> Totals {
-        let ended = self.counts.load(Ordering::Acquire) >> BITS;
+        let ended = self.counts.ended();
         let failed = self.failed.load(Ordering::Relaxed);
         let cancelled = self.cancelled.load(Ordering::Relaxed);
         Totals {
@@ -329,9 +305,9 @@ mod tests {
         let first = begin(&load);
         begin(&load);
         assert!(!load.has_room());
-        assert_eq!((load.begin(), load.in_flight()), (None, 2));
+        assert_eq!((load.begin(), load.in_flight()), (Err(Full { last: false }), 2));
         load.end(first, Outcome::Success, 1);
-        assert!(load.begin().is_some());
+        assert!(load.begin().is_ok());
     }
 
     #[test]

@@ -35,6 +35,7 @@
 //! The room does not open connections, resolve names, probe or retry; it says where the next request goes. It sees
 //! the load that this process puts on an endpoint, not what others put there.
 
+mod counts;
 mod dice;
 mod endpoint;
 mod lease;

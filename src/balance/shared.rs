@@ -1,3 +1,4 @@
+use super::counts::Full;
 use super::dice::Dice;
 use super::lease::Started;
 use super::load::Era;
@@ -113,18 +114,18 @@ impl<B: Balancer> Core<B> {
         }
     }
 
-    /// Counts a request in; none when its endpoint or the pool has no room.
+    /// Counts a request in, if its endpoint and the pool have room.
     #[inline]
-    fn begin(&self, load: &Load) -> Option<Era> {
+    fn begin(&self, load: &Load) -> Result<Era, Full> {
         if let Some(limit) = &self.limit
             && !limit.begin()
         {
-            return None;
+            return Err(Full { last: false });
         }
         let era = load.begin();
         match era {
-            Some(_) => self.policy.begin(load),
-            None => self.end(),
+            Ok(_) => self.policy.begin(load),
+            Err(_) => self.end(),
         }
         era
     }
@@ -201,8 +202,11 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
             return Err(self.why_none(snapshot, request));
         };
         match self.core.begin(&group.loads[i]) {
-            Some(era) => Ok(self.lease(group, i, era, now)),
-            None => self.pick_with_room(snapshot, group, i, request, now),
+            Ok(era) => Ok(self.lease(group, i, era, now)),
+            Err(full) => {
+                self.note(full);
+                self.pick_with_room(snapshot, group, i, request, now)
+            }
         }
     }
 
@@ -246,6 +250,13 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
         Lease::new(Arc::clone(&group.nodes[i]), era, started)
     }
 
+    #[cold]
+    fn note(&self, full: Full) {
+        if full.last {
+            self.idle.wake_all();
+        }
+    }
+
     /// Takes the next endpoint that has room, beginning with those of `group` that follow `full`; one that was tried
     /// already only if there is no other.
     #[cold]
@@ -263,11 +274,12 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
                     return Err(self.refuse(PickError::Saturated));
                 }
                 let load = &group.loads[i];
-                if request.avoids(load) == tried
-                    && load.has_room()
-                    && let Some(era) = self.core.begin(load)
-                {
-                    return Ok(self.lease(group, i, era, now));
+                if request.avoids(load) != tried || !load.has_room() {
+                    continue;
+                }
+                match self.core.begin(load) {
+                    Ok(era) => return Ok(self.lease(group, i, era, now)),
+                    Err(full) => self.note(full),
                 }
             }
         }

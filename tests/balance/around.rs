@@ -221,9 +221,9 @@ fn who_joins_others_is_let_in_slowly() {
     while pool.status().ejections == 0 {
         let lease = pool.pick(&ANY).unwrap();
         if &**lease.id() == "a" {
-            lease.fail(Failure::Other)
+            lease.fail(Failure::Other);
         } else {
-            lease.succeed()
+            lease.succeed();
         }
     }
     clock.advance(secs(30));
@@ -329,9 +329,9 @@ fn compare(rules: OutlierEjection, fails: u64, latency: Duration) -> EndpointSta
             clock.advance(latency);
         }
         if bad && i / 10 % 10 < fails {
-            lease.fail(Failure::Response)
+            lease.fail(Failure::Response);
         } else {
-            lease.succeed()
+            lease.succeed();
         }
         if state(&pool, "3") == EndpointState::Ejected {
             return EndpointState::Ejected;

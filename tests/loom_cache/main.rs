@@ -12,8 +12,13 @@
     reason = "the checker's cells are shared all the same"
 )]
 
+mod drained;
 mod names;
 mod pins;
+
+#[allow(dead_code, reason = "the models use a part of it")]
+#[path = "../../src/balance/counts.rs"]
+mod counts;
 
 #[allow(dead_code, reason = "the models use a part of it")]
 #[path = "../../src/cache/index.rs"]

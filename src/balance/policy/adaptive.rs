@@ -499,7 +499,9 @@ mod tests {
                 bench.policy.begin(&bench.loads[i]);
             }
         }
-        let idle = (0..1_000).filter(|_| bench.pick(&Request::new()) % 4 == 0).count();
+        let idle = (0..1_000)
+            .filter(|_| bench.pick(&Request::new()).is_multiple_of(4))
+            .count();
         // All of 16 draws miss the idle quarter in one of a hundred.
         assert!(idle > 970, "{idle}");
         let tried: Vec<_> = (0..999).map(|i| bench.loads[i].id().clone()).collect();

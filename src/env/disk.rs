@@ -73,6 +73,8 @@ pub trait File: Send + Sync {
 pub enum OpenMode {
     /// The file must exist.
     Existing,
+    /// The file must exist, and is only read, so one that this process may not write opens too.
+    Read,
     /// The file must not exist, and is made.
     New,
 }

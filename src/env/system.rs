@@ -226,7 +226,8 @@ impl Disk for SystemDisk {
     fn open<'a>(&'a self, path: &'a Path, mode: OpenMode) -> DiskFuture<'a, Arc<dyn File>> {
         call(move || {
             let mut options = std::fs::OpenOptions::new();
-            options.read(true).write(true).create_new(mode == OpenMode::New);
+            let writes = mode != OpenMode::Read;
+            options.read(true).write(writes).create_new(mode == OpenMode::New);
             Ok(Arc::new(SystemFile(options.open(path)?)) as Arc<dyn File>)
         })
     }

@@ -56,7 +56,7 @@ impl Disk for SimDisk {
         async move {
             let path = normal(path);
             match mode {
-                OpenMode::Existing => {
+                OpenMode::Existing | OpenMode::Read => {
                     let open = |state: &mut DiskState, _| state.names.get(&path).cloned();
                     let node = self.run(Op::new(DiskOp::Open, &path), open).await?;
                     Ok(self.file(&path, &node))

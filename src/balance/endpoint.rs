@@ -2,7 +2,6 @@
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
 use std::fmt;
-
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -110,7 +109,16 @@ impl<T> Endpoint<T> {
     }
 }
 
-/// The endpoint at an address, which is its id and its target.
+/// The endpoint at an address: its id is the address as text, such as `10.0.0.1:80` or `[::1]:80`, and its target the
+/// address.
+///
+/// ```
+/// use outgrow::balance::Endpoint;
+/// use std::net::SocketAddr;
+/// let endpoint = Endpoint::from(SocketAddr::from(([10, 0, 0, 1], 80))).weight(2);
+/// assert_eq!(&**endpoint.id(), "10.0.0.1:80");
+/// assert_eq!(endpoint.target.port(), 80);
+/// ```
 impl From<SocketAddr> for Endpoint<SocketAddr> {
     fn from(address: SocketAddr) -> Self {
         Endpoint::new(address.to_string()).target(address)

@@ -35,8 +35,11 @@
 //! The room does not open connections, resolve names, probe or retry; it says where the next request goes. It sees
 //! the load that this process puts on an endpoint, not what others put there.
 
+mod background;
+mod check;
 mod counts;
 mod dice;
+pub mod discover;
 mod endpoint;
 mod lease;
 mod load;
@@ -55,6 +58,10 @@ mod subset;
 mod sweep;
 mod zones;
 
+pub use background::NeedsSpawner;
+#[cfg(feature = "tokio")]
+pub use check::TcpCheck;
+pub use check::{Check, CheckStatus, HealthChecks};
 pub use endpoint::{Endpoint, EndpointId, Member};
 pub use lease::{Completion, Failure, Lease, Outcome, ServerLoad};
 pub use load::Load;

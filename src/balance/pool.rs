@@ -1,5 +1,6 @@
+use super::background::Background;
 use super::roster::Rules;
-use super::shared::{Parts, Shared};
+use super::shared::{Parts, Shared, SharedNode};
 use super::slow_start::SlowStart;
 use super::{
     Balancer, Endpoint, Lease, OutlierEjection, Panic, Picker, PoolStatus, Request, ServerLoad, Subset, ZoneRouting,
@@ -7,7 +8,7 @@ use super::{
 use crate::env::Env;
 use crate::sync::pin;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// A set of endpoints, and the policy that picks among them. Cheap to clone; clones are the same pool.
@@ -163,6 +164,34 @@ impl<B: Balancer, T: Send + Sync + 'static> Pool<B, T> {
     #[must_use]
     pub fn status(&self) -> PoolStatus {
         self.shared.status()
+    }
+}
+
+/// What those who work for a pool from outside need of it.
+impl<B: Balancer, T: Send + Sync + 'static> Pool<B, T> {
+    pub(super) fn downgrade(&self) -> WeakPool<B, T> {
+        WeakPool(Arc::downgrade(&self.shared))
+    }
+
+    pub(super) fn env(&self) -> &Env {
+        &self.shared.core.env
+    }
+
+    pub(super) fn background(&self) -> &Arc<Background> {
+        &self.shared.home
+    }
+
+    pub(super) fn nodes(&self) -> Vec<SharedNode<B, T>> {
+        self.shared.nodes()
+    }
+}
+
+/// A pool that goes when its last handle does.
+pub(super) struct WeakPool<B: Balancer, T: Send + Sync + 'static>(Weak<Shared<B, T>>);
+
+impl<B: Balancer, T: Send + Sync + 'static> WeakPool<B, T> {
+    pub(super) fn upgrade(&self) -> Option<Pool<B, T>> {
+        self.0.upgrade().map(|shared| Pool { shared })
     }
 }
 

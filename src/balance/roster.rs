@@ -353,6 +353,11 @@ impl<N> Seat<N> {
         matches!(self.state(), EndpointState::Ejected | EndpointState::Unhealthy)
     }
 
+    /// Whether it is this client's at all.
+    pub(super) fn is_used(&self) -> bool {
+        self.state() != EndpointState::Unused
+    }
+
     fn is_drained(&self) -> bool {
         self.draining || self.member.weight == 0
     }
@@ -406,6 +411,7 @@ impl<N> Seat<N> {
             failed: totals.failed,
             cancelled: totals.cancelled,
             ejections: self.record.ejections,
+            check: None,
         }
     }
 }

@@ -1,3 +1,4 @@
+use super::background::Home;
 use super::counts::Full;
 use super::dice::Dice;
 use super::lease::Started;
@@ -24,6 +25,7 @@ pub(super) struct Shared<B: Balancer, T: Send + Sync + 'static> {
     refused: AtomicU64,
     /// Those who wait for an endpoint's last lease to end.
     pub(super) idle: Waiters,
+    pub(super) home: Home,
 }
 
 /// What leases need of a pool.
@@ -179,6 +181,7 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
             roster: Mutex::new(roster),
             refused: AtomicU64::new(0),
             idle: Waiters::default(),
+            home: Home::default(),
             core: Arc::new(core),
         })
     }
@@ -293,6 +296,8 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
         let result = change(&mut roster, now);
         roster.settle(now);
         self.publish(&roster, now);
+        drop(roster);
+        self.home.changed();
         result
     }
 
@@ -347,11 +352,23 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
         let refused = self.refused.load(Ordering::Relaxed);
         let mut roster = self.roster.lock();
         let now = self.settle(&mut roster);
-        PoolStatus {
+        let mut status = PoolStatus {
             endpoints: roster.status(now),
             ejections: roster.ejections,
             refused,
-        }
+            discovery: None,
+        };
+        // Those who write there change the pool while they do.
+        drop(roster);
+        self.home.tell(&mut status, now);
+        status
+    }
+
+    /// The endpoints of which this client may make use: those that are drained, ejected or not well too.
+    pub(super) fn nodes(&self) -> Vec<SharedNode<B, T>> {
+        let roster = self.roster.lock();
+        let seats = roster.seats().iter().filter(|seat| seat.is_used());
+        seats.map(|seat| Arc::clone(&seat.node)).collect()
     }
 
     /// What the roster takes: an endpoint's face to the policy, and how to make its node.

@@ -1,4 +1,5 @@
-use super::EndpointId;
+use super::discover::DiscoveryStatus;
+use super::{CheckStatus, EndpointId};
 use std::time::Duration;
 
 /// What a pool has done, and how its endpoints are; from [`Pool::status`](super::Pool::status).
@@ -12,6 +13,8 @@ pub struct PoolStatus {
     pub ejections: u64,
     /// Picks that found no endpoint, or were refused by the policy.
     pub refused: u64,
+    /// How the source of its endpoints is, if it has [followed](super::Pool::follow) one.
+    pub discovery: Option<DiscoveryStatus>,
 }
 
 /// One endpoint of a pool. Counts begin when the endpoint joins.
@@ -41,6 +44,8 @@ pub struct EndpointStatus {
     pub cancelled: u64,
     /// How often it was ejected.
     pub ejections: u64,
+    /// What its active checks say, if it was checked.
+    pub check: Option<CheckStatus>,
 }
 
 /// Whether an endpoint may be picked.

@@ -29,7 +29,7 @@ pub use clock::{Clock, Elapsed, Sleep, Tick, TimerId, WallTime};
 pub use disk::{DirLock, Disk, DiskFuture, File, OpenMode, read_exact_at, write_all_at};
 pub use rng::Rng;
 pub use spawn::{Spawn, Task, TaskGone};
-#[cfg(feature = "redis")]
+#[cfg(feature = "tokio")]
 pub(crate) use tokio::has_tokio;
 
 use crate::sync::Mutex;

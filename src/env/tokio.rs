@@ -7,7 +7,6 @@ use std::io;
 use tokio::runtime::Handle;
 
 /// Whether the caller runs inside a tokio runtime.
-#[cfg(feature = "redis")]
 pub(crate) fn has_tokio() -> bool {
     Handle::try_current().is_ok()
 }

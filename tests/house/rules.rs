@@ -32,6 +32,7 @@ const LIFTED: &[(&str, &str, &str)] = &[
     ("src/env/system.rs", "", "it is the operating system's side of `Env`"),
     ("src/env/tokio.rs", "tokio", "it is tokio's side of `Env`"),
     ("src/env/mod.rs", "tokio", "it names the file above"),
+    ("src/balance/check/tcp.rs", "tokio", "it connects by tokio's reactor"),
     (
         "src/mutant.rs",
         "std::env",

@@ -102,12 +102,6 @@ impl Rota {
         self.due.insert((at, turn.id.clone()));
         Some(healthy)
     }
-
-    /// Those that are out of the range because of their checks.
-    pub(super) fn unhealthy(&self) -> impl Iterator<Item = &EndpointId> {
-        let unhealthy = self.slots.iter().filter(|(_, slot)| !slot.gate.is_healthy());
-        unhealthy.map(|(id, _)| id)
-    }
 }
 
 impl Rules {
@@ -168,7 +162,6 @@ mod tests {
         let turn = rota.begin(START).unwrap();
         assert_eq!(rota.end(&turn, false, START, rng), Some(false));
         assert_eq!(rota.next(), Some(START + Duration::from_secs(1)));
-        assert_eq!(rota.unhealthy().collect::<Vec<_>>(), [&EndpointId::from("a")]);
     }
 
     #[test]

@@ -91,23 +91,24 @@ impl<B: Balancer, T: Send + Sync + 'static, C: Check<T>> Round<B, T, C> {
         }
     }
 
-    /// Brings the list of endpoints up to date, and says after which change that was.
+    /// Brings the list of endpoints up to date, and says after which change that was; `None` as [`go`](Self::go).
     fn list(&mut self) -> Option<u64> {
         let pool = self.work.pool.upgrade()?;
+        let post = &self.work.background.checks;
         // Before the list is made: a change that comes between the two is looked at again.
         let changes = self.work.background.changes();
-        if self.seen != Some(changes) {
-            let nodes = pool.nodes().into_iter().map(|node| (node.endpoint.id().clone(), node));
-            self.nodes = nodes.collect();
-            let members = self.nodes.keys().cloned().collect();
-            self.rota.set_members(&members, self.work.env.now());
-            self.seen = Some(changes);
-            self.work
-                .background
-                .checks
-                .work(self.turn, |ledger| ledger.keep(&members))?;
+        if self.seen == Some(changes) {
+            return post.work(self.turn, |_| changes);
         }
-        Some(changes)
+        let nodes = pool.nodes().into_iter().map(|node| (node.endpoint.id().clone(), node));
+        self.nodes = nodes.collect();
+        let members = self.nodes.keys().cloned().collect();
+        self.rota.set_members(&members, self.work.env.now());
+        self.seen = Some(changes);
+        post.work(self.turn, |ledger| {
+            ledger.keep(&members);
+            changes
+        })
     }
 
     fn is_full(&self) -> bool {
@@ -157,10 +158,12 @@ impl<B: Balancer, T: Send + Sync + 'static, C: Check<T>> Round<B, T, C> {
 impl<B: Balancer, T: Send + Sync + 'static, C> Drop for Round<B, T, C> {
     fn drop(&mut self) {
         let Some(pool) = self.work.pool.upgrade() else { return };
+        // All: one may have been found unhealthy by those whose post this was before.
+        let endpoints = pool.status().endpoints;
         self.work.background.checks.work(self.turn, |ledger| {
             ledger.clear();
-            for id in self.rota.unhealthy() {
-                pool.set_health(id, true);
+            for endpoint in endpoints {
+                pool.set_health(&endpoint.id, true);
             }
         });
     }

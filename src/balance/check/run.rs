@@ -29,7 +29,7 @@ pub(super) struct Work<B: Balancer, T: Send + Sync + 'static, C> {
 impl<B: Balancer, T: Send + Sync + 'static, C: Check<T>> Work<B, T, C> {
     pub(super) async fn run(self) {
         let post = &self.background.checks;
-        let turn = self.background.take(post, |ledger| ledger.clear());
+        let turn = self.background.take(post, super::Ledger::clear);
         let mut round = Round {
             rota: Rota::new(self.rules.clone()),
             rng: self.env.rng("health checks"),

@@ -19,8 +19,10 @@ use tokio::net::TcpStream;
 /// # }
 /// ```
 pub struct TcpCheck<T = ()> {
-    address: Box<dyn Fn(&Endpoint<T>) -> String + Send + Sync>,
+    address: AddressOf<T>,
 }
+
+type AddressOf<T> = Box<dyn Fn(&Endpoint<T>) -> String + Send + Sync>;
 
 impl<T> TcpCheck<T> {
     /// Connects to the address that is the endpoint's id, `10.0.0.1:80`, `[::1]:80` or `host:80`. A host's name is looked

@@ -156,7 +156,7 @@ impl DnsSource {
         self,
     ) -> Result<impl Stream<Item = Result<Vec<Endpoint<SocketAddr>>, DiscoveryError>> + Send + 'static, DiscoveryError>
     {
-        let name = Name::from_utf8(&self.name).map_err(|error| lookup_error(&self.name, error))?;
+        let name = Name::from_utf8(&self.name).map_err(|error| lookup_error(&self.name, &error))?;
         let timeout = self.settings.timeout.saturating_mul(10);
         let kind = self.kind;
         let asker = Arc::new(Asker {
@@ -189,7 +189,7 @@ impl Asker {
         if !has_tokio() {
             return Err(DiscoveryError::NeedsTokio);
         }
-        let resolver = self.resolver().map_err(|error| lookup_error(name, error))?;
+        let resolver = self.resolver().map_err(|error| lookup_error(name, &error))?;
         // It would give what it has for as long as that lives, and this is asked only afterwards, or because of a floor.
         resolver.clear_cache();
         let answer = match kind {
@@ -352,7 +352,7 @@ async fn ask<T>(
                 ttl: Duration::from_secs(none.negative_ttl.unwrap_or(0).into()),
             })
         }
-        Err(error) => Err(lookup_error(format_args!("{name} {kind}"), error)),
+        Err(error) => Err(lookup_error(&format_args!("{name} {kind}"), &error)),
     }
 }
 
@@ -369,7 +369,7 @@ fn host(name: &Name) -> String {
     name.to_ascii().trim_end_matches('.').to_owned()
 }
 
-fn lookup_error(name: impl ToString, error: impl ToString) -> DiscoveryError {
+fn lookup_error(name: &impl ToString, error: &impl ToString) -> DiscoveryError {
     DiscoveryError::Lookup {
         name: name.to_string(),
         reason: error.to_string(),

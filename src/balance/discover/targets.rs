@@ -59,7 +59,7 @@ impl<T, S: Stream<Item = Result<Vec<Endpoint<T>>, DiscoveryError>>> DiscoverExt<
                 let target = match known {
                     Some((_, target)) => target.clone(),
                     None => {
-                        let target = make(endpoint).map_err(|error| DiscoveryError::other(error))?;
+                        let target = make(endpoint).map_err(DiscoveryError::other)?;
                         kept.insert(endpoint.id().clone(), (endpoint.target.clone(), target.clone()));
                         target
                     }

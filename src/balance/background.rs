@@ -119,5 +119,10 @@ pub(super) fn brief(error: &impl ToString) -> String {
     text
 }
 
+/// A share within 0 and 1; what is no number is none.
+pub(super) fn share(given: f64) -> f64 {
+    if given.is_nan() { 0.0 } else { given.clamp(0.0, 1.0) }
+}
+
 /// Bytes that a status keeps of an error's text.
 const MOST_TEXT: usize = 400;

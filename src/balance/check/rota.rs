@@ -1,5 +1,6 @@
 use super::gate::Gate;
 use crate::balance::EndpointId;
+use crate::balance::background::share;
 use crate::env::{Rng, Tick};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -108,7 +109,7 @@ impl Rules {
     /// The time from the end of a check to the next of the same endpoint.
     fn pause(&self, healthy: bool, rng: &mut Rng) -> Duration {
         let interval = self.unhealthy_interval.filter(|_| !healthy).unwrap_or(self.interval);
-        let jitter = self.jitter.clamp(0.0, 1.0);
+        let jitter = share(self.jitter);
         let share = 1.0 + jitter * (2.0 * rng.unit() - 1.0);
         let pause = Duration::try_from_secs_f64(interval.as_secs_f64() * share);
         pause.unwrap_or(Duration::MAX).max(LEAST)
@@ -121,6 +122,7 @@ const LEAST: Duration = Duration::from_millis(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::Rng;
     use proptest::prelude::*;
 
     const START: Tick = Tick::from_nanos(1_000_000_000);
@@ -177,6 +179,26 @@ mod tests {
         assert_eq!(rota.end(&old, false, START, rng), None);
         assert_eq!(rota.end(&new, true, START, rng), Some(true));
         assert_eq!(rota.end(&new, false, START, rng), None, "a check ends once");
+    }
+
+    #[test]
+    fn chance_is_kept_within_its_bounds() {
+        let rng = &mut Rng::seeded(1);
+        for (jitter, least, most) in [
+            (f64::NAN, 5.0, 5.0),
+            (-1.0, 5.0, 5.0),
+            (0.5, 2.5, 7.5),
+            (9.0, 0.0, 10.0),
+        ] {
+            let rules = Rules { jitter, ..exact() };
+            let pauses = (0..1_000).map(|_| rules.pause(true, rng).as_secs_f64());
+            let (low, high) = pauses.fold((f64::MAX, 0.0_f64), |(low, high), p| (low.min(p), high.max(p)));
+            let slack = (most - least) * 0.05;
+            assert!(
+                (least..=least + slack).contains(&low) && (most - slack..=most).contains(&high),
+                "{low} to {high}"
+            );
+        }
     }
 
     #[derive(Clone, Debug)]

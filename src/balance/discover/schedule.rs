@@ -1,3 +1,4 @@
+use crate::balance::background::share;
 use crate::env::{Rng, Tick};
 use std::time::Duration;
 
@@ -104,7 +105,7 @@ impl Schedule {
         let rules = &self.rules;
         let floor = rules.floor.max(LEAST);
         let wait = ttl.unwrap_or(Duration::MAX).min(rules.ceiling).max(floor);
-        now + wait + scale(wait, rules.jitter.clamp(0.0, 1.0) * rng.unit())
+        now + wait + scale(wait, share(rules.jitter) * rng.unit())
     }
 
     /// When to ask again after a failure.
@@ -129,6 +130,7 @@ const LEAST: Duration = Duration::from_millis(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::Rng;
     use proptest::prelude::*;
 
     const NOW: Tick = Tick::from_nanos(5_000_000_000_000);

@@ -32,8 +32,9 @@
 //! | [`WeightedRandom`] | the same for any number, and threads share nothing | requests are alike and many pick at once |
 //! | [`Maglev`] | the same for any number, and the hash of a key | requests of one key belong together |
 //!
-//! The room does not open connections, resolve names, probe or retry; it says where the next request goes. It sees
-//! the load that this process puts on an endpoint, not what others put there.
+//! The pool does not open connections or retry; it says where the next request goes. It sees the load that this process
+//! puts on an endpoint, not what others put there. Names that are resolved, files that are watched ([`discover`]) and
+//! endpoints that are asked how they are ([`HealthChecks`]) are futures beside it, which the user spawns.
 
 mod background;
 mod check;

@@ -39,6 +39,7 @@
 mod background;
 mod check;
 mod counts;
+mod budget;
 mod dice;
 pub mod discover;
 mod endpoint;
@@ -63,6 +64,7 @@ pub use background::NeedsSpawner;
 #[cfg(feature = "tokio")]
 pub use check::TcpCheck;
 pub use check::{Check, CheckStatus, HealthChecks};
+pub use budget::RetryBudget;
 pub use endpoint::{Endpoint, EndpointId, Member};
 pub use lease::{Completion, Failure, Lease, Outcome, ServerLoad};
 pub use load::Load;

@@ -52,6 +52,11 @@ impl<B: Balancer, T: Send + Sync + 'static> Lease<B, T> {
         }
     }
 
+    /// The endpoint, for longer than the lease.
+    pub(super) fn share(&self) -> Arc<Node<B, T>> {
+        Arc::clone(self.node.as_ref().expect("only what takes the lease ends it"))
+    }
+
     /// Ends the lease: the endpoint did what it was asked.
     #[inline]
     pub fn succeed(mut self) {

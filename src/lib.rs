@@ -36,6 +36,7 @@
 //! | `postcard` | a codec that keeps whatever serde can serialize in a cache's snapshot |
 //! | `redis` | a store and an invalidation bus on a Redis server: `store::RedisStore`, `cache::RedisBus` |
 //! | `dns` | endpoints from DNS, A, AAAA and SRV records: `balance::discover::DnsSource` |
+//! | `tower` | the balancer as a tower service, with retries and hedges as a layer: `balance::tower` |
 //! | `tracing` | spans of what takes long: a cache's loads, snapshots, changes of size |
 //! | `metrics` | statistics, published to the installed recorder of the `metrics` crate |
 //! | `geoip` | `geo::GeoIpDatabase`: where a client's address is, from a MaxMind database |

@@ -33,6 +33,7 @@ const ABSENT: &[&str] = &[
     "getrandom",
     "glommio",
     "http",
+    "http-body",
     "hyper",
     "io-uring",
     "log",
@@ -51,6 +52,8 @@ const ABSENT: &[&str] = &[
     "socket2",
     "tokio",
     "tower",
+    "tower-layer",
+    "tower-service",
     "tracing",
     "tracing-core",
 ];
@@ -106,6 +109,7 @@ fn each_feature_brings_what_it_says() {
                 "tracing-core",
             ][..],
         ),
+        ("tower", &["http", "http-body", "tower-layer", "tower-service"][..]),
         ("tracing", &["tracing", "tracing-core"][..]),
         ("metrics", &["metrics"][..]),
         ("geoip", &["maxminddb", "serde", "serde_core"][..]),
@@ -115,6 +119,8 @@ fn each_feature_brings_what_it_says() {
             "full",
             &[
                 "getrandom",
+                "http",
+                "http-body",
                 "maxminddb",
                 "metrics",
                 "mio",
@@ -125,6 +131,8 @@ fn each_feature_brings_what_it_says() {
                 "serde_core",
                 "socket2",
                 "tokio",
+                "tower-layer",
+                "tower-service",
                 "tracing",
                 "tracing-core",
             ][..],
@@ -142,10 +150,10 @@ fn peers_are_for_benches_alone_and_locked() {
         tests.contains("proptest"),
         "test dependencies are listed too: {tests:?}"
     );
-    // The resolver of the feature `dns` has one of them in itself.
-    assert_eq!(common(&tests, PEERS), ["moka"]);
+    // The resolver of the feature `dns` has one of them in itself, and the clients in the examples bring tower.
+    assert_eq!(common(&tests, PEERS), ["moka", "tower"]);
     let without_dns = tree(&["-e", "normal,dev,build"]);
-    assert_eq!(common(&without_dns, PEERS), Vec::<&str>::new());
+    assert_eq!(common(&without_dns, PEERS), ["tower"]);
     let lock = include_str!("../Cargo.lock");
     for peer in PEERS {
         assert!(lock.contains(&format!("\nname = \"{peer}\"\n")), "`{peer}` is locked");

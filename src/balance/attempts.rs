@@ -200,9 +200,11 @@ impl Call<'_> {
             {
                 self.plan.budget.put_back(now);
                 *sent -= 1;
-            } else if done.verdict == Verdict::Success {
-                let now = self.env.now();
-                hedging.note(now, now - start);
+            } else if matches!(done.verdict, Verdict::Success | Verdict::Settled) {
+                if done.verdict == Verdict::Success {
+                    let now = self.env.now();
+                    hedging.note(now, now - start);
+                }
                 return done;
             } else {
                 failed = Some(done);

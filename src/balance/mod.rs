@@ -62,6 +62,8 @@ mod snapshot;
 mod status;
 mod subset;
 mod sweep;
+#[cfg(feature = "tower")]
+pub mod tower;
 mod zones;
 
 pub use background::NeedsSpawner;

@@ -35,6 +35,12 @@
 //! The pool does not open connections or retry; it says where the next request goes. It sees the load that this process
 //! puts on an endpoint, not what others put there. Names that are resolved, files that are watched ([`discover`]) and
 //! endpoints that are asked how they are ([`HealthChecks`]) are futures beside it, which the user spawns.
+//! The room does not open connections; it says where the next request goes. A [`Caller`] sends it by a closure, limits its
+//! time, tries other endpoints under a [`RetryBudget`] and [hedges](Hedge); the module `tower` (feature `tower`) does so for
+//! stacks of tower services, and so for tonic and hyper. Whoever comes from another balancer finds its parts in
+//! [`coming_from`].
+//!
+//! A pool sees the load that this process puts on an endpoint, not what others put there.
 
 mod background;
 mod check;
@@ -42,6 +48,7 @@ mod counts;
 mod attempts;
 mod budget;
 mod call;
+pub mod coming_from;
 mod dice;
 pub mod discover;
 mod endpoint;

@@ -32,23 +32,24 @@
 //! | [`WeightedRandom`] | the same for any number, and threads share nothing | requests are alike and many pick at once |
 //! | [`Maglev`] | the same for any number, and the hash of a key | requests of one key belong together |
 //!
-//! The pool does not open connections or retry; it says where the next request goes. It sees the load that this process
-//! puts on an endpoint, not what others put there. Names that are resolved, files that are watched ([`discover`]) and
-//! endpoints that are asked how they are ([`HealthChecks`]) are futures beside it, which the user spawns.
-//! The room does not open connections; it says where the next request goes. A [`Caller`] sends it by a closure, limits its
-//! time, tries other endpoints under a [`RetryBudget`] and [hedges](Hedge); the module `tower` (feature `tower`) does so for
-//! stacks of tower services, and so for tonic and hyper. Whoever comes from another balancer finds its parts in
-//! [`coming_from`].
+//! The pool says where the next request goes; it opens no connections. Beside it are
 //!
-//! A pool sees the load that this process puts on an endpoint, not what others put there.
+//! * [`discover`]: endpoints from names that are resolved, files that are watched, or a stream of one's own, and
+//!   [`HealthChecks`], which ask them how they are: futures that the user spawns.
+//! * [`Caller`], which sends a request by a closure, limits its time, tries other endpoints under a [`RetryBudget`] and
+//!   [hedges](Hedge).
+//! * The module `tower` (feature `tower`), which does all of that in stacks of tower services, and so for tonic and hyper.
+//!
+//! A pool sees the load that this process puts on an endpoint, and of what others put there only what the endpoint
+//! [reports](Lease::report_load). Whoever comes from another balancer finds its parts in [`coming_from`].
 
-mod background;
-mod check;
-mod counts;
 mod attempts;
+mod background;
 mod budget;
 mod call;
+mod check;
 pub mod coming_from;
+mod counts;
 mod dice;
 pub mod discover;
 mod endpoint;
@@ -74,11 +75,11 @@ pub mod tower;
 mod zones;
 
 pub use background::NeedsSpawner;
+pub use budget::RetryBudget;
+pub use call::{Attempt, CallError, Caller, Cause, Retry};
 #[cfg(feature = "tokio")]
 pub use check::TcpCheck;
 pub use check::{Check, CheckStatus, HealthChecks};
-pub use budget::RetryBudget;
-pub use call::{Attempt, CallError, Caller, Cause, Retry};
 pub use endpoint::{Endpoint, EndpointId, Member};
 pub use hedge::Hedge;
 pub use lease::{Completion, Failure, Lease, Outcome, ServerLoad};

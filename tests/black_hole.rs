@@ -14,7 +14,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use outgrow::balance::tower::{BalanceLayer, BalanceService, RetryLayer, failure_of, http_check};
-use outgrow::balance::{Endpoint, Failure, Pool, PowerOfTwo};
+use outgrow::balance::{Endpoint, Failure, Pool, Adaptive};
 use servers::{Server, Tally, drive};
 use std::error::Error;
 use std::time::Duration;
@@ -45,12 +45,12 @@ async fn servers() -> Vec<Server> {
     servers
 }
 
-fn pool(servers: &[Server]) -> Pool<PowerOfTwo, Uri> {
+fn pool(servers: &[Server]) -> Pool<Adaptive, Uri> {
     let endpoints = servers.iter().map(|server| {
         let address = server.address.to_string();
         Endpoint::new(address.clone()).target(format!("http://{address}/").parse().unwrap())
     });
-    Pool::builder(PowerOfTwo::default()).endpoints(endpoints).build()
+    Pool::builder(Adaptive::default()).endpoints(endpoints).build()
 }
 
 /// Sends requests through `stack` for two seconds.
@@ -127,7 +127,7 @@ async fn a_refused_connection_is_known_as_one_whoever_was_refused() {
     let request = Request::get(uri.clone()).body(Full::<Bytes>::default()).unwrap();
     let by_hyper = client().call(request).await.unwrap_err();
     let by_reqwest = reqwest::get(uri.to_string()).await.unwrap_err();
-    let pool = Pool::builder(PowerOfTwo::default())
+    let pool = Pool::builder(Adaptive::default())
         .endpoints([Endpoint::new("a").target(Channel::builder(uri).connect_lazy())])
         .build();
     let request = Request::new(tonic::body::Body::empty());

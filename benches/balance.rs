@@ -3,7 +3,8 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use outgrow::balance::{
-    Balancer, Endpoint, LeastRequest, Maglev, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted, WeightedRandom,
+    Balancer, Endpoint, LeastRequest, Maglev, PeakEwma, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted,
+    WeightedRandom,
 };
 use std::hint::black_box;
 
@@ -37,6 +38,7 @@ fn policies(criterion: &mut Criterion) {
     picks(criterion, "power_of_two_weighted", PowerOfTwo::default, |i| {
         1 + i as u32 % 3
     });
+    picks(criterion, "peak_ewma", PeakEwma::default, |_| 1);
     picks(criterion, "round_robin", RoundRobin::default, |_| 1);
     picks(criterion, "smooth_weighted", SmoothWeighted::default, |i| {
         1 + i as u32 % 3

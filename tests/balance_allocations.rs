@@ -4,8 +4,8 @@
 mod support;
 
 use outgrow::balance::{
-    Balancer, Endpoint, EndpointId, LeastRequest, Maglev, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted,
-    WeightedRandom,
+    Balancer, Endpoint, EndpointId, LeastRequest, Maglev, PeakEwma, Pool, PowerOfTwo, Request, RoundRobin,
+    SmoothWeighted, WeightedRandom,
 };
 use std::hint::black_box;
 use support::counting::{Counting, asked};
@@ -36,6 +36,7 @@ fn a_pick_and_its_completion_allocate_nothing() {
     assert_eq!(allocations(SmoothWeighted::default()), 0);
     assert_eq!(allocations(LeastRequest::default()), 0);
     assert_eq!(allocations(PowerOfTwo::default()), 0);
+    assert_eq!(allocations(PeakEwma::default()), 0);
     assert_eq!(allocations(WeightedRandom::default()), 0);
     assert_eq!(allocations(Maglev::default()), 0);
 }

@@ -26,6 +26,7 @@
 //! |---|---|---|
 //! | [`Adaptive`] | a look at each of up to 128 endpoints, at 16 of more | in doubt |
 //! | [`PowerOfTwo`] | the same for any number of endpoints | every nanosecond counts, and endpoints that fail are ejected |
+//! | [`PeakEwma`] | the same for any number, and two readings of the clock | endpoints differ in speed, or one may turn slow |
 //! | [`LeastRequest`] | a look at every endpoint | there are at most about a hundred, and one process sends most of the traffic |
 //! | [`RoundRobin`] | the same for any number, but threads share a counter | requests are alike and endpoints too |
 //! | [`SmoothWeighted`] | as round robin | the shares must be exact |
@@ -87,7 +88,7 @@ pub use load::Load;
 pub use outlier::OutlierEjection;
 pub use picker::Picker;
 pub use policy::{
-    Adaptive, BadTableSize, LeastRequest, Maglev, PowerOfTwo, RoundRobin, SmoothWeighted, WeightedRandom,
+    Adaptive, BadTableSize, LeastRequest, Maglev, PeakEwma, PowerOfTwo, RoundRobin, SmoothWeighted, WeightedRandom,
 };
 pub use pool::{PickError, Pool, PoolBuilder};
 pub use range::Panic;

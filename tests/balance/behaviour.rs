@@ -1,9 +1,11 @@
 use crate::clock::ManualClock;
 use outgrow::balance::{
     Balancer, Completion, Endpoint, EndpointState, EndpointStatus, Failure, Lease, LeastRequest, Load, Maglev, Member,
-    Outcome, OutlierEjection, PickError, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted, Timing, WeightedRandom,
+    Outcome, OutlierEjection, PeakEwma, PickError, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted, Timing,
+    WeightedRandom,
 };
 use outgrow::env::{Rng, Tick};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -91,6 +93,61 @@ fn an_endpoint_that_fails_at_once_is_out_until_its_time_is_over() {
     black_hole(PowerOfTwo::default());
     black_hole(WeightedRandom::default());
     black_hole(Maglev::default());
+}
+
+/// How an endpoint is bad.
+#[derive(Clone, Copy)]
+enum Bad {
+    Hangs,
+    FailsAtOnce,
+    Slow,
+}
+
+/// Twenty endpoints, none of which is ever ejected, get 1,000 requests a second that take 10 ms; from the second second to the
+/// sixth one is bad. Gives its requests in each second, of a fair share of 50.
+fn with_one_bad<B: Balancer>(policy: B, bad: Bad, seconds: usize) -> Vec<u32> {
+    let clock = ManualClock::default();
+    let pool = Pool::builder(policy)
+        .endpoints(endpoints(20))
+        .outliers(None)
+        .env(clock.env(1))
+        .build();
+    let mut rng = Rng::seeded(1);
+    // When each request ends, in microseconds, and how.
+    let mut ends: BTreeMap<(u64, u64), (Lease<B>, bool)> = BTreeMap::new();
+    let mut shares = vec![0; seconds];
+    for request in 0..1_000 * seconds as u64 {
+        let now = request * 1_000;
+        while let Some(next) = ends.first_entry().filter(|next| next.key().0 <= now) {
+            let ((at, _), (lease, good)) = next.remove_entry();
+            clock.advance(Duration::from_micros(at).saturating_sub(clock.peek() - Tick::ZERO));
+            if good { lease.succeed() } else { fail(lease) }
+        }
+        clock.advance(Duration::from_micros(now).saturating_sub(clock.peek() - Tick::ZERO));
+        let lease = pool.pick(&ANY).unwrap();
+        let mine = &**lease.id() == "e3";
+        shares[request as usize / 1_000] += u32::from(mine);
+        let usual = (rng.exponential(10_000.0) as u64).max(1);
+        let (takes, good) = match bad {
+            _ if !mine || !(1_000..6_000).contains(&request) => (usual, true),
+            Bad::Hangs => (1_000_000, false),
+            Bad::FailsAtOnce => (100, false),
+            Bad::Slow => (20 * usual, true),
+        };
+        ends.insert((now + takes, request), (lease, good));
+    }
+    shares
+}
+
+#[test]
+fn who_learns_from_outcomes_leaves_a_bad_endpoint_alone_and_comes_back() {
+    for bad in [Bad::Hangs, Bad::FailsAtOnce, Bad::Slow] {
+        let shares = with_one_bad(PeakEwma::default(), bad, 100);
+        assert!(shares[0] > 20, "{shares:?}");
+        // Below 5 % of the fair share within a second.
+        assert!(shares[2..6].iter().all(|&share| share <= 2), "{shares:?}");
+        assert!(shares[90..].iter().sum::<u32>() > 250, "{shares:?}");
+    }
 }
 
 #[test]

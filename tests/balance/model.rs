@@ -1,7 +1,7 @@
 use crate::clock::ManualClock;
 use outgrow::balance::{
-    Balancer, Endpoint, EndpointId, EndpointState, Failure, Lease, LeastRequest, Maglev, OutlierEjection, PickError,
-    Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted, WeightedRandom,
+    Balancer, Endpoint, EndpointId, EndpointState, Failure, Lease, LeastRequest, Maglev, OutlierEjection, PeakEwma,
+    PickError, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted, WeightedRandom,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -333,6 +333,7 @@ proptest! {
         check(SmoothWeighted::default(), &ops, percent)?;
         check(LeastRequest::default(), &ops, percent)?;
         check(PowerOfTwo::default(), &ops, percent)?;
+        check(PeakEwma::default(), &ops, percent)?;
         check(WeightedRandom::default(), &ops, percent)?;
         check(Maglev::with_slots(251).unwrap(), &ops, percent)?;
     }

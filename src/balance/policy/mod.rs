@@ -2,8 +2,11 @@
 
 mod adaptive;
 mod alias;
+mod average;
 mod least_request;
 mod maglev;
+mod pairs;
+mod peak_ewma;
 mod power_of_two;
 mod round_robin;
 mod smooth;
@@ -12,6 +15,7 @@ mod weighted_random;
 pub use adaptive::Adaptive;
 pub use least_request::LeastRequest;
 pub use maglev::{BadTableSize, Maglev};
+pub use peak_ewma::PeakEwma;
 pub use power_of_two::PowerOfTwo;
 pub use round_robin::{RoundRobin, SmoothWeighted};
 pub use weighted_random::WeightedRandom;

@@ -1,5 +1,5 @@
-use super::alias::{Alias, scale, split};
-use super::{Scale, next_untried, weights};
+use super::Scale;
+use super::pairs::Pairs;
 use crate::balance::{Balancer, Load, Member, Request};
 use crate::env::{Rng, Tick};
 use std::sync::Arc;
@@ -16,101 +16,21 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub struct PowerOfTwo;
 
-/// Nothing when all weights are alike.
-#[derive(Debug)]
-pub struct Weighted {
-    weights: Box<[u32]>,
-    alias: Alias,
-}
-
 impl Balancer for PowerOfTwo {
-    type Table = Option<Weighted>;
+    type Table = Pairs;
 
-    fn table(&self, members: &[Member]) -> Self::Table {
-        let weights = weights(members)?;
-        let alias = Alias::new(&weights);
-        Some(Weighted { weights, alias })
+    fn table(&self, members: &[Member]) -> Pairs {
+        Pairs::new(members)
     }
 
     #[inline(always)]
-    fn pick(
-        &self,
-        table: &Self::Table,
-        loads: &[Arc<Load>],
-        request: &Request<'_>,
-        _: Tick,
-        rng: &mut Rng,
-    ) -> Option<usize> {
-        if !request.avoid.is_empty() || table.is_some() || loads.len() < 2 {
-            return pick_with_care(table, loads, request, rng);
-        }
-        let (a, bits) = split(rng.next_u64(), loads.len());
-        let b = scale(bits, loads.len() - 1);
-        let b = b + usize::from(b >= a);
-        Some(if loads[b].in_flight() < loads[a].in_flight() {
-            b
-        } else {
-            a
+    fn pick(&self, pairs: &Pairs, loads: &[Arc<Load>], request: &Request<'_>, _: Tick, rng: &mut Rng) -> Option<usize> {
+        pairs.pick(loads, request, rng, |b, a, weights| {
+            let scale = Scale { loads, weights };
+            scale.weigh(b).is_below(scale.weigh(a))
         })
     }
 }
-
-/// Where there are weights, or endpoints to avoid, or but one. Apart, so that the rest is small.
-#[inline(never)]
-fn pick_with_care(
-    table: &Option<Weighted>,
-    loads: &[Arc<Load>],
-    request: &Request<'_>,
-    rng: &mut Rng,
-) -> Option<usize> {
-    if !request.avoid.is_empty() {
-        return pick_untried(table, loads, request, rng);
-    }
-    let (a, b) = two(table, loads.len(), rng);
-    Some(lighter(table, loads, a, b))
-}
-
-/// Two candidates. Distinct when drawn evenly; by weight they may be one and the same, since a light endpoint that is
-/// always set against the heaviest would win more than its share.
-#[inline]
-fn two(table: &Option<Weighted>, len: usize, rng: &mut Rng) -> (usize, usize) {
-    match table {
-        Some(table) => (table.alias.draw(rng), table.alias.draw(rng)),
-        None if len < 2 => (0, 0),
-        None => {
-            let (a, bits) = split(rng.next_u64(), len);
-            let b = scale(bits, len - 1);
-            (a, b + usize::from(b >= a))
-        }
-    }
-}
-
-#[inline]
-fn lighter(table: &Option<Weighted>, loads: &[Arc<Load>], a: usize, b: usize) -> usize {
-    let weights = table.as_ref().map(|table| &*table.weights);
-    let scale = Scale { loads, weights };
-    if scale.weigh(b).is_below(scale.weigh(a)) { b } else { a }
-}
-
-/// Draws a few times, which finds two in a large pool; in a small one, takes the next that was not tried.
-#[cold]
-fn pick_untried(table: &Option<Weighted>, loads: &[Arc<Load>], request: &Request<'_>, rng: &mut Rng) -> Option<usize> {
-    for _ in 0..DRAWS {
-        let (a, b) = two(table, loads.len(), rng);
-        match (request.avoids(&loads[a]), request.avoids(&loads[b])) {
-            (false, false) => return Some(lighter(table, loads, a, b)),
-            (false, true) => return Some(a),
-            (true, false) => return Some(b),
-            (true, true) => {}
-        }
-    }
-    next_untried(loads, request, rng.index(loads.len())).or_else(|| {
-        let (a, b) = two(table, loads.len(), rng);
-        Some(lighter(table, loads, a, b))
-    })
-}
-
-const DRAWS: usize = 4;
 
 #[cfg(test)]
 mod tests {

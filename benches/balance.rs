@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use outgrow::balance::{
-    Balancer, Endpoint, LeastRequest, Maglev, PeakEwma, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted,
+    Balancer, Endpoint, LeastRequest, Maglev, PeakEwma, Pool, PowerOfTwo, Request, Ring, RoundRobin, SmoothWeighted,
     WeightedRandom,
 };
 use std::hint::black_box;
@@ -47,6 +47,7 @@ fn policies(criterion: &mut Criterion) {
         1 + i as u32 % 3
     });
     picks(criterion, "maglev", Maglev::default, |_| 1);
+    picks(criterion, "ring", Ring::default, |_| 1);
     picks(criterion, "least_request", LeastRequest::default, |_| 1);
 }
 
@@ -67,6 +68,7 @@ fn changes(criterion: &mut Criterion) {
     change(criterion, "power_of_two", PowerOfTwo::default);
     change(criterion, "smooth_weighted", SmoothWeighted::default);
     change(criterion, "maglev", Maglev::default);
+    change(criterion, "ring", Ring::default);
 }
 
 criterion_group!(benches, policies, changes);

@@ -4,7 +4,7 @@
 mod support;
 
 use outgrow::balance::{
-    Balancer, Endpoint, EndpointId, LeastRequest, Maglev, PeakEwma, Pool, PowerOfTwo, Request, RoundRobin,
+    Balancer, Endpoint, EndpointId, LeastRequest, Maglev, PeakEwma, Pool, PowerOfTwo, Request, Ring, RoundRobin,
     SmoothWeighted, WeightedRandom,
 };
 use std::hint::black_box;
@@ -39,4 +39,5 @@ fn a_pick_and_its_completion_allocate_nothing() {
     assert_eq!(allocations(PeakEwma::default()), 0);
     assert_eq!(allocations(WeightedRandom::default()), 0);
     assert_eq!(allocations(Maglev::default()), 0);
+    assert_eq!(allocations(Ring::default()), 0);
 }

@@ -32,6 +32,7 @@
 //! | [`SmoothWeighted`] | as round robin | the shares must be exact |
 //! | [`WeightedRandom`] | the same for any number, and threads share nothing | requests are alike and many pick at once |
 //! | [`Maglev`] | the same for any number, and the hash of a key | requests of one key belong together |
+//! | [`Ring`] | the same for any number, and the hash of a key | no other key may move when an endpoint leaves, or memcached or nginx place keys too |
 //!
 //! The pool says where the next request goes; it opens no connections. Beside it are
 //!
@@ -88,7 +89,7 @@ pub use load::Load;
 pub use outlier::OutlierEjection;
 pub use picker::Picker;
 pub use policy::{
-    Adaptive, BadTableSize, LeastRequest, Maglev, PeakEwma, PowerOfTwo, RoundRobin, SmoothWeighted, WeightedRandom,
+    Adaptive, BadTableSize, LeastRequest, Maglev, PeakEwma, PowerOfTwo, Ring, RingLayout, RingTable, RoundRobin, SmoothWeighted, WeightedRandom,
 };
 pub use pool::{PickError, Pool, PoolBuilder};
 pub use range::Panic;

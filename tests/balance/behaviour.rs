@@ -1,7 +1,7 @@
 use crate::clock::ManualClock;
 use outgrow::balance::{
     Balancer, Completion, Endpoint, EndpointState, EndpointStatus, Failure, Lease, LeastRequest, Load, Maglev, Member,
-    Outcome, OutlierEjection, PeakEwma, PickError, Pool, PowerOfTwo, Request, RoundRobin, SmoothWeighted, Timing,
+    Outcome, OutlierEjection, PeakEwma, PickError, Pool, PowerOfTwo, Request, Ring, RoundRobin, SmoothWeighted, Timing,
     WeightedRandom,
 };
 use outgrow::env::{Rng, Tick};
@@ -93,6 +93,7 @@ fn an_endpoint_that_fails_at_once_is_out_until_its_time_is_over() {
     black_hole(PowerOfTwo::default());
     black_hole(WeightedRandom::default());
     black_hole(Maglev::default());
+    black_hole(Ring::default());
 }
 
 /// How an endpoint is bad.

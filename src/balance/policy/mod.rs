@@ -8,6 +8,8 @@ mod maglev;
 mod pairs;
 mod peak_ewma;
 mod power_of_two;
+mod ring;
+mod ring_layout;
 mod round_robin;
 mod smooth;
 mod weighted_random;
@@ -17,6 +19,8 @@ pub use least_request::LeastRequest;
 pub use maglev::{BadTableSize, Maglev};
 pub use peak_ewma::PeakEwma;
 pub use power_of_two::PowerOfTwo;
+pub use ring::{Ring, RingTable};
+pub use ring_layout::RingLayout;
 pub use round_robin::{RoundRobin, SmoothWeighted};
 pub use weighted_random::WeightedRandom;
 

@@ -48,6 +48,13 @@ fn policies(criterion: &mut Criterion) {
     });
     picks(criterion, "maglev", Maglev::default, |_| 1);
     picks(criterion, "ring", Ring::default, |_| 1);
+    picks(criterion, "ring_bounded", || Ring::default().bounded_load(1.25), |_| 1);
+    picks(
+        criterion,
+        "maglev_bounded",
+        || Maglev::default().bounded_load(1.25),
+        |_| 1,
+    );
     picks(criterion, "least_request", LeastRequest::default, |_| 1);
 }
 

@@ -40,4 +40,6 @@ fn a_pick_and_its_completion_allocate_nothing() {
     assert_eq!(allocations(WeightedRandom::default()), 0);
     assert_eq!(allocations(Maglev::default()), 0);
     assert_eq!(allocations(Ring::default()), 0);
+    assert_eq!(allocations(Ring::default().bounded_load(1.25)), 0);
+    assert_eq!(allocations(Maglev::default().bounded_load(1.25)), 0);
 }

@@ -89,7 +89,7 @@ pub use load::Load;
 pub use outlier::OutlierEjection;
 pub use picker::Picker;
 pub use policy::{
-    Adaptive, BadTableSize, LeastRequest, Maglev, PeakEwma, PowerOfTwo, Ring, RingLayout, RingTable, RoundRobin, SmoothWeighted, WeightedRandom,
+    Adaptive, BadTableSize, LeastRequest, Maglev, MaglevTable, PeakEwma, PowerOfTwo, Ring, RingLayout, RingTable, RoundRobin, SmoothWeighted, WeightedRandom,
 };
 pub use pool::{PickError, Pool, PoolBuilder};
 pub use range::Panic;

@@ -337,5 +337,6 @@ proptest! {
         check(WeightedRandom::default(), &ops, percent)?;
         check(Maglev::with_slots(251).unwrap(), &ops, percent)?;
         check(Ring::with_points(20), &ops, percent)?;
+        check(Ring::with_points(20).bounded_load(1.25), &ops, percent)?;
     }
 }

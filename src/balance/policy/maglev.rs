@@ -1,5 +1,5 @@
-use super::next_untried;
-use crate::balance::{Balancer, Load, Member, Request};
+use super::bound::{Bound, Weights, first_fit};
+use crate::balance::{Balancer, Completion, Load, Member, Request};
 use crate::env::{Rng, Tick};
 use crate::hash::KeyedHash;
 use std::fmt;
@@ -32,6 +32,7 @@ use std::sync::Arc;
 pub struct Maglev {
     slots: u32,
     hash: PointHash,
+    bound: Option<Bound>,
 }
 
 /// A hash of some bytes under a seed, for [`Maglev::hash`].
@@ -101,6 +102,14 @@ impl Maglev {
         self
     }
 
+    /// Passes an endpoint over, for that of another slot, that would have more in flight with this request than `factor` times the
+    /// average, rounded up; see [`Ring::bounded_load`](super::Ring::bounded_load). By default there is no bound.
+    #[must_use]
+    pub fn bounded_load(mut self, factor: f64) -> Maglev {
+        self.bound = Some(Bound::new(factor));
+        self
+    }
+
     fn turns(&self, member: &Member) -> Turns {
         let slots = u64::from(self.slots);
         let id = member.id().as_bytes();
@@ -117,6 +126,7 @@ impl Default for Maglev {
         Maglev {
             slots: SLOTS,
             hash: Box::new(|bytes, seed| KeyedHash::new(0, seed).hash(bytes)),
+            bound: None,
         }
     }
 }
@@ -130,10 +140,69 @@ impl fmt::Debug for Maglev {
 }
 
 impl Balancer for Maglev {
-    /// The position of the endpoint of each slot.
-    type Table = Box<[u32]>;
+    type Table = MaglevTable;
 
-    fn table(&self, members: &[Member]) -> Box<[u32]> {
+    fn table(&self, members: &[Member]) -> MaglevTable {
+        MaglevTable {
+            slots: self.deal(members),
+            weights: Weights::new(members),
+        }
+    }
+
+    #[inline(always)]
+    fn pick(
+        &self,
+        table: &MaglevTable,
+        loads: &[Arc<Load>],
+        request: &Request<'_>,
+        _: Tick,
+        rng: &mut Rng,
+    ) -> Option<usize> {
+        let hash = request.key.map_or_else(|| rng.next_u64(), |key| (self.hash)(key, 0));
+        let slots = &table.slots;
+        let at = |hash: u64| slots[(hash % slots.len() as u64) as usize] as usize;
+        let first = at(hash);
+        // As in Envoy, so that whoever shares its table shares its second choices; then one after the other.
+        let others = || {
+            let slots = (0..ATTEMPTS).map(|attempt| at(hash ^ attempt.wrapping_neg()));
+            slots.chain(first..loads.len()).chain(0..first)
+        };
+        let room = self.bound.as_ref().map(|bound| bound.room(&table.weights));
+        Some(first_fit(first, others, loads, request, room))
+    }
+
+    #[inline]
+    fn begin(&self, _: &Load) {
+        if let Some(bound) = &self.bound {
+            bound.begin();
+        }
+    }
+
+    #[inline]
+    fn finish(&self, _: &Load, _: &Completion) {
+        if let Some(bound) = &self.bound {
+            bound.end();
+        }
+    }
+}
+
+/// The slots of a [`Maglev`] table.
+#[derive(Debug)]
+pub struct MaglevTable {
+    slots: Box<[u32]>,
+    weights: Weights,
+}
+
+impl MaglevTable {
+    /// The position of the endpoint of each slot.
+    pub fn slots(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.slots.iter().map(|&i| i as usize)
+    }
+}
+
+impl Maglev {
+    /// Deals the slots out.
+    fn deal(&self, members: &[Member]) -> Box<[u32]> {
         // Where there is nobody to deal to, nobody picks.
         let Some(heaviest) = members.iter().map(|member| u64::from(member.weight)).max() else {
             return Box::default();
@@ -159,27 +228,6 @@ impl Balancer for Maglev {
             }
         }
         unreachable!("every round deals out a slot")
-    }
-
-    #[inline(always)]
-    fn pick(
-        &self,
-        table: &Box<[u32]>,
-        loads: &[Arc<Load>],
-        request: &Request<'_>,
-        _: Tick,
-        rng: &mut Rng,
-    ) -> Option<usize> {
-        let hash = request.key.map_or_else(|| rng.next_u64(), |key| (self.hash)(key, 0));
-        let at = |hash: u64| table[(hash % table.len() as u64) as usize] as usize;
-        let first = at(hash);
-        if request.avoid.is_empty() {
-            return Some(first);
-        }
-        // As in Envoy, so that whoever shares its table shares its second choices.
-        let mut others = (0..ATTEMPTS).map(|attempt| at(hash ^ attempt.wrapping_neg()));
-        let untried = others.find(|i| !request.avoids(&loads[*i]));
-        untried.or_else(|| next_untried(loads, request, first)).or(Some(first))
     }
 }
 
@@ -230,12 +278,12 @@ mod tests {
     #[test]
     fn shares_differ_by_little_and_follow_the_weights() {
         for n in [1, 2, 10, 100, 1_000] {
-            let shares = shares(&Maglev::default().table(&alike(n)), n);
+            let shares = shares(&Maglev::default().deal(&alike(n)), n);
             let (least, most) = (*shares.iter().min().unwrap(), *shares.iter().max().unwrap());
             assert!(most - least <= 1, "{least} to {most} slots of {n}");
         }
         let weights = [1, 2, 3, 4, 30];
-        let shares = shares(&Maglev::default().table(&named((0..).zip(weights))), weights.len());
+        let shares = shares(&Maglev::default().deal(&named((0..).zip(weights))), weights.len());
         for (share, weight) in shares.into_iter().zip(weights) {
             let expected = f64::from(SLOTS) * f64::from(weight) / 40.0;
             assert!(
@@ -247,7 +295,7 @@ mod tests {
 
     #[test]
     fn nobody_has_no_slots() {
-        assert!(Maglev::default().table(&[]).is_empty());
+        assert_eq!(Maglev::default().table(&[]).slots().len(), 0);
     }
 
     #[test]
@@ -260,8 +308,8 @@ mod tests {
         };
         let policy = Maglev::with_slots(1_009).unwrap();
         assert_eq!(
-            ids(&policy.table(&members), &members),
-            ids(&policy.table(&turned), &turned)
+            ids(&policy.deal(&members), &members),
+            ids(&policy.deal(&turned), &turned)
         );
     }
 
@@ -270,7 +318,7 @@ mod tests {
         // As a multiple of those that have to.
         for (n, most) in [(10, 1.05), (100, 1.6)] {
             let (policy, all) = (Maglev::default(), alike(n));
-            let before = policy.table(&all);
+            let before = policy.deal(&all);
             let mut moved = 0;
             for gone in [0, n / 2, n - 1] {
                 let left: Vec<Member> = all
@@ -279,7 +327,7 @@ mod tests {
                     .filter(|(i, _)| *i != gone)
                     .map(|(_, m)| m.clone())
                     .collect();
-                let after = policy.table(&left);
+                let after = policy.deal(&left);
                 let same = |(was, is): (&u32, &u32)| all[*was as usize].id() == left[*is as usize].id();
                 moved += before.iter().zip(&after).filter(|pair| !same(*pair)).count();
             }

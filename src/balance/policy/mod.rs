@@ -3,6 +3,7 @@
 mod adaptive;
 mod alias;
 mod average;
+mod bound;
 mod least_request;
 mod maglev;
 mod pairs;
@@ -16,7 +17,7 @@ mod weighted_random;
 
 pub use adaptive::Adaptive;
 pub use least_request::LeastRequest;
-pub use maglev::{BadTableSize, Maglev};
+pub use maglev::{BadTableSize, Maglev, MaglevTable};
 pub use peak_ewma::PeakEwma;
 pub use power_of_two::PowerOfTwo;
 pub use ring::{Ring, RingTable};

@@ -329,7 +329,7 @@ mod tests {
                 let left = (-((now - stamped) as f64) / 10_000.0).exp();
                 let want = value.map_or(0.0, |value| (value * left).max(1e-6));
                 let is = f64::from(cost(&load, now));
-                // Each step is up to 0.8 % off, of which the later ones leave little.
+                // Each step is up to 0.82 % off, of which the later ones leave little.
                 prop_assert!((is - want).abs() <= 0.04 * want, "{is} is not {want}");
             }
         }

@@ -5,7 +5,7 @@ mod support;
 
 use outgrow::balance::{
     Balancer, Endpoint, EndpointId, LeastRequest, Maglev, PeakEwma, Pool, PowerOfTwo, Request, Ring, RoundRobin,
-    SmoothWeighted, WeightedRandom,
+    SmoothWeighted, Sticky, WeightedRandom,
 };
 use std::hint::black_box;
 use support::counting::{Counting, asked};
@@ -29,6 +29,21 @@ fn allocations<B: Balancer>(policy: B) -> u64 {
     asked(|| run(10_000))
 }
 
+/// Of a policy that remembers keys, once its memory is full of others.
+fn allocations_of_new_keys() -> u64 {
+    let endpoints = (0..10).map(|i| Endpoint::new(format!("e{i}")));
+    let policy = Sticky::new(PowerOfTwo::default()).capacity(2_000);
+    let pool = Pool::builder(policy).endpoints(endpoints).build();
+    let run = |keys: std::ops::Range<u32>| {
+        for key in keys {
+            let key = key.to_le_bytes();
+            pool.pick(&Request::new().key(&key)).unwrap().succeed();
+        }
+    };
+    run(0..50_000);
+    asked(|| run(50_000..100_000))
+}
+
 #[test]
 fn a_pick_and_its_completion_allocate_nothing() {
     assert_eq!(asked(|| drop(black_box(Box::new(1)))), 1, "the counter counts");
@@ -37,6 +52,8 @@ fn a_pick_and_its_completion_allocate_nothing() {
     assert_eq!(allocations(LeastRequest::default()), 0);
     assert_eq!(allocations(PowerOfTwo::default()), 0);
     assert_eq!(allocations(PeakEwma::default()), 0);
+    assert_eq!(allocations(Sticky::new(PowerOfTwo::default())), 0);
+    assert_eq!(allocations_of_new_keys(), 0);
     assert_eq!(allocations(WeightedRandom::default()), 0);
     assert_eq!(allocations(Maglev::default()), 0);
     assert_eq!(allocations(Ring::default()), 0);

@@ -32,6 +32,7 @@
 //! | [`SmoothWeighted`] | as round robin | the shares must be exact |
 //! | [`WeightedRandom`] | the same for any number, and threads share nothing | requests are alike and many pick at once |
 //! | [`Maglev`] | the same for any number, and the hash of a key | requests of one key belong together |
+//! | [`Sticky`] | that of the policy within, and a lock | a key must stay where it is for as long as that is well |
 //! | [`Ring`] | the same for any number, and the hash of a key | no other key may move when an endpoint leaves, or memcached or nginx place keys too |
 //!
 //! The pool says where the next request goes; it opens no connections. Beside it are
@@ -89,7 +90,7 @@ pub use load::Load;
 pub use outlier::OutlierEjection;
 pub use picker::Picker;
 pub use policy::{
-    Adaptive, BadTableSize, LeastRequest, Maglev, MaglevTable, PeakEwma, PowerOfTwo, Ring, RingLayout, RingTable, RoundRobin, SmoothWeighted, WeightedRandom,
+    Adaptive, BadTableSize, LeastRequest, Maglev, MaglevTable, PeakEwma, PowerOfTwo, Ring, RingLayout, RingTable, RoundRobin, SmoothWeighted, Sticky, StickyTable, WeightedRandom,
 };
 pub use pool::{PickError, Pool, PoolBuilder};
 pub use range::Panic;

@@ -1,8 +1,8 @@
 use crate::clock::ManualClock;
 use outgrow::balance::{
     Balancer, Completion, Endpoint, EndpointState, EndpointStatus, Failure, Lease, LeastRequest, Load, Maglev, Member,
-    Outcome, OutlierEjection, PeakEwma, PickError, Pool, PowerOfTwo, Request, Ring, RoundRobin, SmoothWeighted, Timing,
-    WeightedRandom,
+    Outcome, OutlierEjection, PeakEwma, PickError, Pool, PowerOfTwo, Request, Ring, RoundRobin, SmoothWeighted, Sticky,
+    Timing, WeightedRandom,
 };
 use outgrow::env::{Rng, Tick};
 use std::collections::BTreeMap;
@@ -94,6 +94,7 @@ fn an_endpoint_that_fails_at_once_is_out_until_its_time_is_over() {
     black_hole(WeightedRandom::default());
     black_hole(Maglev::default());
     black_hole(Ring::default());
+    black_hole(Sticky::new(RoundRobin::default()));
 }
 
 /// How an endpoint is bad.

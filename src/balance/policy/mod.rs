@@ -8,11 +8,13 @@ mod least_request;
 mod maglev;
 mod pairs;
 mod peak_ewma;
+mod places;
 mod power_of_two;
 mod ring;
 mod ring_layout;
 mod round_robin;
 mod smooth;
+mod sticky;
 mod weighted_random;
 
 pub use adaptive::Adaptive;
@@ -23,6 +25,7 @@ pub use power_of_two::PowerOfTwo;
 pub use ring::{Ring, RingTable};
 pub use ring_layout::RingLayout;
 pub use round_robin::{RoundRobin, SmoothWeighted};
+pub use sticky::{Sticky, StickyTable};
 pub use weighted_random::WeightedRandom;
 
 use super::{Load, Member, Request};

@@ -4,8 +4,8 @@
 mod support;
 
 use outgrow::balance::{
-    Balancer, Endpoint, EndpointId, LeastRequest, Maglev, PeakEwma, Pool, PowerOfTwo, Request, Ring, RoundRobin,
-    SmoothWeighted, Sticky, WeightedRandom,
+    Balancer, Endpoint, EndpointId, LeastRequest, Maglev, PeakEwma, Pool, PowerOfTwo, Prequal, Request, Ring,
+    RoundRobin, SmoothWeighted, Sticky, WeightedRandom,
 };
 use std::hint::black_box;
 use support::counting::{Counting, asked};
@@ -52,6 +52,7 @@ fn a_pick_and_its_completion_allocate_nothing() {
     assert_eq!(allocations(LeastRequest::default()), 0);
     assert_eq!(allocations(PowerOfTwo::default()), 0);
     assert_eq!(allocations(PeakEwma::default()), 0);
+    assert_eq!(allocations(Prequal::default()), 0);
     assert_eq!(allocations(Sticky::new(PowerOfTwo::default())), 0);
     assert_eq!(allocations_of_new_keys(), 0);
     assert_eq!(allocations(WeightedRandom::default()), 0);

@@ -27,6 +27,7 @@
 //! | [`Adaptive`] | a look at each of up to 128 endpoints, at 16 of more | in doubt |
 //! | [`PowerOfTwo`] | the same for any number of endpoints | every nanosecond counts, and endpoints that fail are ejected |
 //! | [`PeakEwma`] | the same for any number, and two readings of the clock | endpoints differ in speed, or one may turn slow |
+//! | [`Prequal`] | the same for any number, and a lock | many processes send to the same endpoints, which can say how busy they are |
 //! | [`LeastRequest`] | a look at every endpoint | there are at most about a hundred, and one process sends most of the traffic |
 //! | [`RoundRobin`] | the same for any number, but threads share a counter | requests are alike and endpoints too |
 //! | [`SmoothWeighted`] | as round robin | the shares must be exact |
@@ -64,6 +65,7 @@ mod outlier;
 mod picker;
 mod policy;
 mod pool;
+mod probe;
 mod range;
 mod request;
 mod roster;
@@ -90,9 +92,10 @@ pub use load::Load;
 pub use outlier::OutlierEjection;
 pub use picker::Picker;
 pub use policy::{
-    Adaptive, BadTableSize, LeastRequest, Maglev, MaglevTable, PeakEwma, PowerOfTwo, Ring, RingLayout, RingTable, RoundRobin, SmoothWeighted, Sticky, StickyTable, WeightedRandom,
+    Adaptive, BadTableSize, LeastRequest, Maglev, MaglevTable, PeakEwma, PowerOfTwo, Prequal, PrequalTable, Ring, RingLayout, RingTable, RoundRobin, SmoothWeighted, Sticky, StickyTable, WeightedRandom,
 };
 pub use pool::{PickError, Pool, PoolBuilder};
+pub use probe::{Probe, Probes};
 pub use range::Panic;
 pub use request::Request;
 pub use status::{EndpointState, EndpointStatus, PoolStatus};

@@ -145,6 +145,14 @@ impl<B: Balancer, T: Send + Sync + 'static> Snapshot<B, T> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
+    /// The priorities that get requests at present.
+    pub(super) fn busy_groups(&self) -> impl Iterator<Item = &Group<B, T>> {
+        let mut before = 0;
+        let stages = self.stages();
+        let busy = stages.filter(move |stage| std::mem::replace(&mut before, stage.percent) < stage.percent);
+        busy.map(|stage| &stage.all)
+    }
+
     /// All endpoints that may be picked, priority by priority.
     pub(super) fn groups(&self) -> impl Iterator<Item = &Group<B, T>> {
         self.stages().map(|stage| &stage.all)

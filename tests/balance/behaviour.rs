@@ -1,8 +1,8 @@
 use crate::clock::ManualClock;
 use outgrow::balance::{
     Balancer, Completion, Endpoint, EndpointState, EndpointStatus, Failure, Lease, LeastRequest, Load, Maglev, Member,
-    Outcome, OutlierEjection, PeakEwma, PickError, Pool, PowerOfTwo, Request, Ring, RoundRobin, SmoothWeighted, Sticky,
-    Timing, WeightedRandom,
+    Outcome, OutlierEjection, PeakEwma, PickError, Pool, PowerOfTwo, Prequal, Request, Ring, RoundRobin,
+    SmoothWeighted, Sticky, Timing, WeightedRandom,
 };
 use outgrow::env::{Rng, Tick};
 use std::collections::BTreeMap;
@@ -91,6 +91,7 @@ fn an_endpoint_that_fails_at_once_is_out_until_its_time_is_over() {
     black_hole(SmoothWeighted::default());
     black_hole(LeastRequest::default());
     black_hole(PowerOfTwo::default());
+    black_hole(Prequal::default());
     black_hole(WeightedRandom::default());
     black_hole(Maglev::default());
     black_hole(Ring::default());
@@ -150,6 +151,13 @@ fn who_learns_from_outcomes_leaves_a_bad_endpoint_alone_and_comes_back() {
         assert!(shares[2..6].iter().all(|&share| share <= 2), "{shares:?}");
         assert!(shares[90..].iter().sum::<u32>() > 250, "{shares:?}");
     }
+    // Without reports it chooses as power of two does, and still does not fall for the idleness of what fails.
+    let shares = with_one_bad(Prequal::default(), Bad::FailsAtOnce, 30);
+    assert!(
+        shares[1] <= 7 && shares[2..6].iter().all(|&share| share <= 2),
+        "{shares:?}"
+    );
+    assert!(shares[20..].iter().sum::<u32>() > 250, "{shares:?}");
 }
 
 #[test]

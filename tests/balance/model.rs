@@ -1,7 +1,7 @@
 use crate::clock::ManualClock;
 use outgrow::balance::{
     Balancer, Endpoint, EndpointId, EndpointState, Failure, Lease, LeastRequest, Maglev, OutlierEjection, PeakEwma,
-    PickError, Pool, PowerOfTwo, Request, Ring, RoundRobin, SmoothWeighted, Sticky, WeightedRandom,
+    PickError, Pool, PowerOfTwo, Prequal, Request, Ring, RoundRobin, SmoothWeighted, Sticky, WeightedRandom,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -334,6 +334,7 @@ proptest! {
         check(LeastRequest::default(), &ops, percent)?;
         check(PowerOfTwo::default(), &ops, percent)?;
         check(PeakEwma::default(), &ops, percent)?;
+        check(Prequal::default(), &ops, percent)?;
         check(Sticky::new(RoundRobin::default()), &ops, percent)?;
         check(WeightedRandom::default(), &ops, percent)?;
         check(Maglev::with_slots(251).unwrap(), &ops, percent)?;

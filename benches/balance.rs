@@ -3,10 +3,11 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use outgrow::balance::{
-    Balancer, Endpoint, LeastRequest, Maglev, PeakEwma, Pool, PowerOfTwo, Request, Ring, RoundRobin, SmoothWeighted,
-    WeightedRandom,
+    Balancer, Endpoint, LeastRequest, Maglev, PeakEwma, Pool, PowerOfTwo, Prequal, Request, Ring, RoundRobin,
+    ServerLoad, SmoothWeighted, Sticky, WeightedRandom,
 };
 use std::hint::black_box;
+use std::time::Duration;
 
 const SIZES: [usize; 3] = [10, 100, 1_000];
 
@@ -39,6 +40,14 @@ fn policies(criterion: &mut Criterion) {
         1 + i as u32 % 3
     });
     picks(criterion, "peak_ewma", PeakEwma::default, |_| 1);
+    picks(criterion, "prequal_unreported", Prequal::default, |_| 1);
+    picks(
+        criterion,
+        "sticky_power_of_two",
+        || Sticky::new(PowerOfTwo::default()),
+        |_| 1,
+    );
+    picks(criterion, "round_robin_exact", RoundRobin::exact, |_| 1);
     picks(criterion, "round_robin", RoundRobin::default, |_| 1);
     picks(criterion, "smooth_weighted", SmoothWeighted::default, |i| {
         1 + i as u32 % 3
@@ -55,7 +64,48 @@ fn policies(criterion: &mut Criterion) {
         || Maglev::default().bounded_load(1.25),
         |_| 1,
     );
+    keys(criterion, "ring_keys", Ring::default);
+    keys(criterion, "maglev_keys", Maglev::default);
+    keys(criterion, "sticky_keys", || Sticky::new(PowerOfTwo::default()));
+    reported(criterion, "prequal_reported", Prequal::default);
     picks(criterion, "least_request", LeastRequest::default, |_| 1);
+}
+
+/// The same with other keys all the time, as caches of the processor see them.
+fn keys<B: Balancer>(criterion: &mut Criterion, name: &str, policy: fn() -> B) {
+    let keys: Vec<String> = (0..4_096).map(|i| format!("user-{}", i * 7_919)).collect();
+    for size in SIZES {
+        let mut group = criterion.benchmark_group(format!("balance/{name}/{size}"));
+        let pool = pool(policy(), size, |_| 1);
+        let mut next = keys.iter().cycle();
+        group.bench_function("ours", |b| {
+            b.iter(
+                || match pool.pick(&Request::new().key(next.next().expect("there are keys"))) {
+                    Ok(lease) => lease.succeed(),
+                    Err(error) => panic!("{error}"),
+                },
+            );
+        });
+    }
+}
+
+/// A pick, a lease, what the endpoint says of its load, and a success.
+fn reported<B: Balancer>(criterion: &mut Criterion, name: &str, policy: fn() -> B) {
+    for size in SIZES {
+        let mut group = criterion.benchmark_group(format!("balance/{name}/{size}"));
+        let pool = pool(policy(), size, |_| 1);
+        let mut said = 0.0;
+        group.bench_function("ours", |b| {
+            b.iter(|| match pool.pick(black_box(&Request::new())) {
+                Ok(lease) => {
+                    said = (said + 3.0) % 17.0;
+                    lease.report_load(ServerLoad::new(said).latency(Duration::from_millis(5)));
+                    lease.succeed();
+                }
+                Err(error) => panic!("{error}"),
+            });
+        });
+    }
 }
 
 /// An endpoint leaves and another joins: two snapshots, with the table of the policy.

@@ -48,6 +48,7 @@ fn allocations_of_new_keys() -> u64 {
 fn a_pick_and_its_completion_allocate_nothing() {
     assert_eq!(asked(|| drop(black_box(Box::new(1)))), 1, "the counter counts");
     assert_eq!(allocations(RoundRobin::default()), 0);
+    assert_eq!(allocations(RoundRobin::exact()), 0);
     assert_eq!(allocations(SmoothWeighted::default()), 0);
     assert_eq!(allocations(LeastRequest::default()), 0);
     assert_eq!(allocations(PowerOfTwo::default()), 0);

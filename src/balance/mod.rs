@@ -29,7 +29,7 @@
 //! | [`PeakEwma`] | the same for any number, and two readings of the clock | endpoints differ in speed, or one may turn slow |
 //! | [`Prequal`] | the same for any number, and a lock | many processes send to the same endpoints, which can say how busy they are |
 //! | [`LeastRequest`] | a look at every endpoint | there are at most about a hundred, and one process sends most of the traffic |
-//! | [`RoundRobin`] | the same for any number, but threads share a counter | requests are alike and endpoints too |
+//! | [`RoundRobin`] | the same for any number | requests are alike and endpoints too |
 //! | [`SmoothWeighted`] | as round robin | the shares must be exact |
 //! | [`WeightedRandom`] | the same for any number, and threads share nothing | requests are alike and many pick at once |
 //! | [`Maglev`] | the same for any number, and the hash of a key | requests of one key belong together |

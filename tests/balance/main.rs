@@ -4,6 +4,7 @@
 mod around;
 mod behaviour;
 mod clock;
+mod fair;
 mod model;
 mod simulated;
 #[path = "../support/mod.rs"]

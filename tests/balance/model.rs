@@ -330,6 +330,7 @@ proptest! {
     #[test]
     fn does_what_the_model_does(ops in ops(), percent in percent()) {
         check(RoundRobin::default(), &ops, percent)?;
+        check(RoundRobin::exact(), &ops, percent)?;
         check(SmoothWeighted::default(), &ops, percent)?;
         check(LeastRequest::default(), &ops, percent)?;
         check(PowerOfTwo::default(), &ops, percent)?;

@@ -40,6 +40,7 @@ fn policies(criterion: &mut Criterion) {
         1 + i as u32 % 3
     });
     picks(criterion, "peak_ewma", PeakEwma::default, |_| 1);
+    picks(criterion, "peak_ewma_sampled", || PeakEwma::default().sampled(), |_| 1);
     picks(criterion, "prequal_unreported", Prequal::default, |_| 1);
     picks(
         criterion,

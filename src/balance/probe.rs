@@ -342,12 +342,13 @@ mod tests {
         let probes = Probes::new(pool.clone(), move |probe| {
             let clock = clock.clone();
             async move {
-                match &**probe.id() {
-                    "0" => Err("is not well"),
-                    "2" => Ok(clock.sleep(Duration::from_millis(200)).await),
-                    _ => Ok(clock.sleep(Duration::from_millis(50)).await),
-                }
-                .map(|()| ServerLoad::new(7.0))
+                let takes = match &**probe.id() {
+                    "0" => return Err("is not well"),
+                    "2" => 200,
+                    _ => 50,
+                };
+                clock.sleep(Duration::from_millis(takes)).await;
+                Ok(ServerLoad::new(7.0))
             }
         });
         let probes = probes.timeout(Duration::from_millis(100));

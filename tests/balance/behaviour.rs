@@ -145,11 +145,13 @@ fn with_one_bad<B: Balancer>(policy: B, bad: Bad, seconds: usize) -> Vec<u32> {
 #[test]
 fn who_learns_from_outcomes_leaves_a_bad_endpoint_alone_and_comes_back() {
     for bad in [Bad::Hangs, Bad::FailsAtOnce, Bad::Slow] {
-        let shares = with_one_bad(PeakEwma::default(), bad, 100);
-        assert!(shares[0] > 20, "{shares:?}");
-        // Below 5 % of the fair share within a second.
-        assert!(shares[2..6].iter().all(|&share| share <= 2), "{shares:?}");
-        assert!(shares[90..].iter().sum::<u32>() > 250, "{shares:?}");
+        for policy in [PeakEwma::default(), PeakEwma::default().sampled()] {
+            let shares = with_one_bad(policy, bad, 100);
+            assert!(shares[0] > 20, "{shares:?}");
+            // Below 5 % of the fair share within a second.
+            assert!(shares[2..6].iter().all(|&share| share <= 2), "{shares:?}");
+            assert!(shares[90..].iter().sum::<u32>() > 250, "{shares:?}");
+        }
     }
     // Without reports it chooses as power of two does, and still does not fall for the idleness of what fails.
     let shares = with_one_bad(Prequal::default(), Bad::FailsAtOnce, 30);
@@ -302,6 +304,38 @@ fn an_enabled_endpoint_starts_afresh() {
         "four failures more are not five in a row"
     );
     assert_eq!(find(&pool, "e1").state, EndpointState::Active);
+}
+
+#[test]
+fn a_bound_counts_what_is_in_flight_and_no_more() {
+    fn check<B: Balancer>(policy: B) {
+        let pool = Pool::builder(policy)
+            .endpoints(endpoints(3))
+            .max_in_flight_per_endpoint(2)
+            .build();
+        let request = Request::new().key("hot");
+        let home = pool.pick(&request).unwrap().id().clone();
+        for _ in 0..20 {
+            // Fills the pool by whatever way a pick can go, and ends all in every way.
+            let leases: Vec<_> = (0..6).map(|_| pool.pick(&request).unwrap()).collect();
+            assert_eq!(pool.pick(&request).unwrap_err(), PickError::Saturated);
+            for (i, lease) in leases.into_iter().enumerate() {
+                match i {
+                    0 => fail(lease),
+                    1 | 2 => drop(lease),
+                    _ => lease.succeed(),
+                }
+            }
+            // With one in flight the bound is one each, and with one more counted it would be two.
+            let first = pool.pick(&request).unwrap();
+            let second = pool.pick(&request).unwrap();
+            assert_eq!(*first.id(), home);
+            assert_ne!(*second.id(), home);
+            (first.succeed(), second.succeed());
+        }
+    }
+    check(Ring::default().bounded_load(1.5));
+    check(Maglev::default().bounded_load(1.5));
 }
 
 #[test]

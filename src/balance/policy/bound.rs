@@ -122,8 +122,8 @@ mod tests {
     /// Plays the steps against a bounded policy and its unbounded twin. The factor is in quarters, so that the bound can be
     /// told in whole numbers.
     fn check<B: Balancer>(
-        bounded: B,
-        plain: B,
+        bounded: &B,
+        plain: &B,
         weights: &[u32],
         factor: u64,
         steps: &[Step],
@@ -177,9 +177,9 @@ mod tests {
             steps in prop::collection::vec((0_u8..6, prop::bool::weighted(0.7), any::<prop::sample::Index>()), 1..120),
         ) {
             let times = factor as f64 / 4.0;
-            check(Ring::with_points(20).bounded_load(times), Ring::with_points(20), &weights, factor, &steps)?;
+            check(&Ring::with_points(20).bounded_load(times), &Ring::with_points(20), &weights, factor, &steps)?;
             let maglev = || Maglev::with_slots(251).expect("a prime");
-            check(maglev().bounded_load(times), maglev(), &weights, factor, &steps)?;
+            check(&maglev().bounded_load(times), &maglev(), &weights, factor, &steps)?;
         }
     }
 

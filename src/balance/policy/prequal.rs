@@ -1,5 +1,5 @@
 use super::Scale;
-use super::average::{Faded, rate};
+use super::average::{Fade, Faded};
 use super::pairs::Pairs;
 use super::places::{Places, name};
 use super::reports::{Limits, Range, Reports};
@@ -45,8 +45,8 @@ pub struct Prequal {
     reports: Mutex<Reports>,
     /// Tables that were built.
     tables: AtomicU64,
-    /// Half-lives of a failure per unit of time.
-    fade: f32,
+    /// Of failures.
+    fade: Fade,
 }
 
 /// The weight of the latest request in an endpoint's share of failures.
@@ -54,8 +54,8 @@ const LATEST: f32 = 1.0 / 16.0;
 /// The share of failures from which on an endpoint is not believed, and the one that counts as none.
 const FAILING: f32 = 0.25;
 const NONE: f32 = 0.001;
-/// The time in which failures fade to 1/e, in seconds.
-const FADE: f32 = 5.0;
+/// The time in which failures fade to 1/e.
+const FADE: Duration = Duration::from_secs(5);
 
 impl Prequal {
     /// The share of the last reports that has to be below what an endpoint has in flight for it to be hot. 0.84 by default.
@@ -89,7 +89,7 @@ impl Default for Prequal {
             },
             reports: Mutex::default(),
             tables: AtomicU64::new(0),
-            fade: rate(FADE),
+            fade: Fade::new(FADE),
         }
     }
 }
@@ -137,9 +137,12 @@ impl Balancer for Prequal {
         };
         let may_take = |i: usize| !request.avoids(&loads[i]);
         let fails = |i: usize| self.fails(&loads[i], now);
-        let reports = &mut *self.reports.lock();
-        if let Some(i) = reports.choose(range, self.limits, now, rng, may_take, fails) {
-            return Some(i);
+        let chosen = self
+            .reports
+            .lock()
+            .choose(range, self.limits, now, rng, may_take, fails);
+        if chosen.is_some() {
+            return chosen;
         }
         table.pairs.pick(loads, request, rng, |b, a, weights| {
             let scale = Scale { loads, weights };

@@ -336,7 +336,7 @@ mod tests {
         fn points(&self, members: &[Member], put: &mut dyn FnMut(usize, u64)) {
             for (i, member) in members.iter().enumerate() {
                 let hash = KeyedHash::default().hash(member.id().as_bytes());
-                (0..4).for_each(|point| put(i, (hash >> (8 * point)) % 8 << 61));
+                (0..4).for_each(|point| put(i, ((hash >> (8 * point)) % 8) << 61));
             }
         }
 

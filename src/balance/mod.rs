@@ -33,8 +33,8 @@
 //! | [`SmoothWeighted`] | as round robin | the shares must be exact |
 //! | [`WeightedRandom`] | the same for any number, and threads share nothing | requests are alike and many pick at once |
 //! | [`Maglev`] | the same for any number, and the hash of a key | requests of one key belong together |
-//! | [`Sticky`] | that of the policy within, and a lock | a key must stay where it is for as long as that is well |
 //! | [`Ring`] | the same for any number, and the hash of a key | no other key may move when an endpoint leaves, or memcached or nginx place keys too |
+//! | [`Sticky`] | that of the policy within, and a lock | a key must stay where it is for as long as that is well |
 //!
 //! The pool says where the next request goes; it opens no connections. Beside it are
 //!
@@ -92,7 +92,8 @@ pub use load::Load;
 pub use outlier::OutlierEjection;
 pub use picker::Picker;
 pub use policy::{
-    Adaptive, BadTableSize, LeastRequest, Maglev, MaglevTable, PeakEwma, PowerOfTwo, Prequal, PrequalTable, Ring, RingLayout, RingTable, RoundRobin, SmoothWeighted, Sticky, StickyTable, WeightedRandom,
+    Adaptive, BadTableSize, LeastRequest, Maglev, MaglevTable, PeakEwma, PowerOfTwo, Prequal, PrequalTable, Ring,
+    RingLayout, RingTable, RoundRobin, SmoothWeighted, Sticky, StickyTable, WeightedRandom,
 };
 pub use pool::{PickError, Pool, PoolBuilder};
 pub use probe::{Probe, Probes};

@@ -331,7 +331,8 @@ fn a_bound_counts_what_is_in_flight_and_no_more() {
             let second = pool.pick(&request).unwrap();
             assert_eq!(*first.id(), home);
             assert_ne!(*second.id(), home);
-            (first.succeed(), second.succeed());
+            first.succeed();
+            second.succeed();
         }
     }
     check(Ring::default().bounded_load(1.5));

@@ -1,12 +1,13 @@
-//! What does a pick cost, with its lease and completion, and does it grow with the endpoints? Peer: tower's p2c.
+//! What does a pick cost, with its lease and completion, and does it grow with the endpoints? Peers: tower's p2c, pingora.
 #![allow(missing_docs, reason = "a program, not a library")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use outgrow::balance::{
-    Balancer, Endpoint, LeastRequest, Maglev, PeakEwma, Pool, PowerOfTwo, Prequal, Request, Ring, RoundRobin,
-    ServerLoad, SmoothWeighted, Sticky, WeightedRandom,
+    Adaptive, Balancer, Endpoint, Lease, LeastRequest, Maglev, PeakEwma, Pool, PowerOfTwo, Prequal, Request, Ring,
+    RoundRobin, ServerLoad, SmoothWeighted, Sticky, WeightedRandom,
 };
 use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 const SIZES: [usize; 3] = [10, 100, 1_000];
@@ -28,9 +29,7 @@ fn picks<B: Balancer>(criterion: &mut Criterion, name: &str, policy: fn() -> B, 
             });
         });
         #[cfg(peers)]
-        if name == "power_of_two" {
-            peers::tower(&mut group, size);
-        }
+        peers::beside(&mut group, name, size);
     }
 }
 
@@ -39,6 +38,7 @@ fn policies(criterion: &mut Criterion) {
     picks(criterion, "power_of_two_weighted", PowerOfTwo::default, |i| {
         1 + i as u32 % 3
     });
+    picks(criterion, "adaptive", Adaptive::default, |_| 1);
     picks(criterion, "peak_ewma", PeakEwma::default, |_| 1);
     picks(criterion, "peak_ewma_sampled", || PeakEwma::default().sampled(), |_| 1);
     picks(criterion, "prequal_unreported", Prequal::default, |_| 1);
@@ -109,6 +109,89 @@ fn reported<B: Balancer>(criterion: &mut Criterion, name: &str, policy: fn() -> 
     }
 }
 
+/// The same with a lease on every endpoint, so that the adaptive policy has to look at all of them.
+fn busy(criterion: &mut Criterion) {
+    for size in [10, 100] {
+        let mut group = criterion.benchmark_group(format!("balance/adaptive_busy/{size}"));
+        let pool = pool(Adaptive::default(), size, |_| 1);
+        let held: Vec<Lease<_>> = (0..size).filter_map(|_| pool.pick(&Request::new()).ok()).collect();
+        group.bench_function("ours", |b| {
+            b.iter(|| match pool.pick(black_box(&Request::new())) {
+                Ok(lease) => lease.succeed(),
+                Err(error) => panic!("{error}"),
+            });
+        });
+        drop(held);
+    }
+}
+
+/// A choice without a lease, by a handle of the thread's own.
+fn choices(criterion: &mut Criterion) {
+    fn choose<B: Balancer>(criterion: &mut Criterion, name: &str, policy: fn() -> B) {
+        for size in SIZES {
+            let mut group = criterion.benchmark_group(format!("balance/choose_{name}/{size}"));
+            let mut picker = pool(policy(), size, |i| 1 + i as u32 % 3).picker();
+            group.bench_function("ours", |b| {
+                b.iter(|| {
+                    let chosen = picker.choose(black_box(&Request::new().key(b"user-7")));
+                    black_box(chosen.expect("there are endpoints"));
+                });
+            });
+        }
+    }
+    fn even<B: Balancer>(criterion: &mut Criterion, name: &str, policy: fn() -> B) {
+        for size in SIZES {
+            let mut group = criterion.benchmark_group(format!("balance/choose_{name}/{size}"));
+            let mut picker = pool(policy(), size, |_| 1).picker();
+            group.bench_function("ours", |b| {
+                b.iter(|| {
+                    let chosen = picker.choose(black_box(&Request::new().key(b"user-7")));
+                    black_box(chosen.expect("there are endpoints"));
+                });
+            });
+        }
+    }
+    even(criterion, "power_of_two", PowerOfTwo::default);
+    even(criterion, "round_robin", RoundRobin::default);
+    choose(criterion, "alias", WeightedRandom::default);
+    even(criterion, "maglev", Maglev::default);
+    even(criterion, "ring", Ring::default);
+}
+
+/// Picks while another thread replaces the endpoints a thousand times a second, and while it does not.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a thread beside the one that is measured is the subject"
+)]
+fn written(criterion: &mut Criterion) {
+    fn beside<B: Balancer>(criterion: &mut Criterion, name: &str, policy: fn() -> B) {
+        let mut group = criterion.benchmark_group(format!("balance/written_{name}/100"));
+        let pool = pool(policy(), 100, |_| 1);
+        let mut measure = |title: &str| {
+            group.bench_function(title, |b| {
+                b.iter(|| match pool.pick(black_box(&Request::new())) {
+                    Ok(lease) => lease.succeed(),
+                    Err(error) => panic!("{error}"),
+                });
+            });
+        };
+        measure("quiet");
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                    pool.update((0..100).map(|i| Endpoint::new(format!("10.0.0.{i}:80"))));
+                }
+            });
+            measure("ours");
+            done.store(true, Relaxed);
+        });
+    }
+    beside(criterion, "power_of_two", PowerOfTwo::default);
+    beside(criterion, "round_robin", RoundRobin::default);
+}
+
 /// An endpoint leaves and another joins: two snapshots, with the table of the policy.
 fn changes(criterion: &mut Criterion) {
     fn change<B: Balancer>(criterion: &mut Criterion, name: &str, policy: fn() -> B) {
@@ -129,7 +212,7 @@ fn changes(criterion: &mut Criterion) {
     change(criterion, "ring", Ring::default);
 }
 
-criterion_group!(benches, policies, changes);
+criterion_group!(benches, policies, busy, choices, written, changes);
 criterion_main!(benches);
 
 #[cfg(peers)]
@@ -138,11 +221,15 @@ mod peers {
     use criterion::measurement::WallTime;
     use futures::future::{Ready, ready};
     use futures::task::noop_waker_ref;
+    use pingora_load_balancing::LoadBalancer;
+    use pingora_load_balancing::selection::{self, BackendIter, BackendSelection};
     use std::hint::black_box;
     use std::task::{Context, Poll};
+    use std::time::Duration;
     use tower::balance::p2c::Balance;
+    use tower::discover::Discover;
     use tower::discover::ServiceList;
-    use tower::load::{CompleteOnResponse, PendingRequestsDiscover};
+    use tower::load::{CompleteOnResponse, Load, PeakEwmaDiscover, PendingRequestsDiscover};
     use tower::{BoxError, Service};
 
     /// Answers at once.
@@ -162,11 +249,40 @@ mod peers {
         }
     }
 
+    /// What the others do where we do `name`.
+    pub(super) fn beside(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, size: usize) {
+        let list = || ServiceList::new((0..size).map(|_| Nothing));
+        match name {
+            "power_of_two" => tower(
+                group,
+                PendingRequestsDiscover::new(list(), CompleteOnResponse::default()),
+            ),
+            "peak_ewma" => {
+                let (rtt, decay) = (Duration::from_millis(30), Duration::from_secs(10));
+                tower(
+                    group,
+                    PeakEwmaDiscover::new(list(), rtt, decay, CompleteOnResponse::default()),
+                );
+            }
+            "round_robin" => pingora::<selection::RoundRobin>(group, size),
+            "weighted_random" => pingora::<selection::Random>(group, size),
+            "maglev" => pingora::<selection::FNVHash>(group, size),
+            "ring" => pingora::<selection::Consistent>(group, size),
+            _ => {}
+        }
+    }
+
     /// The same with tower: the pick is part of `poll_ready`, the completion of the call's future, which includes the
     /// call of an endpoint that answers at once.
-    pub(super) fn tower(group: &mut BenchmarkGroup<'_, WallTime>, size: usize) {
-        let list = ServiceList::new((0..size).map(|_| Nothing));
-        let mut balance = Balance::new(PendingRequestsDiscover::new(list, CompleteOnResponse::default()));
+    fn tower<D>(group: &mut BenchmarkGroup<'_, WallTime>, discover: D)
+    where
+        D: Discover + Unpin,
+        D::Key: std::hash::Hash + Clone + Send,
+        D::Error: Into<BoxError>,
+        D::Service: Service<(), Error = BoxError> + Load,
+        <D::Service as Load>::Metric: std::fmt::Debug,
+    {
+        let mut balance = Balance::new(discover);
         let mut cx = Context::from_waker(noop_waker_ref());
         group.bench_function("tower", |b| {
             b.iter(|| {
@@ -174,6 +290,18 @@ mod peers {
                 let mut answer = std::pin::pin!(balance.call(black_box(())));
                 assert!(answer.as_mut().poll(&mut cx).is_ready());
             });
+        });
+    }
+
+    /// A selection of pingora's, which counts nothing in flight.
+    fn pingora<S: BackendSelection + 'static>(group: &mut BenchmarkGroup<'_, WallTime>, size: usize)
+    where
+        S::Iter: BackendIter,
+    {
+        let addresses = (0..size).map(|i| format!("10.0.{}.{}:80", i / 256, i % 256));
+        let balancer = LoadBalancer::<S>::try_from_iter(addresses).expect("these are addresses");
+        group.bench_function("pingora", |b| {
+            b.iter(|| black_box(balancer.select(black_box(b"user-7"), 256)).expect("all are healthy"));
         });
     }
 }

@@ -14,7 +14,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use outgrow::balance::tower::{BalanceLayer, BalanceService, RetryLayer, failure_of, http_check};
-use outgrow::balance::{Endpoint, Failure, Pool, Adaptive};
+use outgrow::balance::{Adaptive, Endpoint, Failure, Pool};
 use servers::{Server, Tally, drive};
 use std::error::Error;
 use std::time::Duration;

@@ -4,7 +4,7 @@
 mod support;
 
 use outgrow::balance::{
-    Balancer, Endpoint, EndpointId, LeastRequest, Maglev, PeakEwma, Pool, PowerOfTwo, Prequal, Request, Ring,
+    Adaptive, Balancer, Endpoint, EndpointId, LeastRequest, Maglev, PeakEwma, Pool, PowerOfTwo, Prequal, Request, Ring,
     RoundRobin, SmoothWeighted, Sticky, WeightedRandom,
 };
 use std::hint::black_box;
@@ -47,6 +47,7 @@ fn allocations_of_new_keys() -> u64 {
 #[test]
 fn a_pick_and_its_completion_allocate_nothing() {
     assert_eq!(asked(|| drop(black_box(Box::new(1)))), 1, "the counter counts");
+    assert_eq!(allocations(Adaptive::default()), 0);
     assert_eq!(allocations(RoundRobin::default()), 0);
     assert_eq!(allocations(RoundRobin::exact()), 0);
     assert_eq!(allocations(SmoothWeighted::default()), 0);

@@ -1,7 +1,7 @@
 use crate::clock::ManualClock;
 use outgrow::balance::{
-    Balancer, Endpoint, EndpointId, EndpointState, Failure, Lease, LeastRequest, Maglev, OutlierEjection, PeakEwma,
-    PickError, Pool, PowerOfTwo, Prequal, Request, Ring, RoundRobin, SmoothWeighted, Sticky, WeightedRandom,
+    Adaptive, Balancer, Endpoint, EndpointId, EndpointState, Failure, Lease, LeastRequest, Maglev, OutlierEjection,
+    PeakEwma, PickError, Pool, PowerOfTwo, Prequal, Request, Ring, RoundRobin, SmoothWeighted, Sticky, WeightedRandom,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -329,6 +329,7 @@ fn percent() -> impl Strategy<Value = usize> {
 proptest! {
     #[test]
     fn does_what_the_model_does(ops in ops(), percent in percent()) {
+        check(Adaptive::default(), &ops, percent)?;
         check(RoundRobin::default(), &ops, percent)?;
         check(RoundRobin::exact(), &ops, percent)?;
         check(SmoothWeighted::default(), &ops, percent)?;

@@ -2,7 +2,9 @@
 
 use crate::scenario::Scenario;
 use crate::world::{Outcome, run};
-use outgrow::balance::{Adaptive, LeastRequest, PowerOfTwo, RoundRobin, SmoothWeighted, WeightedRandom};
+use outgrow::balance::{
+    Adaptive, LeastRequest, PeakEwma, PowerOfTwo, Prequal, RoundRobin, SmoothWeighted, WeightedRandom,
+};
 
 /// A policy's name, and how it is run.
 pub(crate) type Contestant = (&'static str, Run);
@@ -25,6 +27,12 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     }),
     ("power-of-two", |scenario, seed, ejection| {
         run(scenario, seed, ejection, PowerOfTwo::default)
+    }),
+    ("peak-ewma", |scenario, seed, ejection| {
+        run(scenario, seed, ejection, PeakEwma::default)
+    }),
+    ("prequal", |scenario, seed, ejection| {
+        run(scenario, seed, ejection, Prequal::default)
     }),
     ("adaptive", |scenario, seed, ejection| {
         run(scenario, seed, ejection, Adaptive::default)

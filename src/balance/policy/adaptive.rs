@@ -7,7 +7,8 @@ use std::sync::Arc;
 /// report.
 ///
 /// The cost of an endpoint is `(in flight + 1 + others / 2) × price / weight`. Its price is its mean latency over the last
-/// 128 that were timed, times 4 for each failure in a row up to 8, so that one that fails at once looks dear and not idle.
+/// 128 that were timed, times `2^(row² / 2)` for a row of failures up to 8, so that one that fails at once looks dear and
+/// not idle, and one that fails now and then is not left empty.
 /// `others` is a running mean of what it [reports](crate::balance::Lease::report_load) to have in flight from elsewhere.
 /// What is known of an endpoint that gets no requests is forgotten within seconds, its failures first and then its latency
 /// towards the mean of all, so that it gets another chance.
@@ -59,9 +60,8 @@ const OF_REPORTS: f32 = 0.25;
 const GRACE: f32 = 1.0;
 const FORGETS_LATENCY: f32 = 2.0;
 /// Seconds in which failures are forgotten, by a factor of e.
-const FORGETS_FAILURES: f32 = 1.0;
-/// What a failure in a row multiplies the price with, and the longest row.
-const PER_FAILURE: f32 = 4.0;
+const FORGETS_FAILURES: f32 = 2.0;
+/// The longest row of failures that counts.
 const LONGEST_ROW: f32 = 8.0;
 /// How much more than the cheapest is not worth to look further, as a factor.
 const NEARLY: f32 = 1.03;
@@ -345,7 +345,9 @@ impl Record {
             0 => mean,
             _ => self.latency_after(mean, age),
         };
-        latency.max(1.0) * PER_FAILURE.powf(self.row_after(age))
+        // One failure weighs less than half a request more, lest a few here and there empty a server; four weigh as 255.
+        let row = self.row_after(age);
+        latency.max(1.0) * (row * row / 2.0).exp2()
     }
 }
 

@@ -137,9 +137,9 @@ struct World<'a, B: Balancer> {
 #[derive(Debug, Default)]
 struct Server {
     speed: f64,
-    /// Requests and when they came; the first is in service.
-    queue: VecDeque<(u32, u64)>,
-    /// How long the last few requests took here, on the mean.
+    /// Requests, when they came, and how many there were then, with them; the first is in service.
+    queue: VecDeque<(u32, u64, u64)>,
+    /// How long the last few requests took here, on the mean, by how many there were when they came.
     recent: u64,
 }
 
@@ -147,7 +147,7 @@ impl Server {
     fn load(&self) -> Report {
         Report {
             in_flight: self.queue.len() as u32,
-            latency: self.recent,
+            latency: self.recent * (self.queue.len() as u64 + 1),
         }
     }
 }
@@ -278,8 +278,9 @@ impl<B: Balancer> World<'_, B> {
             }
             _ => {
                 let now = self.now;
-                self.servers[server].queue.push_back((request, now));
-                if self.servers[server].queue.len() == 1 {
+                let there = self.servers[server].queue.len() as u64 + 1;
+                self.servers[server].queue.push_back((request, now, there));
+                if there == 1 {
                     self.serve(server);
                 }
             }
@@ -287,7 +288,7 @@ impl<B: Balancer> World<'_, B> {
     }
 
     fn serve(&mut self, server: usize) {
-        let Some(&(request, _)) = self.servers[server].queue.front() else {
+        let Some(&(request, ..)) = self.servers[server].queue.front() else {
             return;
         };
         let slower = if self.fault(server) == Some(FaultKind::Slow) {
@@ -301,8 +302,8 @@ impl<B: Balancer> World<'_, B> {
 
     fn done(&mut self, server: usize) {
         let at = &mut self.servers[server];
-        let (request, came) = at.queue.pop_front().expect("a request in service");
-        at.recent = (at.recent * 7 + self.now - came) / 8;
+        let (request, came, there) = at.queue.pop_front().expect("a request in service");
+        at.recent = (at.recent * 7 + (self.now - came) / there) / 8;
         let report = at.load();
         let half = self.fault(server) == Some(FaultKind::HalfErrors);
         let failed = if half {

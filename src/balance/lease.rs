@@ -180,7 +180,8 @@ impl ServerLoad {
         }
     }
 
-    /// And a request that comes now may expect to take so long there.
+    /// And a request that comes now, behind those that are there, may expect to take so long. The mean of what past
+    /// requests took is something else, and misleads: where it is lowest all clients go at once.
     #[must_use]
     pub const fn latency(mut self, latency: Duration) -> ServerLoad {
         self.latency = Some(latency);

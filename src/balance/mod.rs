@@ -36,6 +36,8 @@
 //! | [`Ring`] | the same for any number, and the hash of a key | no other key may move when an endpoint leaves, or memcached or nginx place keys too |
 //! | [`Sticky`] | that of the policy within, and a lock | a key must stay where it is for as long as that is well |
 //!
+//! [`choosing`] tells more, with what each costs in the tail.
+//!
 //! The pool says where the next request goes; it opens no connections. Beside it are
 //!
 //! * [`discover`]: endpoints from names that are resolved, files that are watched, or a stream of one's own, and
@@ -52,6 +54,7 @@ mod background;
 mod budget;
 mod call;
 mod check;
+pub mod choosing;
 pub mod coming_from;
 mod counts;
 mod dice;

@@ -1,19 +1,16 @@
 //! The crate's own blocks, as parts of a system.
 
 use super::{Block, BlockStatus, Health};
-use crate::balance::{Balancer, EndpointState, Pool};
+use crate::balance::{Balancer, EndpointState, EndpointStatus, Pool};
 use crate::cache::{Cache, CacheStats, CachedStore};
 use crate::env::Env;
 use crate::store::{Engine, Feed, LocalStore, Store};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use std::hash::Hash;
-use std::time::Duration;
 
-/// How often a draining pool is looked at.
-const LOOK: Duration = Duration::from_millis(10);
-
-/// Down when no endpoint may be picked, degraded while one is ejected. Drains every endpoint.
+/// Down when no endpoint may be picked, degraded while one is ejected or fails its checks. Drains every endpoint, also those
+/// that join meanwhile.
 impl<B: Balancer, T: Send + Sync + 'static> Block for Pool<B, T> {
     fn kind(&self) -> &'static str {
         "pool"
@@ -29,34 +26,38 @@ impl<B: Balancer, T: Send + Sync + 'static> Block for Pool<B, T> {
                 .count()
         };
         let (active, ejected) = (count(EndpointState::Active), count(EndpointState::Ejected));
-        let health = match (active, ejected) {
+        let unhealthy = count(EndpointState::Unhealthy);
+        let health = match (active, ejected + unhealthy) {
             (0, _) => BlockStatus::new(Health::Down).because("no endpoint may be picked"),
             (_, 0) => BlockStatus::new(Health::Ready),
-            _ => BlockStatus::new(Health::Degraded).because(format!("{ejected} endpoints are ejected")),
+            (_, out) => BlockStatus::new(Health::Degraded).because(format!("{out} endpoints are ejected or unhealthy")),
         };
         let in_flight: u32 = status.endpoints.iter().map(|endpoint| endpoint.in_flight).sum();
         health
             .figure("active", active as f64)
             .figure("ejected", ejected as f64)
+            .figure("unhealthy", unhealthy as f64)
             .figure("in_flight", in_flight.into())
             .figure("refused", status.refused as f64)
     }
 
-    fn drain<'a>(&'a self, env: &'a Env) -> BoxFuture<'a, ()> {
+    fn drain<'a>(&'a self, _: &'a Env) -> BoxFuture<'a, ()> {
         async move {
             loop {
-                let status = Pool::status(self);
-                for endpoint in status
-                    .endpoints
+                let endpoints = Pool::status(self).endpoints;
+                let takes_none = |endpoint: &EndpointStatus| endpoint.state == EndpointState::Draining;
+                if endpoints
                     .iter()
-                    .filter(|endpoint| endpoint.state != EndpointState::Draining)
+                    .all(|endpoint| takes_none(endpoint) && endpoint.in_flight == 0)
                 {
-                    Pool::drain(self, &endpoint.id);
-                }
-                if status.endpoints.iter().all(|endpoint| endpoint.in_flight == 0) {
                     return;
                 }
-                env.sleep(LOOK).await;
+                for endpoint in endpoints.iter().filter(|endpoint| !takes_none(endpoint)) {
+                    Pool::drain(self, &endpoint.id);
+                }
+                for endpoint in endpoints {
+                    Pool::drained(self, &endpoint.id).await;
+                }
             }
         }
         .boxed()
@@ -157,6 +158,7 @@ mod tests {
     use crate::balance::{Endpoint, Request, RoundRobin};
     use crate::system::System;
     use futures::executor::block_on;
+    use std::time::Duration;
 
     #[test]
     fn a_pool_drains_when_its_leases_have_ended() {

@@ -186,7 +186,7 @@ fn split(arg: &OsStr) -> (String, Option<OsString>) {
 }
 
 /// What `--rung` may name, from the lowest rung up.
-pub(crate) const RUNGS: [&str; 9] = [
+pub(crate) const RUNGS: [&str; 10] = [
     "single",
     "single-x2",
     "single-x4",
@@ -196,6 +196,7 @@ pub(crate) const RUNGS: [&str; 9] = [
     "cache",
     "queue",
     "sharding",
+    "data-centres",
 ];
 
 /// Each option, and whether it takes a value.
@@ -228,8 +229,8 @@ Usage: zero_to_millions [--log FILE] [options]
   --timeout-ms MS     a request that takes longer has failed (2000)
   --hardware FILE     replaces the built-in hardware.toml
   --sensitivity       vary each modelled figure by 25 % either way (slow)
-  --rung ID           climb one rung only: single, single-x2, single-x4, database, balancer, replication, cache, queue
-                      or sharding
+  --rung ID           climb one rung only: single, single-x2, single-x4, database, balancer, replication, cache, queue,
+                      sharding or data-centres
   --seed N            decides every random choice (1)
   --quick             shorter probes: a look, not a measurement
   --json FILE         write the result as JSON

@@ -150,7 +150,7 @@ pub(crate) struct Entry {
     pub(crate) why: String,
 }
 
-/// Flattens a file into entries by name: `[workload]` keys, and those of each `[[machine]]` under its name.
+/// Flattens a file into entries by name: the keys of `[workload]` and `[distance]`, and those of each `[[machine]]` under its name.
 ///
 /// # Errors
 /// When the text is no TOML, or has another shape.
@@ -159,13 +159,13 @@ pub(crate) fn entries(text: &str) -> Result<BTreeMap<String, Entry>, HardwareErr
     let mut entries = BTreeMap::new();
     for (section, value) in file {
         match (section.as_str(), value) {
-            ("workload", Value::Table(keys)) => add(&mut entries, "workload", keys)?,
+            ("workload" | "distance", Value::Table(keys)) => add(&mut entries, &section, keys)?,
             ("machine", Value::Array(machines)) => {
                 for machine in machines {
                     add_machine(&mut entries, machine)?;
                 }
             }
-            ("workload", other) => return Err(wrong_type(section, "a table", &other)),
+            ("workload" | "distance", other) => return Err(wrong_type(section, "a table", &other)),
             ("machine", other) => return Err(wrong_type(section, "an array of tables", &other)),
             _ => return Err(HardwareError::Unknown { key: section }),
         }

@@ -9,6 +9,8 @@ use toml::Value;
 pub(crate) struct Hardware {
     /// What requests do.
     pub(crate) workload: Workload,
+    /// How far away is far.
+    pub(crate) distance: Distance,
     /// The machine that renders pages and sends files.
     pub(crate) web: Web,
     /// The machine that keeps rows.
@@ -44,6 +46,15 @@ pub(crate) struct Workload {
     pub(crate) row_skew: f64,
     /// The share of reads and writes that go to one key.
     pub(crate) celebrity_share: f64,
+}
+
+/// What a distance costs, for regions and users that are apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Distance {
+    /// There and back over 100 km of cable.
+    pub(crate) round_trip_per_100_km: Duration,
+    /// How much longer the cables are than the great circle.
+    pub(crate) path_factor: f64,
 }
 
 /// What every machine has.
@@ -182,6 +193,10 @@ impl Hardware {
                 row_skew: number("workload.row_skew"),
                 celebrity_share: number("workload.celebrity_share"),
             },
+            distance: Distance {
+                round_trip_per_100_km: millis("distance.round_trip_ms_per_100_km"),
+                path_factor: number("distance.path_factor"),
+            },
             web: Web {
                 machine: machine("web"),
                 static_cpu: millis("web.static_cpu_ms"),
@@ -260,6 +275,8 @@ const SPECS: &[Spec] = &[
     whole("workload.row_bytes", 1.0, 1_048_576.0),
     range("workload.row_skew", 0.0, 3.0),
     share("workload.celebrity_share"),
+    millis("distance.round_trip_ms_per_100_km"),
+    range("distance.path_factor", 1.0, 100.0),
     whole("web.cores", 1.0, 1024.0),
     range("web.memory_gib", 0.1, 1e5),
     range("web.network_mbit", 1.0, 1e7),

@@ -4,13 +4,14 @@ use super::Result;
 use super::database::{Database, Node};
 use super::jobs::Jobs;
 use super::plan::Plan;
+use super::regions::{Geography, Ways};
 use super::rows::Rows;
 use super::station::{DiskRead, Host};
 use super::sticky::Sticky;
 use crate::hardware::{self, Hardware};
 use crate::report::Busy;
 use bytes::Bytes;
-use outgrow::balance::{Endpoint, Pool};
+use outgrow::balance::{Endpoint, OutlierEjection, Pool};
 use outgrow::cache::CachedStore;
 use outgrow::env::Env;
 use outgrow::replica::{Ack, Node as ReplicaNode, ReplicatedStore};
@@ -22,20 +23,32 @@ use std::time::Duration;
 
 /// Rows that a cache is warmed with at once.
 const WARMED_AT_ONCE: usize = 1_024;
+/// How often each region is asked whether it is up, and how many answers in a row it takes to believe that it is not.
+const HEALTH_CHECK: Duration = Duration::from_millis(333);
+const MISSED_CHECKS: u32 = 3;
+/// Enough for a few messages between any two regions.
+const INTRODUCTION: Duration = Duration::from_secs(1);
 
 /// Everything that a request meets.
 pub(super) struct Cluster {
     pub(super) env: Env,
     pub(super) hardware: Arc<Hardware>,
     pub(super) rows: Arc<Rows>,
+    pub(super) geography: Arc<Geography>,
+    pub(super) regions: Vec<Region>,
+    /// Each has nodes in every region.
+    pub(super) shards: Vec<Database>,
+    /// Whether web machine and database are the same machine.
+    pub(super) together: bool,
+}
+
+/// What one place has of its own, besides its nodes of the database.
+pub(super) struct Region {
     /// A visit always comes to the same one, as its name server told it.
     pub(super) balancers: Vec<Balancer>,
     pub(super) webs: Vec<Web>,
     pub(super) workers: Vec<Arc<Host>>,
-    pub(super) shards: Vec<Database>,
     pub(super) jobs: Option<Jobs>,
-    /// Whether web machine and database are the same machine.
-    pub(super) together: bool,
 }
 
 /// A load balancer's machine, and the block that runs on it.
@@ -62,12 +75,14 @@ impl Cluster {
         patience: Duration,
     ) -> Result<Arc<Cluster>> {
         let env = world.env();
+        let geography = Arc::new(Geography::new(plan, hardware, &env)?);
         let maker = Maker {
             world,
             hardware,
             rows,
             patience,
             env: &env,
+            geography: &geography,
             plan,
         };
         let server = plan.rung.together().then(|| Arc::new(maker.database_host()));
@@ -75,45 +90,31 @@ impl Cluster {
         for shard in 0..plan.shards {
             shards.push(maker.database(shard, server.as_ref()).await?);
         }
-        let mut webs = Vec::new();
-        for web in 0..plan.webs {
-            let host = server
-                .clone()
-                .unwrap_or_else(|| Arc::new(maker.host(&hardware.web.machine)));
-            webs.push(maker.web(web, host, &shards).await?);
+        let mut regions = Vec::new();
+        for region in 0..plan.regions {
+            regions.push(maker.region(region as usize, server.as_ref(), &shards).await?);
         }
-        let balancer = |_| {
-            let ids = (0..webs.len()).map(|web| Endpoint::new(format!("web-{web}")).target(web));
-            let pool = Pool::builder(Sticky::default()).env(env.clone()).endpoints(ids).build();
-            Balancer {
-                host: Arc::new(maker.host(&hardware.balancer.machine)),
-                pool,
-            }
-        };
-        let balancers = (0..plan.balancers).map(balancer).collect();
-        let jobs = match plan.rung.queued() {
-            true => Some(maker.jobs().await?),
-            false => None,
-        };
-        let workers = (0..plan.workers)
-            .map(|_| Arc::new(maker.host(&hardware.web.machine)))
-            .collect();
         let (hardware, rows) = (Arc::clone(hardware), Arc::clone(rows));
         let together = plan.rung.together();
         let cluster = Arc::new(Cluster {
             env,
             hardware,
             rows,
-            balancers,
-            webs,
-            workers,
+            geography,
+            regions,
             shards,
-            jobs,
             together,
         });
+        if plan.regions > 1 {
+            // Until the nodes of all regions have heard of their primary.
+            cluster.env.sleep(INTRODUCTION).await;
+        }
         cluster.warm().await?;
-        if cluster.jobs.is_some() {
+        if plan.rung.queued() {
             Jobs::start_workers(&cluster);
+        }
+        if plan.regions > 1 {
+            cluster.start_health_checks();
         }
         Ok(cluster)
     }
@@ -121,7 +122,7 @@ impl Cluster {
     /// Fills every cache with the hottest rows.
     async fn warm(&self) -> Result<()> {
         self.shards.iter().for_each(|shard| shard.shared().set_warming(true));
-        for web in self.webs.iter().filter(|web| !web.caches.is_empty()) {
+        for web in self.webs().filter(|web| !web.caches.is_empty()) {
             let mut hottest = self.rows.hottest();
             loop {
                 let some: Vec<Bytes> = hottest.by_ref().take(WARMED_AT_ONCE).collect();
@@ -135,19 +136,52 @@ impl Cluster {
         Ok(())
     }
 
+    /// Tells the router how each region is, for ever.
+    fn start_health_checks(self: &Arc<Cluster>) {
+        for region in 0..self.regions.len() {
+            let cluster = Arc::clone(self);
+            let checks = async move {
+                let mut missed = 0;
+                loop {
+                    cluster.env.sleep(HEALTH_CHECK).await;
+                    let before = missed;
+                    missed = match cluster.regions[region].is_up() {
+                        true => 0,
+                        false => missed + 1,
+                    };
+                    if (missed >= MISSED_CHECKS) != (before >= MISSED_CHECKS) {
+                        cluster.geography.set_health(region, missed < MISSED_CHECKS);
+                    }
+                }
+            };
+            self.env.spawn(checks).detach();
+        }
+    }
+
+    /// The web machines of all regions.
+    pub(super) fn webs(&self) -> impl Iterator<Item = &Web> {
+        self.regions.iter().flat_map(|region| &region.webs)
+    }
+
+    /// The queues of all regions.
+    pub(super) fn queues(&self) -> impl Iterator<Item = &Jobs> {
+        self.regions.iter().filter_map(|region| region.jobs.as_ref())
+    }
+
     /// Starts counting how busy everything is anew.
     pub(super) fn reset(&self) {
         let now = self.env.now();
-        self.hosts().for_each(|(_, host)| host.reset(now));
+        self.hosts().for_each(|(_, _, host)| host.reset(now));
     }
 
     /// How busy each kind of resource is, the busiest machine of each kind for those that are not interchangeable.
     pub(super) fn busy(&self) -> Vec<Busy> {
         let now = self.env.now();
         let mut kinds: Vec<(String, Vec<f64>)> = Vec::new();
-        for (kind, host) in self.hosts() {
+        for (region, kind, host) in self.hosts() {
+            let place = self.geography.names()[region];
             for (part, station) in [("cpu", &host.cpu), ("disk", &host.disk), ("network", &host.network)] {
-                let name = format!("{kind} {part}");
+                let name = format!("{place} {kind} {part}").trim_start().to_owned();
                 let busy = station.utilisation(now);
                 match kinds.iter_mut().find(|(known, _)| *known == name) {
                     Some((_, all)) => all.push(busy),
@@ -165,38 +199,47 @@ impl Cluster {
             .collect()
     }
 
-    fn hosts(&self) -> impl Iterator<Item = (&'static str, &Arc<Host>)> {
-        let web = if self.together { "server" } else { "web" };
-        let webs = self.webs.iter().map(move |web_machine| (web, &web_machine.host));
+    /// Every machine, with its region and its kind.
+    fn hosts(&self) -> impl Iterator<Item = (usize, &'static str, &Arc<Host>)> {
         let databases = self.shards.iter().filter(|_| !self.together).flat_map(|shard| {
             let primary = shard.shared().primary();
             shard.shared().nodes.iter().map(move |node| {
-                (
-                    if std::ptr::eq(node, primary) {
-                        "database"
-                    } else {
-                        "replica"
-                    },
-                    &node.host,
-                )
+                let kind = match std::ptr::eq(node, primary) {
+                    true => "database",
+                    false => "replica",
+                };
+                (node.region, kind, &node.host)
             })
         });
-        let balancer = self.balancers.iter().map(|balancer| ("balancer", &balancer.host));
-        let queue = self.jobs.iter().map(|jobs| ("queue", &jobs.host));
-        let workers = self.workers.iter().map(|worker| ("worker", worker));
-        balancer.chain(webs).chain(databases).chain(queue).chain(workers)
+        let regions = self.regions.iter().enumerate();
+        let others =
+            regions.flat_map(|(at, region)| region.hosts(self.together).map(move |(kind, host)| (at, kind, host)));
+        others.chain(databases)
     }
 
     /// Hits and lookups of all caches so far.
     pub(super) fn cache_counts(&self) -> (u64, u64) {
-        let stats = self
-            .webs
-            .iter()
-            .flat_map(|web| &web.caches)
-            .map(|cache| cache.stats().cache);
+        let stats = self.webs().flat_map(|web| &web.caches).map(|cache| cache.stats().cache);
         stats.fold((0, 0), |(hits, lookups), stats| {
             (hits + stats.hits, lookups + stats.hits + stats.misses)
         })
+    }
+}
+
+impl Region {
+    /// Whether it answers.
+    fn is_up(&self) -> bool {
+        self.balancers.iter().any(|balancer| balancer.host.is_up())
+    }
+
+    /// Its machines, but for the database's.
+    pub(super) fn hosts(&self, together: bool) -> impl Iterator<Item = (&'static str, &Arc<Host>)> {
+        let web = if together { "server" } else { "web" };
+        let webs = self.webs.iter().map(move |machine| (web, &machine.host));
+        let balancers = self.balancers.iter().map(|balancer| ("balancer", &balancer.host));
+        let queue = self.jobs.iter().map(|jobs| ("queue", &jobs.host));
+        let workers = self.workers.iter().map(|worker| ("worker", worker));
+        balancers.chain(webs).chain(queue).chain(workers)
     }
 }
 
@@ -207,6 +250,7 @@ struct Maker<'a> {
     rows: &'a Arc<Rows>,
     patience: Duration,
     env: &'a Env,
+    geography: &'a Arc<Geography>,
     plan: &'a Plan,
 }
 
@@ -245,23 +289,27 @@ impl Maker<'_> {
         machine
     }
 
+    /// A shard: in each region as many nodes as the plan says, the first of all of them the primary.
     async fn database(&self, shard: u32, server: Option<&Arc<Host>>) -> Result<Database> {
         let sync = self.hardware.database.disk_sync;
-        let names = (0..self.plan.nodes).map(|node| format!("db{shard}-{node}"));
-        let machines: Vec<_> = names.map(|name| (self.machine(&name, sync), name)).collect();
-        let nodes = machines.iter().map(|(machine, name)| {
-            ReplicaNode::new(name.as_str())
-                .env(machine.env())
-                .tag("node", name.as_str())
-        });
+        let name = |node| (format!("db{shard}-{node}"), (node / self.plan.nodes) as usize);
+        let names: Vec<(String, usize)> = (0..self.plan.nodes * self.plan.regions).map(name).collect();
+        let machines: Vec<_> = names.iter().map(|(name, _)| self.machine(name, sync)).collect();
         let mut builder = ReplicatedStore::builder().env(self.env.clone()).ack(Ack::Majority);
-        for node in nodes {
-            builder = builder.node(node);
+        for ((name, _), machine) in names.iter().zip(&machines) {
+            let node = ReplicaNode::new(name.as_str()).env(machine.env());
+            builder = builder.node(node.tag("node", name.as_str()));
+        }
+        if self.plan.regions > 1 {
+            builder = builder.link(Ways {
+                geography: Arc::clone(self.geography),
+                nodes: names.clone(),
+            });
         }
         let db = builder.open("data").await?;
-        let nodes = machines.into_iter().map(|(machine, name)| {
+        let nodes = names.into_iter().zip(machines).map(|((name, region), machine)| {
             let host = server.cloned().unwrap_or_else(|| Arc::new(self.database_host()));
-            Node::new(name, host, machine, &db)
+            Node::new(name, region, host, machine, &db)
         });
         let nodes = nodes.collect();
         Ok(Database::new(
@@ -270,11 +318,43 @@ impl Maker<'_> {
             nodes,
             self.rows,
             self.hardware,
+            self.geography,
             self.plan.size,
         ))
     }
 
-    async fn web(&self, web: u32, host: Arc<Host>, shards: &[Database]) -> Result<Web> {
+    async fn region(&self, region: usize, server: Option<&Arc<Host>>, shards: &[Database]) -> Result<Region> {
+        let shards: Vec<Database> = shards.iter().map(|shard| shard.seen_from(region)).collect();
+        let mut webs = Vec::new();
+        for web in 0..self.plan.webs {
+            let host = server
+                .cloned()
+                .unwrap_or_else(|| Arc::new(self.host(&self.hardware.web.machine)));
+            webs.push(self.web(&format!("web-{region}-{web}"), host, &shards).await?);
+        }
+        let jobs = match self.plan.rung.queued() {
+            true => Some(self.jobs(region).await?),
+            false => None,
+        };
+        let worker = |_| Arc::new(self.host(&self.hardware.web.machine));
+        Ok(Region {
+            balancers: (0..self.plan.balancers).map(|_| self.balancer(webs.len())).collect(),
+            webs,
+            workers: (0..self.plan.workers).map(worker).collect(),
+            jobs,
+        })
+    }
+
+    fn balancer(&self, webs: usize) -> Balancer {
+        let webs = (0..webs).map(|web| Endpoint::new(format!("web-{web}")).target(web));
+        let pool = Pool::builder(Sticky::default()).env(self.env.clone()).endpoints(webs);
+        Balancer {
+            host: Arc::new(self.host(&self.hardware.balancer.machine)),
+            pool: pool.outliers(OutlierEjection::default()).build(),
+        }
+    }
+
+    async fn web(&self, name: &str, host: Arc<Host>, shards: &[Database]) -> Result<Web> {
         let mut caches = Vec::new();
         if self.plan.rung.cached() {
             for shard in shards {
@@ -289,7 +369,7 @@ impl Maker<'_> {
             ([only], []) => only.clone().boxed(),
             ([_], [cached]) => cached.clone().boxed(),
             _ => {
-                let machine = self.world.machine(&format!("web-{web}"));
+                let machine = self.world.machine(name);
                 let mut sharded = ShardedStore::builder(SlotTable::new(16_384)).env(machine.env());
                 for (shard, cached) in caches.iter().enumerate() {
                     sharded = sharded.shard(format!("shard-{shard}"), cached.clone());
@@ -300,9 +380,9 @@ impl Maker<'_> {
         Ok(Web { host, store, caches })
     }
 
-    async fn jobs(&self) -> Result<Jobs> {
+    async fn jobs(&self, region: usize) -> Result<Jobs> {
         let queue = &self.hardware.queue;
-        let host = self.host(&queue.machine);
-        Ok(Jobs::open(self.machine("queue", queue.disk_sync), host).await?)
+        let machine = self.machine(&format!("queue-{region}"), queue.disk_sync);
+        Ok(Jobs::open(machine, self.host(&queue.machine)).await?)
     }
 }

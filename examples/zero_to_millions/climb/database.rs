@@ -1,5 +1,6 @@
 //! The database as the web machines see it: a real replicated store, on modelled machines behind a network.
 
+use super::regions::Geography;
 use super::rows::Rows;
 use super::station::{Failure, Host, Work};
 use crate::hardware::Hardware;
@@ -23,14 +24,17 @@ use std::time::Duration;
 #[derive(Clone)]
 pub(super) struct Database {
     shared: Arc<Shared>,
+    /// Where it is seen from.
+    region: usize,
 }
 
 pub(super) struct Shared {
     pub(super) db: ReplicatedStore,
     pub(super) nodes: Vec<Node>,
     env: Env,
-    /// Which node of those that are up answers a read.
-    readers: Pool<LeastRequest, usize>,
+    /// In each region, which node of those that are up answers a read.
+    readers: Vec<Pool<LeastRequest, usize>>,
+    geography: Arc<Geography>,
     primary: AtomicUsize,
     rows: Arc<Rows>,
     hardware: Arc<Hardware>,
@@ -45,12 +49,15 @@ pub(super) type Ledger = BTreeMap<Bytes, Version>;
 
 /// How long a record of the feed waits for more to be sent with it.
 const FEED_DELAY: Duration = Duration::from_millis(10);
+/// How long a node is left alone that does not answer while its primary changes.
+const NOT_YET: Duration = Duration::from_millis(50);
 /// The most records that are sent at once.
 const FEED_BATCH: usize = 4_096;
 
 /// A machine of the database.
 pub(super) struct Node {
     pub(super) name: String,
+    pub(super) region: usize,
     pub(super) host: Arc<Host>,
     pub(super) machine: Machine,
     /// Reads at this node and no other.
@@ -58,11 +65,12 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(name: String, host: Arc<Host>, machine: Machine, db: &ReplicatedStore) -> Node {
+    pub(super) fn new(name: String, region: usize, host: Arc<Host>, machine: Machine, db: &ReplicatedStore) -> Node {
         let here = ReadPreference::nearest().tag("node", &name);
         let view = db.reading(here).boxed();
         Node {
             name,
+            region,
             host,
             machine,
             view,
@@ -77,21 +85,22 @@ impl Database {
         nodes: Vec<Node>,
         rows: &Arc<Rows>,
         hardware: &Arc<Hardware>,
+        geography: &Arc<Geography>,
         memory: u32,
     ) -> Database {
-        let endpoints = nodes
-            .iter()
-            .enumerate()
-            .map(|(i, node)| Endpoint::new(node.name.as_str()).target(i));
-        let readers = Pool::builder(LeastRequest::default())
-            .env(env.clone())
-            .endpoints(endpoints)
-            .build();
+        let readers = |region| {
+            let here = nodes.iter().enumerate().filter(|(_, node)| node.region == region);
+            let endpoints = here.map(|(i, node)| Endpoint::new(node.name.as_str()).target(i));
+            let pool = Pool::builder(LeastRequest::default()).env(env.clone());
+            pool.endpoints(endpoints).build()
+        };
+        let readers = (0..geography.names().len()).map(readers).collect();
         let shared = Shared {
             db,
             nodes,
             env: env.clone(),
             readers,
+            geography: Arc::clone(geography),
             primary: AtomicUsize::new(0),
             rows: Arc::clone(rows),
             hardware: Arc::clone(hardware),
@@ -101,57 +110,82 @@ impl Database {
         };
         Database {
             shared: Arc::new(shared),
+            region: 0,
         }
+    }
+
+    /// The same database as one sees it from this region: reads are answered here, writes go to the primary.
+    pub(super) fn seen_from(&self, region: usize) -> Database {
+        Database {
+            shared: Arc::clone(&self.shared),
+            region,
+        }
+    }
+
+    /// To the primary and back, beyond what it takes inside a region.
+    fn distance(&self) -> Duration {
+        self.shared
+            .geography
+            .round_trip(self.region, self.shared.primary().region)
     }
 
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
     }
 
-    /// Reads at the node with the least to do; a node that is down is tried once, and then another.
+    /// Reads at the node of this region with the least to do; a node that is down is tried once, and then another.
     async fn read(&self, keys: &[Bytes]) -> Result<Vec<Option<Entry>>> {
         let shared = &*self.shared;
         let mut tried = Vec::new();
         loop {
             let request = Request::new().avoid(&tried);
-            let lease = shared
-                .readers
+            let lease = shared.readers[self.region]
                 .pick(&request)
                 .map_err(|error| unavailable(&error.to_string()))?;
             let node = &shared.nodes[lease.target];
-            match shared.read_at(node, keys).await {
-                Ok(entries) => {
-                    lease.succeed();
-                    return Ok(entries);
-                }
-                Err(error) => {
-                    tried.push(lease.id().clone());
-                    lease.fail(balance::Failure::Other);
-                    if tried.len() == shared.nodes.len().min(2) {
-                        return Err(error);
+            tried.push(lease.id().clone());
+            let error = match shared.reach(node, keys).await {
+                Ok(()) => match shared.read_at(node, keys).await {
+                    Ok(entries) => {
+                        lease.succeed();
+                        return Ok(entries);
                     }
+                    Err(error) => {
+                        // It is well, and only does not know its primary yet.
+                        lease.backoff(NOT_YET);
+                        error
+                    }
+                },
+                Err(failure) => {
+                    lease.fail(balance::Failure::Other);
+                    down(failure)
                 }
+            };
+            if tried.len() == shared.nodes.len().min(2) {
+                return Err(error);
             }
         }
     }
 }
 
 impl Shared {
-    async fn read_at(&self, node: &Node, keys: &[Bytes]) -> Result<Vec<Option<Entry>>> {
-        let database = &self.hardware.database;
-        if !self.warming.load(Ordering::Relaxed) {
-            let rows = keys.len() as u32;
-            let on_disk = keys.iter().filter(|key| !self.rows.is_resident(key, self.memory));
-            let work = Work {
-                cpu: database.read_cpu * rows,
-                bytes: u64::from(self.hardware.workload.row_bytes) * u64::from(rows),
-                disk_reads: on_disk.count() as u32,
-            };
-            node.host
-                .serve(&self.env, work, database.machine.round_trip)
-                .await
-                .map_err(down)?;
+    /// Takes the time that a read takes on a node's machine, there and back.
+    async fn reach(&self, node: &Node, keys: &[Bytes]) -> Result<(), Failure> {
+        if self.warming.load(Ordering::Relaxed) {
+            return Ok(());
         }
+        let database = &self.hardware.database;
+        let rows = keys.len() as u32;
+        let on_disk = keys.iter().filter(|key| !self.rows.is_resident(key, self.memory));
+        let work = Work {
+            cpu: database.read_cpu * rows,
+            bytes: u64::from(self.hardware.workload.row_bytes) * u64::from(rows),
+            disk_reads: on_disk.count() as u32,
+        };
+        node.host.serve(&self.env, work, database.machine.round_trip).await
+    }
+
+    async fn read_at(&self, node: &Node, keys: &[Bytes]) -> Result<Vec<Option<Entry>>> {
         let mut entries = match keys {
             [key] => vec![node.view.get(key).await?],
             _ => node.view.get_many(keys).await?,
@@ -167,7 +201,7 @@ impl Shared {
         Ok(entries)
     }
 
-    async fn write(&self, batch: Batch) -> Result<Receipt> {
+    async fn write(&self, batch: Batch, distance: Duration) -> Result<Receipt> {
         let database = &self.hardware.database;
         let rows = batch.ops().len() as u32;
         let keys: Vec<Bytes> = batch.keys().cloned().collect();
@@ -179,7 +213,7 @@ impl Shared {
         };
         let lease = self.lease_on(primary);
         let written = async {
-            let travel = database.machine.round_trip;
+            let travel = database.machine.round_trip + distance;
             primary.host.serve(&self.env, work, travel).await.map_err(down)?;
             self.db.commit(batch).await
         };
@@ -212,7 +246,7 @@ impl Shared {
     fn lease_on(&self, node: &Node) -> Option<Lease<LeastRequest, usize>> {
         let others = self.nodes.iter().filter(|other| !std::ptr::eq(*other, node));
         let others: Vec<EndpointId> = others.map(|other| other.name.as_str().into()).collect();
-        let lease = self.readers.pick(&Request::new().avoid(&others)).ok()?;
+        let lease = self.readers[node.region].pick(&Request::new().avoid(&others)).ok()?;
         // It is another node's when this one is believed to be down.
         std::ptr::eq(&self.nodes[lease.target], node).then_some(lease)
     }
@@ -225,6 +259,11 @@ impl Shared {
     /// The node that takes writes.
     pub(super) fn primary(&self) -> &Node {
         &self.nodes[self.primary.load(Ordering::Relaxed)]
+    }
+
+    /// The nodes in a region.
+    pub(super) fn nodes_in(&self, region: usize) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(move |node| node.region == region)
     }
 
     /// Sends writes to this node from now on.
@@ -281,7 +320,7 @@ impl Store for Database {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Receipt> {
-        self.shared.write(batch).await
+        self.shared.write(batch, self.distance()).await
     }
 
     fn capability(&self) -> Capability {
@@ -302,7 +341,7 @@ impl Feed for Database {
     fn watch(&self, from: Position) -> BoxStream<'_, Result<(Position, Record)>> {
         let delayed = move |records: Vec<Result<_>>| async move {
             if records.first().is_some_and(Result::is_ok) {
-                self.shared.env.sleep(FEED_DELAY).await;
+                self.shared.env.sleep(FEED_DELAY + self.distance() / 2).await;
             }
             stream::iter(records)
         };

@@ -3,6 +3,8 @@
 use super::Result;
 use super::cluster::Cluster;
 use super::database::Database;
+use super::jobs::Jobs;
+use super::outage::{Outcomes, lose_home};
 use super::plan::{Plan, Rung, divided};
 use super::probe::{Setup, quantiles};
 use super::service::{Deed, handle};
@@ -33,9 +35,9 @@ const STEP: Duration = Duration::from_secs(1);
 /// The most time, after the last request, for jobs that are still in the queue.
 const DRAIN: Duration = Duration::from_secs(120);
 /// Until a dead primary is noticed: three missed health checks of a third of a second.
-const DETECTION: Duration = Duration::from_secs(1);
+pub(super) const DETECTION: Duration = Duration::from_secs(1);
 /// Until a machine is back after it lost power.
-const REBOOT: Duration = Duration::from_secs(30);
+pub(super) const REBOOT: Duration = Duration::from_secs(30);
 /// Until a process is back after it was killed.
 const RESPAWN: Duration = Duration::from_secs(3);
 
@@ -68,9 +70,8 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32, 
     let cluster = Cluster::build(world, plan, &setup.hardware, &setup.rows, setup.timeout).await?;
     let env = cluster.env.clone();
     cluster.shards.iter().for_each(|shard| shard.shared().keep_ledger());
-    if let Some(jobs) = &cluster.jobs {
-        jobs.keep_count();
-    }
+    cluster.queues().for_each(Jobs::keep_count);
+    let lost = cluster.geography.home();
     let begin = env.now() + SETTLE;
     let (kill, end) = (begin + BEFORE, begin + BEFORE + after);
     let attack = env.spawn({
@@ -81,6 +82,7 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32, 
         }
     });
     let steps: Arc<Mutex<Vec<Step>>> = Arc::default();
+    let outcomes: Arc<Mutex<Outcomes>> = Arc::default();
     let mut visits = Homes::new(kill);
     let mut rng = world.rng("deeds");
     let traffic = Traffic::new(Arc::clone(&setup.visits), users, env.now(), world.rng("traffic"));
@@ -92,20 +94,23 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32, 
         let deed = Deed::new(&cluster, arrival, setup.dynamic[arrival.step.url as usize], &mut rng);
         let step = (arrival.at >= begin).then(|| ((arrival.at - begin).as_nanos() / STEP.as_nanos()) as usize);
         let (cluster, setup, steps) = (Arc::clone(&cluster), Arc::clone(setup), Arc::clone(&steps));
-        let homes = visits.clone();
+        let (homes, outcomes) = (visits.clone(), Arc::clone(&outcomes));
         let request = async move {
             let answer = handle(&cluster, deed).await;
             let latency = cluster.env.now() - deed.arrival.at;
-            if let Ok(answered) = &answer {
-                homes.answered(deed.arrival.visit, answered.web, deed.arrival.at);
+            if let Ok(answered) = &answer
+                && deed.needs_state()
+            {
+                homes.answered(deed.arrival.visit, answered.machine(&cluster), deed.arrival.at);
             }
             if let Some(step) = step {
-                count(
-                    &mut steps.lock(),
-                    step,
-                    answer.is_ok() && latency <= setup.timeout,
-                    latency,
-                );
+                let in_time = answer.is_ok() && latency <= setup.timeout;
+                count(&mut steps.lock(), step, in_time, latency);
+                if cluster.regions.len() > 1 {
+                    let nearest = cluster.geography.nearest(deed.arrival.visit);
+                    let latency = in_time.then_some(latency);
+                    outcomes.lock().note(deed.arrival.at, nearest, latency);
+                }
             }
             if let Ok(answered) = answer {
                 answered.send_rest(&cluster).await;
@@ -114,24 +119,29 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32, 
         env.spawn(request).detach();
     }
     env.sleep(setup.timeout).await;
-    let note = attack.await??;
-    let mut lost = unfinished_jobs(&cluster).await;
+    let (note, settled) = attack.await??;
+    let mut lost_writes = unfinished_jobs(&cluster).await;
     for shard in &cluster.shards {
-        lost += shard.shared().lost_writes().await?;
+        lost_writes += shard.shared().lost_writes().await?;
     }
     let mut steps = std::mem::take(&mut *steps.lock());
     let timeline = timeline(&mut steps, setup.timeout);
     let after = || timeline.iter().filter(|point| point.at_ms >= 0);
     let slo = setup.slo.as_secs_f64() * 1e3;
     let recovered = after().rposition_ms(slo);
+    let outcomes = outcomes.lock();
+    let by_region = |settled| outcomes.by_region(&cluster.geography, kill, settled, setup.timeout);
+    let regions = settled.map(by_region).unwrap_or_default();
     Ok(Drill {
         part: plan.part,
         killed: killed(plan.rung).to_owned(),
         survived: after().all(|point| point.failed * 2 <= point.requests),
         failed_requests: after().map(|point| point.failed).sum(),
-        lost_acknowledged_writes: lost,
+        lost_acknowledged_writes: lost_writes,
         lost_visits: visits.lost(),
         recovery_ms: recovered,
+        rerouted_ms: outcomes.rerouted_ms(lost, kill),
+        regions,
         note,
         timeline,
     })
@@ -139,12 +149,12 @@ async fn run(world: &World, setup: &Arc<Setup>, plan: &Plan, users: NonZeroU32, 
 
 /// How many accepted jobs are still not done when there has been time enough for all.
 async fn unfinished_jobs(cluster: &Cluster) -> u64 {
-    let Some(jobs) = &cluster.jobs else { return 0 };
+    let open = || cluster.queues().map(Jobs::open_jobs).sum();
     let deadline = cluster.env.now() + DRAIN;
-    while jobs.open_jobs() > 0 && cluster.env.now() < deadline {
+    while open() > 0 && cluster.env.now() < deadline {
         cluster.env.sleep(STEP).await;
     }
-    jobs.open_jobs()
+    open()
 }
 
 /// When the last step over the objective ended, if that was before the last step.
@@ -236,48 +246,47 @@ fn killed(rung: Rung) -> &'static str {
         Rung::Cache => "every cache is emptied at once",
         Rung::Queue => "the queue's process is killed",
         Rung::Sharding => "one shard's primary loses power",
+        Rung::DataCentres => "the region of the primaries loses power",
     }
 }
 
-/// Kills, and does what is done about it. Says what happened.
-async fn attack(cluster: &Cluster, rung: Rung) -> Result<String> {
+/// Kills, and does what is done about it. Says what happened, and where a region was lost when all took writes again.
+async fn attack(cluster: &Cluster, rung: Rung) -> Result<(String, Option<Tick>)> {
     let env = &cluster.env;
-    match rung {
+    let note = match rung {
         Rung::Single | Rung::Doubled | Rung::Quadrupled | Rung::Database => {
             let took = power_cycle(&cluster.shards[0], env).await?;
-            Ok(format!(
-                "nothing takes over: down until the machine is back and has read its log, {took:.1} s"
-            ))
+            format!("nothing takes over: down until the machine is back and has read its log, {took:.1} s")
         }
         Rung::Balancer => {
-            let host = &cluster.webs[0].host;
+            let host = &cluster.regions[0].webs[0].host;
             host.set_up(false, env.now());
             env.sleep(REBOOT).await;
             host.set_up(true, env.now());
-            Ok("the pool ejects it after failed requests; its visits go on elsewhere, without their state".to_owned())
+            "the pool ejects it after failed requests; its visits go on elsewhere, without their state".to_owned()
         }
         Rung::Cache => {
-            cluster
-                .webs
-                .iter()
-                .flat_map(|web| &web.caches)
-                .for_each(CachedStore::clear);
-            Ok("the database bears the misses until the hot rows are back".to_owned())
+            cluster.webs().flat_map(|web| &web.caches).for_each(CachedStore::clear);
+            "the database bears the misses until the hot rows are back".to_owned()
         }
         Rung::Queue => {
-            let Some(jobs) = &cluster.jobs else {
-                return Ok(String::new());
-            };
-            jobs.kill(cluster);
-            env.sleep(RESPAWN).await;
-            jobs.restart(cluster).await?;
-            Ok(format!(
+            for jobs in cluster.queues() {
+                jobs.kill(cluster);
+                env.sleep(RESPAWN).await;
+                jobs.restart(cluster).await?;
+            }
+            format!(
                 "back after {} s with every accepted job; requests that bring one fail meanwhile",
                 RESPAWN.as_secs()
-            ))
+            )
         }
-        Rung::Replication | Rung::Sharding => fail_over(&cluster.shards[0], env).await,
-    }
+        Rung::Replication | Rung::Sharding => fail_over(&cluster.shards[0], env).await?,
+        Rung::DataCentres => {
+            let (note, settled) = lose_home(cluster).await?;
+            return Ok((note, Some(settled)));
+        }
+    };
+    Ok((note, None))
 }
 
 /// Turns a database's only machine off, and on again. Says how many seconds that took.

@@ -1,10 +1,11 @@
 //! Work that nobody waits for: sent to a real queue, done by workers at their own pace.
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Region};
 use super::service::{Failed, job_rows};
 use super::station::{Host, Work};
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::ready;
 use outgrow::queue::{self, Delivery, DurableQueue, Message, Subscriber};
 use outgrow::sim::Machine;
 use outgrow::store::Store;
@@ -72,25 +73,34 @@ impl Jobs {
         sent.map(drop).map_err(|_| Failed)
     }
 
-    /// Starts the workers' loops, one for each of their cores.
+    /// Starts the workers' loops in all regions, one for each of their cores.
     pub(super) fn start_workers(cluster: &Arc<Cluster>) {
-        for worker in 0..cluster.workers.len() {
-            for _ in 0..cluster.workers[worker].cpu.servers() {
-                let cluster = Arc::clone(cluster);
-                cluster
-                    .env
-                    .clone()
-                    .spawn(async move { work(&cluster, worker).await })
-                    .detach();
+        for region in 0..cluster.regions.len() {
+            for (worker, host) in cluster.regions[region].workers.iter().enumerate() {
+                for _ in 0..host.cpu.servers() {
+                    let work = Arc::clone(cluster);
+                    let work = async move { work_off(&work, region, worker).await };
+                    cluster.env.spawn(work).detach();
+                }
             }
         }
     }
 
     /// Kills the queue's process; what its disk holds stays.
     pub(super) fn kill(&self, cluster: &Cluster) {
+        self.leave(cluster);
+        self.machine.kill();
+    }
+
+    /// Cuts the power of the queue's machine; what its disk was made to sync stays.
+    pub(super) fn crash(&self, cluster: &Cluster) {
+        self.leave(cluster);
+        self.machine.crash();
+    }
+
+    fn leave(&self, cluster: &Cluster) {
         *self.queue.lock() = None;
         self.host.set_up(false, cluster.env.now());
-        self.machine.kill();
     }
 
     /// Starts the queue's process again.
@@ -119,26 +129,41 @@ impl Jobs {
 }
 
 /// Does jobs for ever, on one core of one worker.
-async fn work(cluster: &Arc<Cluster>, worker: usize) {
-    let Some(jobs) = &cluster.jobs else { return };
+async fn work_off(cluster: &Arc<Cluster>, region: usize, worker: usize) {
+    let (region, most) = (&cluster.regions[region], at_once(cluster, region));
+    let Some(jobs) = &region.jobs else { return };
     loop {
         if let Some(queue) = jobs.queue()
-            && let Ok(mut deliveries) = subscribe(&queue).await
+            && let Ok(deliveries) = subscribe(&queue).await
         {
-            while let Some(Ok(delivery)) = deliveries.next().await {
-                match do_job(cluster, jobs, worker, &delivery).await {
-                    Ok(id) => {
-                        jobs.done(id);
-                        // One that is done and cannot be acknowledged is done once more, unless the queue's disk has
-                        // the acknowledgement all the same.
-                        drop(delivery.ack().await);
-                    }
-                    // Where the queue cannot be told, the lease ends by itself.
-                    Err(Failed) => drop(delivery.retry_in(RETRY).await),
-                }
-            }
+            let deliveries = deliveries.scan((), |(), delivery| ready(delivery.ok()));
+            let work = |delivery| work_on(cluster, region, jobs, worker, delivery);
+            deliveries.for_each_concurrent(most, work).await;
         }
         cluster.env.sleep(RECONNECT).await;
+    }
+}
+
+/// How many jobs a core has open: one, and more where the core would else wait for the primary's answer from afar, which
+/// comes after a few times that the distance is travelled.
+fn at_once(cluster: &Cluster, region: usize) -> usize {
+    let geography = &cluster.geography;
+    let distances = (0..cluster.regions.len()).map(|home| geography.round_trip(region, home));
+    let away = 3.0 * distances.max().unwrap_or_default().as_secs_f64();
+    let work = cluster.hardware.workload.job_cpu.as_secs_f64().max(1e-4);
+    1 + (away / work).ceil() as usize
+}
+
+async fn work_on(cluster: &Cluster, region: &Region, jobs: &Jobs, worker: usize, delivery: Delivery<DurableQueue>) {
+    match do_job(cluster, region, jobs, worker, &delivery).await {
+        Ok(id) => {
+            jobs.done(id);
+            // One that is done and cannot be acknowledged is done once more, unless the queue's disk has the
+            // acknowledgement all the same.
+            drop(delivery.ack().await);
+        }
+        // Where the queue cannot be told, the lease ends by itself.
+        Err(Failed) => drop(delivery.retry_in(RETRY).await),
     }
 }
 
@@ -150,6 +175,7 @@ async fn subscribe(queue: &DurableQueue) -> Result<Subscriber<DurableQueue>, que
 /// Does one job, and says which it was.
 async fn do_job(
     cluster: &Cluster,
+    region: &Region,
     jobs: &Jobs,
     worker: usize,
     delivery: &Delivery<DurableQueue>,
@@ -159,13 +185,13 @@ async fn do_job(
     jobs.host
         .serve(env, Work::cpu(server.receive_cpu), server.machine.round_trip)
         .await?;
-    cluster.workers[worker]
+    region.workers[worker]
         .serve(env, Work::cpu(hardware.workload.job_cpu), Duration::ZERO)
         .await?;
     let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| delivery.payload()[at + i]));
     let (id, seed) = (number(0), number(8));
     let batch = job_rows(seed, hardware.workload.job_writes);
     // A worker reaches the database as the web machines do.
-    cluster.webs[worker % cluster.webs.len()].store.commit(batch).await?;
+    region.webs[worker % region.webs.len()].store.commit(batch).await?;
     Ok(id)
 }

@@ -4,8 +4,10 @@ mod cluster;
 mod database;
 mod drill;
 mod jobs;
+mod outage;
 mod plan;
 mod probe;
+mod regions;
 mod rows;
 mod search;
 mod service;
@@ -178,6 +180,7 @@ fn report(setup: &Arc<Setup>, rung: Rung, with_drill: bool) -> Result<RungReport
         at_ceiling,
         notes,
     } = search(setup, &plan, &demand)?;
+    let notes = regions::told(&setup.hardware, &plan).into_iter().chain(notes).collect();
     let drill = if with_drill && users > 0 {
         Some(drill::drill(setup, &plan, users)?)
     } else {
@@ -239,4 +242,35 @@ fn relieves(reports: &[RungReport], rung: Rung, report: &RungReport) -> String {
         (false, false) => format!("buys nothing: what \"{}\" lacks is its {names}", below.name),
     };
     format!("Adds {adds}: {verdict} ({factor:.2} times the users).")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::collect;
+
+    /// The plan of the data centres on the built-in hardware, for visits of a few requests.
+    pub(super) fn data_centres() -> (Plan, Hardware) {
+        let hardware = Hardware::built_in();
+        let visits = collect::tests::collect(&[("a", 0, "/"), ("a", 5, "/logo.gif"), ("b", 2, "/a")]);
+        let sizes = Sizes::new(&Demand::new(&visits, &hardware), &hardware);
+        (Plan::new(Rung::DataCentres, &sizes), hardware)
+    }
+
+    #[test]
+    fn each_rung_has_more_machines_than_the_one_it_stands_on() {
+        let hardware = Hardware::built_in();
+        let visits = collect::tests::collect(&[("a", 0, "/"), ("a", 5, "/logo.gif"), ("b", 2, "/a")]);
+        let sizes = Sizes::new(&Demand::new(&visits, &hardware), &hardware);
+        for rung in Rung::ALL {
+            let (plan, below) = (Plan::new(rung, &sizes), rung.below());
+            let below = below.map_or(0.0, |below| Plan::new(below, &sizes).price(&hardware));
+            let price = plan.price(&hardware);
+            // A cache costs nothing: it is a part of each web machine.
+            assert!(price > below || rung == Rung::Cache && price == below, "{}", rung.id());
+        }
+        let (plan, _) = data_centres();
+        assert_eq!((plan.regions, plan.shards, plan.nodes), (3, 3, 3));
+        assert!(plan.parts().starts_with("3 regions, each with "), "{}", plan.parts());
+    }
 }

@@ -1,5 +1,6 @@
 //! The rungs: which machines each has, and what it adds to the one before.
 
+use super::regions::REGIONS;
 use super::sizing::{Demand, HEADROOM, NODES, SHARDS, Sizes, Tier};
 use crate::hardware::Hardware;
 use std::num::NonZeroU32;
@@ -10,13 +11,17 @@ pub(super) struct Plan {
     pub(super) rung: Rung,
     /// How many times larger its one machine is; 1 but for the scaled-up single servers.
     pub(super) size: u32,
+    /// Places that each have all of what follows.
+    pub(super) regions: u32,
+    /// The requests a second that the web machines of one region take, where there are several.
+    pub(super) region_takes: u32,
     /// Each machine is measured as a `part`-th of itself, under a `part`-th of the users.
     pub(super) part: u32,
     pub(super) balancers: u32,
     pub(super) webs: u32,
     pub(super) workers: u32,
     pub(super) shards: u32,
-    /// Database machines of each shard.
+    /// Database machines of each shard, one of them in all regions the primary.
     pub(super) nodes: u32,
 }
 
@@ -32,10 +37,11 @@ pub(super) enum Rung {
     Cache,
     Queue,
     Sharding,
+    DataCentres,
 }
 
 impl Rung {
-    pub(super) const ALL: [Rung; 9] = [
+    pub(super) const ALL: [Rung; 10] = [
         Rung::Single,
         Rung::Doubled,
         Rung::Quadrupled,
@@ -45,6 +51,7 @@ impl Rung {
         Rung::Cache,
         Rung::Queue,
         Rung::Sharding,
+        Rung::DataCentres,
     ];
 
     /// What `--rung` calls it.
@@ -59,6 +66,7 @@ impl Rung {
             Rung::Cache => "cache",
             Rung::Queue => "queue",
             Rung::Sharding => "sharding",
+            Rung::DataCentres => "data-centres",
         }
     }
 
@@ -74,6 +82,7 @@ impl Rung {
             Rung::Cache => "cache",
             Rung::Queue => "message queue",
             Rung::Sharding => "sharding",
+            Rung::DataCentres => "data centres",
         }
     }
 
@@ -87,6 +96,7 @@ impl Rung {
             Rung::Cache => Some(Rung::Replication),
             Rung::Queue => Some(Rung::Cache),
             Rung::Sharding => Some(Rung::Queue),
+            Rung::DataCentres => Some(Rung::Sharding),
         }
     }
 
@@ -116,6 +126,19 @@ impl Rung {
             Rung::Sharding => (
                 "more primaries, each for a part of the keys",
                 &["database cpu", "database disk"],
+            ),
+            Rung::DataCentres => (
+                "two more regions, and in each the machines that answer the users near it",
+                &[
+                    "database cpu",
+                    "replica cpu",
+                    "database disk",
+                    "replica disk",
+                    "web cpu",
+                    "web network",
+                    "balancer cpu",
+                    "balancer network",
+                ],
             ),
         }
     }
@@ -164,13 +187,20 @@ impl Plan {
             Rung::Replication | Rung::Cache => sizes.replicated,
             Rung::Queue => sizes.queued,
             Rung::Sharding => sizes.sharded,
+            Rung::DataCentres => sizes.regional,
         };
-        let shards = if rung == Rung::Sharding { SHARDS } else { 1 };
-        let workers = if rung.queued() { sizes.workers * shards } else { 0 };
+        let shards = if rung >= Rung::Sharding { SHARDS } else { 1 };
+        let regions = if rung == Rung::DataCentres { REGIONS } else { 1 };
+        let workers = match rung.queued() {
+            true => (sizes.workers * shards).div_ceil(regions),
+            false => 0,
+        };
         let nodes = if rung >= Rung::Replication { NODES } else { 1 };
         Plan {
             rung,
             size,
+            regions,
+            region_takes: sizes.region_takes,
             part: 1,
             balancers,
             webs,
@@ -201,7 +231,7 @@ impl Plan {
         NonZeroU32::new(share as u32).unwrap_or(NonZeroU32::MIN)
     }
 
-    /// How many machines of each kind.
+    /// How many machines of each kind, in each region.
     fn counts(&self) -> [(&'static str, u32); 6] {
         let separate = u32::from(!self.rung.together());
         [
@@ -215,7 +245,7 @@ impl Plan {
     }
 
     pub(super) fn machines(&self) -> u32 {
-        self.counts().iter().map(|(_, count)| count).sum()
+        self.counts().iter().map(|(_, count)| count * self.regions).sum()
     }
 
     /// US dollars a month.
@@ -229,17 +259,21 @@ impl Plan {
         };
         self.counts()
             .iter()
-            .map(|(kind, count)| each(kind) * f64::from(*count))
+            .map(|(kind, count)| each(kind) * f64::from(count * self.regions))
             .sum()
     }
 
     /// In words: `1 load balancer, 5 web, 1 database`.
     pub(super) fn parts(&self) -> String {
         let parts = self.counts().into_iter().filter(|(_, count)| *count > 0);
-        parts
+        let parts = parts
             .map(|(kind, count)| format!("{count} {kind}"))
             .collect::<Vec<_>>()
-            .join(", ")
+            .join(", ");
+        match self.regions {
+            1 => parts,
+            regions => format!("{regions} regions, each with {parts}"),
+        }
     }
 
     /// The requests a second that it might take, to start the search from.
@@ -247,7 +281,7 @@ impl Plan {
         if self.rung.together() {
             return demand.single_limit(&hardware.web.machine) * f64::from(self.size);
         }
-        let webs = f64::from(self.webs) / demand.webs(&hardware.web.machine, self.rung.queued());
+        let webs = f64::from(self.webs * self.regions) / demand.webs(&hardware.web.machine, self.rung.queued());
         if self.rung.cached() {
             // How much a cache takes off the database is what the search is to find out.
             return webs / HEADROOM;

@@ -1,10 +1,12 @@
 //! The web application: what becomes of one request.
 
-use super::cluster::{Cluster, Web};
+use super::cluster::{Cluster, Region, Web};
+use super::regions::Way;
 use super::rows::Rows;
 use super::station::{Failure, Work};
 use crate::traffic::Arrival;
 use bytes::Bytes;
+use futures::future::try_join_all;
 use outgrow::balance::{self, Request};
 use outgrow::env::Rng;
 use outgrow::store::{self, Batch, BoxStore, Store};
@@ -37,6 +39,11 @@ pub(super) struct Deed {
 }
 
 impl Deed {
+    /// Whether it needs what its web machine remembers of the visit; a file is the same wherever it comes from.
+    pub(super) fn needs_state(&self) -> bool {
+        self.dynamic
+    }
+
     /// Draws what `arrival` does.
     pub(super) fn new(cluster: &Cluster, arrival: Arrival, dynamic: bool, rng: &mut Rng) -> Deed {
         let workload = &cluster.hardware.workload;
@@ -58,34 +65,41 @@ const PIECE: u64 = 256 << 10;
 /// An answer whose first piece has been sent, which is where a request's latency ends: how long a large file takes
 /// after that is up to its user's own line.
 pub(super) struct Answered {
-    /// Which web machine answers.
-    pub(super) web: usize,
+    region: usize,
+    /// Which web machine of the region answers.
+    web: usize,
     balancer: Option<usize>,
     /// Bytes that are still to be sent.
     left: u64,
 }
 
-/// Answers one request, through a load balancer if there is one.
+/// Answers one request: in the region that it is routed to, through a load balancer if there is one.
 pub(super) async fn handle(cluster: &Cluster, deed: Deed) -> Result<Answered, Failed> {
+    let Way { region, travel } = cluster.geography.route(deed.arrival.visit)?;
     let first = u64::from(deed.arrival.step.bytes).min(PIECE);
     let mut answered = Answered {
+        region,
         web: 0,
         balancer: None,
         left: u64::from(deed.arrival.step.bytes) - first,
     };
-    if cluster.balancers.is_empty() {
-        let done = answer(cluster, &answered, deed, first).await;
+    let balancers = &cluster.regions[region].balancers;
+    if balancers.is_empty() {
+        let done = answer(cluster, &answered, deed, first, travel).await;
         return done.map(|()| answered).map_err(|blamed| blamed.0);
     }
-    let at = deed.arrival.visit as usize % cluster.balancers.len();
+    let at = deed.arrival.visit as usize % balancers.len();
     answered.balancer = Some(at);
     let key = deed.arrival.visit.to_le_bytes();
     let mut tried = Vec::new();
     loop {
-        let pool = &cluster.balancers[at].pool;
-        let lease = pool.pick(&Request::new().key(&key).avoid(&tried)).map_err(|_| Failed)?;
+        let request = match deed.needs_state() {
+            true => Request::new().key(&key),
+            false => Request::new(),
+        };
+        let lease = balancers[at].pool.pick(&request.avoid(&tried)).map_err(|_| Failed)?;
         answered.web = lease.target;
-        match answer(cluster, &answered, deed, first).await {
+        match answer(cluster, &answered, deed, first, travel).await {
             Ok(()) => {
                 lease.succeed();
                 return Ok(answered);
@@ -108,6 +122,15 @@ pub(super) async fn handle(cluster: &Cluster, deed: Deed) -> Result<Answered, Fa
 }
 
 impl Answered {
+    fn region<'a>(&self, cluster: &'a Cluster) -> &'a Region {
+        &cluster.regions[self.region]
+    }
+
+    /// Which of all web machines answers.
+    pub(super) fn machine(&self, cluster: &Cluster) -> usize {
+        self.region * self.region(cluster).webs.len() + self.web
+    }
+
     /// Sends the rest of the answer. One that is cut off by a machine's end is not counted as failed: it was answered.
     pub(super) async fn send_rest(mut self, cluster: &Cluster) {
         while self.left > 0 {
@@ -136,11 +159,12 @@ impl Answered {
             bytes,
             disk_reads: 0,
         };
-        let web = &cluster.webs[self.web].host;
+        let region = self.region(cluster);
+        let web = &region.webs[self.web].host;
         let sent = web
             .book(now, work(besides[0], hardware.web.send_cpu_per_mib))
             .map_err(web_failed)?;
-        let Some(balancer) = self.balancer.map(|at| &cluster.balancers[at].host) else {
+        let Some(balancer) = self.balancer.map(|at| &region.balancers[at].host) else {
             env.sleep_until(sent.done + travel).await;
             return web.finish(sent).map_err(web_failed);
         };
@@ -170,30 +194,35 @@ fn other_failed(_: impl Into<Failed>) -> Blamed {
     Blamed(Failed, Blame::Other)
 }
 
-/// What is done for one request until the first piece of its answer has been sent.
-async fn answer(cluster: &Cluster, answered: &Answered, deed: Deed, first: u64) -> Result<(), Blamed> {
+/// What is done for one request until the first piece of its answer has been sent, and has travelled to its user.
+async fn answer(
+    cluster: &Cluster,
+    answered: &Answered,
+    deed: Deed,
+    first: u64,
+    travel: Duration,
+) -> Result<(), Blamed> {
     let (machine, request_cpu) = (&cluster.hardware.web, cluster.hardware.balancer.request_cpu);
-    let travel = match answered.balancer {
+    let inside = match answered.balancer {
         Some(_) => machine.machine.round_trip,
         None => Duration::ZERO,
     };
     let web_cpu = if deed.dynamic {
-        render(cluster, &cluster.webs[answered.web], deed).await?;
+        let region = answered.region(cluster);
+        render(cluster, region, &region.webs[answered.web], deed).await?;
         Duration::ZERO
     } else {
         machine.static_cpu
     };
-    answered.send(cluster, first, [web_cpu, request_cpu], travel).await
+    answered
+        .send(cluster, first, [web_cpu, request_cpu], inside + travel)
+        .await
 }
 
 /// What a web machine does for a page: reads, rendering, and the changes that the request makes.
-async fn render(cluster: &Cluster, web: &Web, deed: Deed) -> Result<(), Blamed> {
+async fn render(cluster: &Cluster, region: &Region, web: &Web, deed: Deed) -> Result<(), Blamed> {
     let Cluster {
-        env,
-        hardware,
-        rows,
-        jobs,
-        ..
+        env, hardware, rows, ..
     } = cluster;
     let workload = &hardware.workload;
     let mut rng = Rng::seeded(deed.seed);
@@ -218,7 +247,7 @@ async fn render(cluster: &Cluster, web: &Web, deed: Deed) -> Result<(), Blamed> 
     if !deed.job {
         return Ok(());
     }
-    if let Some(jobs) = jobs {
+    if let Some(jobs) = &region.jobs {
         return jobs.send(cluster, deed.seed).await.map_err(other_failed);
     }
     let cpu = Work::cpu(workload.job_cpu);
@@ -243,14 +272,12 @@ fn put(batch: Batch, row: Bytes) -> Batch {
     batch.put(row, Bytes::from_static(b"a changed row"))
 }
 
-/// Writes all rows in one commit, or, where a store has no commit across its shards, one by one.
+/// Writes all rows in one commit, or, where a store has no commit across its shards, each in its own at the same time.
 async fn commit(store: &BoxStore, rows: Vec<Bytes>) -> store::Result<()> {
     if store.capability().has(store::Feature::AtomicBatches) {
         store.commit(rows.into_iter().fold(Batch::new(), put)).await?;
     } else {
-        for row in rows {
-            store.commit(put(Batch::new(), row)).await?;
-        }
+        try_join_all(rows.into_iter().map(|row| store.commit(put(Batch::new(), row)))).await?;
     }
     Ok(())
 }

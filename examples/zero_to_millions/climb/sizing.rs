@@ -3,6 +3,7 @@
 //! The rule: a tier that a rung does not mean to relieve gets a quarter more than the tier that it does, so that the
 //! rung shows what its own block is worth. The search then finds what the whole really carries.
 
+use super::regions::REGIONS;
 use crate::hardware::{Hardware, Machine};
 use crate::visits::Visits;
 
@@ -10,7 +11,7 @@ use crate::visits::Visits;
 pub(super) const HEADROOM: f64 = 1.25;
 /// Nodes of a replicated database: a primary and two replicas.
 pub(super) const NODES: u32 = 3;
-/// Shards of the last rung.
+/// Shards of the last rungs.
 pub(super) const SHARDS: u32 = 3;
 /// The most machines of one kind.
 const MOST: f64 = 256.0;
@@ -52,6 +53,10 @@ pub(super) struct Sizes {
     pub(super) queued: Tier,
     /// With a sharded database.
     pub(super) sharded: Tier,
+    /// With a sharded database, in each of several regions.
+    pub(super) regional: Tier,
+    /// The requests a second that the web machines of such a region take.
+    pub(super) region_takes: u32,
     /// Machines that work the queue off, for each shard.
     pub(super) workers: u32,
 }
@@ -127,17 +132,29 @@ impl Sizes {
         let balanced = demand.tier(hardware, demand.database_limit(1, cores), false);
         let replicated = demand.tier(hardware, demand.database_limit(NODES, cores), false);
         let queued = demand.tier(hardware, written, true).max(replicated);
+        let sharded = demand.tier(hardware, written * f64::from(SHARDS), true).max(queued);
+        let regional = sharded.divided(REGIONS);
         Sizes {
             balanced,
             replicated: replicated.max(balanced),
             queued,
-            sharded: demand.tier(hardware, written * f64::from(SHARDS), true).max(queued),
+            sharded,
+            regional,
+            region_takes: (f64::from(regional.webs) / demand.webs(&hardware.web.machine, true)) as u32,
             workers: count(written * demand.jobs / f64::from(hardware.web.machine.cores)).max(1),
         }
     }
 }
 
 impl Tier {
+    /// What each of so many regions needs of it.
+    fn divided(self, regions: u32) -> Tier {
+        Tier {
+            balancers: self.balancers.div_ceil(regions),
+            webs: self.webs.div_ceil(regions).max(2),
+        }
+    }
+
     /// The larger of both in each part.
     fn max(self, other: Tier) -> Tier {
         Tier {

@@ -176,10 +176,36 @@ pub(crate) struct Drill {
     /// From the kill until p99 is back under the objective; absent when it never was.
     #[serde(serialize_with = "json::opt_milli")]
     pub(crate) recovery_ms: Option<f64>,
+    /// From the loss of a region until its users were answered by another; absent where no region is lost, and where
+    /// nobody answered them.
+    #[serde(serialize_with = "json::opt_milli")]
+    pub(crate) rerouted_ms: Option<f64>,
+    /// What the users of each region saw; none where there is but one.
+    pub(crate) regions: Vec<RegionDrill>,
     /// What happened, in a sentence.
     pub(crate) note: String,
     /// The drill in equal steps of time.
     pub(crate) timeline: Vec<DrillPoint>,
+}
+
+/// What the users saw in a drill for whom one region is the nearest. A failed request counts as one that took the whole
+/// time limit.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct RegionDrill {
+    pub(crate) region: String,
+    /// Before the kill.
+    #[serde(serialize_with = "json::opt_milli")]
+    pub(crate) p99_before_ms: Option<f64>,
+    /// From then until every shard took writes again.
+    #[serde(serialize_with = "json::opt_milli")]
+    pub(crate) p99_during_ms: Option<f64>,
+    /// After that, with one region less.
+    #[serde(serialize_with = "json::opt_milli")]
+    pub(crate) p99_after_ms: Option<f64>,
+    /// Requests since the kill that failed.
+    pub(crate) failed: u64,
+    /// All requests since the kill.
+    pub(crate) requests: u64,
 }
 
 /// One step of a drill.

@@ -2,7 +2,7 @@
 
 use super::chart::{Axis, Chart, Series, Shape, escape};
 use super::numbers::{millis, percent, plain, thousands};
-use super::text::drill_line;
+use super::text::{drill_line, regions_line};
 use super::{CurvePoint, Drill, Report, RungReport, Sensitivity, Varied};
 use std::fmt::{Result, Write};
 
@@ -76,12 +76,12 @@ pub(super) fn drills(out: &mut String, report: &Report) -> Result {
         } else {
             timeline(drill, report.inputs.slo_ms as f64)
         };
-        figure(
-            out,
-            &rung.name,
-            answer,
-            &format!("{svg}<p><small>{}</small></p>", escape(&drill_line(drill))),
-        )?;
+        let lines = [Some(drill_line(drill)), regions_line(drill)];
+        let lines = lines.into_iter().flatten();
+        let lines: String = lines
+            .map(|line| format!("<p><small>{}</small></p>", escape(&line)))
+            .collect();
+        figure(out, &rung.name, answer, &format!("{svg}{lines}"))?;
     }
     out.push_str("</div></section>");
     Ok(())

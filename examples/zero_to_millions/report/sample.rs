@@ -1,8 +1,8 @@
 //! A made-up report for tests of the report's forms.
 
 use super::{
-    Busy, CurvePoint, Drill, DrillPoint, DynamicRule, InputSummary, Limit, Report, RungReport, SCHEMA_VERSION,
-    Saturated, Sensitivity, Varied,
+    Busy, CurvePoint, Drill, DrillPoint, DynamicRule, InputSummary, Limit, RegionDrill, Report, RungReport,
+    SCHEMA_VERSION, Saturated, Sensitivity, Varied,
 };
 use crate::access_log::Count;
 use crate::hardware::Hardware;
@@ -233,8 +233,25 @@ fn drill(id: &str) -> Drill {
         lost_acknowledged_writes: 0,
         lost_visits: 3,
         recovery_ms: (!dead).then_some(4_500.0),
+        rerouted_ms: (id == "sharding").then_some(1_002.0),
+        regions: regions(id),
         note: "The most caught-up replica was promoted.".into(),
         timeline: (-10..40).map(step).collect(),
+    }
+}
+
+fn regions(id: &str) -> Vec<RegionDrill> {
+    let region = |name: &str, failed| RegionDrill {
+        region: name.into(),
+        p99_before_ms: Some(61.25),
+        p99_during_ms: Some(2_000.0),
+        p99_after_ms: None,
+        failed,
+        requests: 41_000,
+    };
+    match id {
+        "sharding" => vec![region("Dublin", 1_200), region("Virginia", 7)],
+        _ => Vec::new(),
     }
 }
 

@@ -47,6 +47,9 @@ pub(crate) fn after(report: &Report) -> String {
             }
             if let Some(drill) = &rung.drill {
                 writeln!(out, "    {}", drill_line(drill))?;
+                if let Some(regions) = regions_line(drill) {
+                    writeln!(out, "    {regions}")?;
+                }
             }
         }
         if !report.sensitivity.is_empty() {
@@ -143,6 +146,33 @@ pub(super) fn drill_line(drill: &Drill) -> String {
     )
 }
 
+/// What the users of each region saw of the loss of one, in one line.
+pub(super) fn regions_line(drill: &Drill) -> Option<String> {
+    if drill.regions.is_empty() {
+        return None;
+    }
+    let rerouted = match drill.rerouted_ms {
+        Some(ms) => format!("Its users were answered elsewhere after {} ms", millis(ms)),
+        None => "Nobody else answered its users".to_owned(),
+    };
+    let p99 = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), millis);
+    let regions = drill.regions.iter().map(|region| {
+        format!(
+            "{} {} / {} / {} ms, {} of {} failed",
+            region.region,
+            p99(region.p99_before_ms),
+            p99(region.p99_during_ms),
+            p99(region.p99_after_ms),
+            thousands(region.failed),
+            thousands(region.requests)
+        )
+    });
+    Some(format!(
+        "{rerouted}. p99 of each region's users before it / until all took writes again / after that: {}.",
+        regions.collect::<Vec<_>>().join("; ")
+    ))
+}
+
 fn sensitivity(rows: &[Sensitivity]) -> String {
     let varied = |varied: &Option<Varied>| match varied {
         Some(Varied { value, users }) => [plain(*value), thousands(*users)],
@@ -221,6 +251,13 @@ mod tests {
         assert!(
             after.ends_with(
                 "the first rung that carries them (1 balancer, 20 web, 3 databases, 2 caches; $1,950 a month).\n"
+            ),
+            "{after}"
+        );
+        assert!(
+            after.contains(
+                "    Its users were answered elsewhere after 1,002 ms. p99 of each region's users before it / until all took \
+                 writes again / after that: Dublin 61.2 / 2,000 / - ms, 1,200 of 41,000 failed; Virginia "
             ),
             "{after}"
         );

@@ -42,6 +42,9 @@ const QUICK: u32 = 20;
 /// How long they last at least.
 const QUICK_LASTS: Duration = Duration::from_secs(1);
 
+/// How long the probes of several regions last at least.
+const REGIONS_LAST: Duration = Duration::from_secs(3);
+
 /// The rungs that were asked for.
 fn rungs(inputs: &Inputs) -> Vec<Rung> {
     let asked = |rung: &Rung| inputs.options.rung.as_ref().is_none_or(|id| id == rung.id());
@@ -173,6 +176,11 @@ impl Setup {
 fn report(setup: &Arc<Setup>, rung: Rung, with_drill: bool) -> Result<RungReport> {
     let demand = Demand::new(&setup.visits, &setup.hardware);
     let plan = Plan::new(rung, &Sizes::new(&demand, &setup.hardware));
+    let setup = &match plan.regions {
+        1 => Arc::clone(setup),
+        // The more machines there are that hear of each change, the longer it takes to simulate a request.
+        _ => Arc::new(setup.shortened(2, setup.shortest.min(REGIONS_LAST))),
+    };
     let Found {
         users,
         best,
@@ -180,7 +188,10 @@ fn report(setup: &Arc<Setup>, rung: Rung, with_drill: bool) -> Result<RungReport
         at_ceiling,
         notes,
     } = search(setup, &plan, &demand)?;
-    let notes = regions::told(&setup.hardware, &plan).into_iter().chain(notes).collect();
+    let notes = regions::told(&plan, &setup.hardware)?
+        .into_iter()
+        .chain(notes)
+        .collect();
     let drill = if with_drill && users > 0 {
         Some(drill::drill(setup, &plan, users)?)
     } else {

@@ -36,7 +36,8 @@ pub(super) async fn lose_home(cluster: &Cluster) -> Result<(String, Tick)> {
     bring_back(cluster, lost).await?;
     let (names, back) = (geography.names(), env.now());
     let note = format!(
-        "{} takes the writes after {:.2} s; {} comes back after {:.0} s, with replicas only",
+        "{} takes the writes after {:.2} s, and each waits for an answer from farther away until {} is back, with \
+         replicas only, after {:.0} s",
         names[home],
         (writable - start).as_secs_f64(),
         names[lost],

@@ -178,26 +178,26 @@ fn round_trip(distance: Distance, from: Position, to: Position) -> Duration {
     distance.round_trip_per_100_km.mul_f64(kilometres / 100.0)
 }
 
-/// What the distances mean for users, in a sentence.
-pub(super) fn told(hardware: &Hardware, plan: &Plan) -> Option<String> {
-    let geography = Geography::new(plan, hardware, &Env::default()).ok()?;
-    let ms = |trips: &mut dyn Iterator<Item = Duration>| {
-        trips.map(|trip| trip.as_secs_f64()).sum::<f64>() * 1e3 / geography.cities.len() as f64
+/// What the distances of `plan` mean, and what its regions share; nothing where there is but one.
+pub(super) fn told(plan: &Plan, hardware: &Hardware) -> Result<Option<String>> {
+    let geography = Geography::new(plan, hardware, &Env::default())?;
+    let [home, second, third] = geography.names[..] else {
+        return Ok(None);
     };
-    geography.router.as_ref()?;
-    let home = geography.names[geography.home()];
-    let near = ms(&mut geography.cities.iter().map(|city| city.to[nearest(&city.to)]));
-    let from_home = ms(&mut geography.cities.iter().map(|city| city.to[geography.home()]));
-    let [dublin, _, virginia] = [0, 1, 2].map(|region| geography.round_trip(region, 1).as_secs_f64() * 1e3);
-    Some(format!(
-        "Users are in {} cities, a round trip of {near:.0} ms from the nearest region on average; from {home} alone it \
-         would be {from_home:.0} ms, and the rungs below have every user next door. Reads, caches, queue and workers are \
-         each region's own. Writes go to the primaries in {home} ({} is {dublin:.0} ms away, {} {virginia:.0} ms from \
-         there) and wait for a majority of all nodes.",
+    let ms = |trip: Duration| trip.as_secs_f64() * 1e3;
+    let mean =
+        |trip: fn(&City) -> Duration| ms(geography.cities.iter().map(trip).sum()) / geography.cities.len() as f64;
+    Ok(Some(format!(
+        "Users are in {} cities, a round trip of {:.0} ms from the nearest region on average; from {home} alone it would \
+         be {:.0} ms, and the rungs below have every user next door. Each region answers reads by itself and has caches, a \
+         queue and workers of its own. Writes go to the primaries in {home} ({second} is {:.0} ms away, {third} {:.0} ms) \
+         and wait for a majority of all nodes.",
         geography.cities.len(),
-        geography.names[1],
-        geography.names[2],
-    ))
+        mean(|city| city.to[nearest(&city.to)]),
+        mean(|city| city.to[0]),
+        ms(geography.round_trip(0, 1)),
+        ms(geography.round_trip(0, 2)),
+    )))
 }
 
 /// The way between the nodes of one shard, as long as the regions are apart.

@@ -152,6 +152,91 @@ fn a_short_climb_runs_the_real_blocks_and_a_seed_repeats_it() {
     assert_eq!((text, json, html), again);
 }
 
+/// The built-in hardware with one core a machine that takes 20 times as long for everything: the rungs are the same, and
+/// so few users are too many that a search through them is short.
+fn slow_hardware() -> String {
+    let built_in = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/zero_to_millions/hardware.toml");
+    let text = std::fs::read_to_string(built_in).expect("a file of the package");
+    let slow = |line: &str| {
+        let Some((key, rest)) = line.split_once("{ value = ") else {
+            return line.to_owned();
+        };
+        let (value, why) = rest.split_once(',').expect("a reason follows each value");
+        match (key.contains("cpu_ms"), key.starts_with("cores ")) {
+            (true, _) => format!(
+                "{key}{{ value = {}, {why}",
+                value.parse::<f64>().expect("a number") * 20.0
+            ),
+            (_, true) => format!("{key}{{ value = 1, {why}"),
+            _ => line.to_owned(),
+        }
+    };
+    let lines: Vec<String> = text.lines().map(slow).collect();
+    lines.join("\n")
+}
+
+#[test]
+fn a_lost_region_loses_no_write_and_its_users_are_answered_by_the_others() {
+    let folder = Folder::new("regions");
+    let hardware = folder.file("slow.toml", slow_hardware().as_bytes());
+    let climb = |name: &str| {
+        let [json, html] = ["json", "html"].map(|kind| folder.0.join(format!("{name}.{kind}")));
+        let [hardware_path, json_path, html_path] = [&hardware, &json, &html].map(|path| path.to_string_lossy());
+        let output = run(&[
+            "--quick",
+            "--rung",
+            "data-centres",
+            "--slo-ms",
+            "1000",
+            "--hardware",
+            &hardware_path,
+            "--json",
+            &json_path,
+            "--html",
+            &html_path,
+        ]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), &*error), (Some(0), ""));
+        let read = |path| std::fs::read_to_string(path).expect("the program wrote it");
+        let text = String::from_utf8(output.stdout).expect("the table is text");
+        (text, read(json), read(html))
+    };
+    let (text, json, html) = climb("one");
+    let report: serde_json::Value = serde_json::from_str(&json).expect("valid JSON");
+    let (rung, drill) = (&report["rungs"][0], &report["rungs"][0]["drill"]);
+    assert_eq!(
+        (&rung["id"], &rung["name"]),
+        (&"data-centres".into(), &"data centres".into())
+    );
+    assert!(rung["users"].as_u64().is_some_and(|users| users > 1_000), "{rung}");
+    assert_eq!(
+        (&drill["survived"], &drill["lost_acknowledged_writes"]),
+        (&true.into(), &0.into())
+    );
+    // Three missed checks of a third of a second, and until the next request.
+    let rerouted = drill["rerouted_ms"].as_f64().expect("others answered its users");
+    assert!((300.0..1_500.0).contains(&rerouted), "{rerouted}");
+    let regions = drill["regions"].as_array().expect("an array");
+    let number = |region: usize, key: &str| regions[region][key].as_f64().expect("a number");
+    assert_eq!(regions[0]["region"], "Dublin");
+    assert!(
+        number(0, "failed") > 0.0 && number(0, "failed") > number(2, "failed"),
+        "{drill}"
+    );
+    for region in 0..3 {
+        assert!(number(region, "requests") > number(region, "failed") * 2.0, "{drill}");
+        assert!(
+            number(region, "p99_during_ms") >= number(region, "p99_before_ms"),
+            "{drill}"
+        );
+        assert!(number(region, "p99_after_ms") < number(0, "p99_during_ms"), "{drill}");
+    }
+    assert!(text.contains("Its users were answered elsewhere after"), "{text}");
+    assert!(text.contains("3 regions, each with "), "{text}");
+    assert_eq!(html.matches("<svg").count(), 2);
+    assert_eq!((text, json, html), climb("two"));
+}
+
 #[test]
 fn help_is_no_error() {
     let output = run(&["--help"]);

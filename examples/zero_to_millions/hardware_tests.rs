@@ -43,6 +43,12 @@ fn a_bad_value_is_refused_by_name() {
             "cores = { value = \"2\",",
             "`web.cores` must be a number, not string \"2\"",
         ),
+        (
+            "path_factor = { value = 1.5",
+            "path_factor = { value = 0.5",
+            "`distance.path_factor` = 0.5: must be from 1 to 100",
+        ),
+        ("[distance]", "[[distance]]", "`distance` must be a table, not array"),
         ("render_cpu_ms ", "rendr_cpu_ms ", "`web.render_cpu_ms` is missing"),
         (
             "render_cpu_ms ",

@@ -42,9 +42,6 @@ const QUICK: u32 = 20;
 /// How long they last at least.
 const QUICK_LASTS: Duration = Duration::from_secs(1);
 
-/// How long the probes of several regions last at least.
-const REGIONS_LAST: Duration = Duration::from_secs(3);
-
 /// The rungs that were asked for.
 fn rungs(inputs: &Inputs) -> Vec<Rung> {
     let asked = |rung: &Rung| inputs.options.rung.as_ref().is_none_or(|id| id == rung.id());
@@ -179,7 +176,7 @@ fn report(setup: &Arc<Setup>, rung: Rung, with_drill: bool) -> Result<RungReport
     let setup = &match plan.regions {
         1 => Arc::clone(setup),
         // The more machines there are that hear of each change, the longer it takes to simulate a request.
-        _ => Arc::new(setup.shortened(2, setup.shortest.min(REGIONS_LAST))),
+        _ => Arc::new(setup.shortened(2, setup.shortest)),
     };
     let Found {
         users,

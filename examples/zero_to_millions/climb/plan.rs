@@ -11,7 +11,7 @@ pub(super) struct Plan {
     pub(super) rung: Rung,
     /// How many times larger its one machine is; 1 but for the scaled-up single servers.
     pub(super) size: u32,
-    /// Places that each have all of what follows.
+    /// How many places there are that each have balancers, web machines, workers and nodes of every shard.
     pub(super) regions: u32,
     /// The requests a second that the web machines of one region take, where there are several.
     pub(super) region_takes: u32,
@@ -21,7 +21,7 @@ pub(super) struct Plan {
     pub(super) webs: u32,
     pub(super) workers: u32,
     pub(super) shards: u32,
-    /// Database machines of each shard, one of them in all regions the primary.
+    /// Database machines of each shard in each region. One of all is the primary.
     pub(super) nodes: u32,
 }
 

@@ -201,6 +201,10 @@ mod tests {
         for outside in ["http:", "https:", "src=", "<link", "@import", "url(", "<script"] {
             assert!(!page.contains(outside), "{outside}");
         }
+        assert!(
+            page.contains("Dublin 61.2 / 2,000 / - ms"),
+            "what each region's users saw of its loss"
+        );
         // A curve and a drill for each rung.
         assert_eq!(page.matches("<svg").count(), 2 * report.rungs.len());
         assert_eq!(page.matches("class=\"tornado\"").count(), report.rungs.len());

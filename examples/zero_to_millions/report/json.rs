@@ -72,5 +72,12 @@ mod tests {
         assert_eq!(rungs[0]["hit_ratio"], Value::Null);
         assert_eq!(rungs[0]["p50_ms"], 4.123);
         assert_eq!(rungs[0]["saturated"]["limit"], "capacity");
+        assert_eq!(rungs[0]["drill"]["rerouted_ms"], Value::Null);
+        let region = &rungs[8]["drill"]["regions"][0];
+        assert_eq!(
+            (&region["region"], &region["p99_before_ms"]),
+            (&"Dublin".into(), &61.25.into())
+        );
+        assert_eq!(region["p99_after_ms"], Value::Null);
     }
 }

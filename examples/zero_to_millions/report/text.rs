@@ -122,7 +122,7 @@ fn log(out: &mut String, log: &LogSummary, name: Option<&str>) -> Result {
 pub(super) fn drill_line(drill: &Drill) -> String {
     let recovery = match drill.recovery_ms {
         Some(ms) => format!("p99 back under the objective after {} ms", millis(ms)),
-        None => "p99 never back under the objective".to_owned(),
+        None => "p99 not back under the objective while the drill lasted".to_owned(),
     };
     let divided = match drill.part {
         1 => String::new(),

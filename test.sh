@@ -68,6 +68,7 @@ examples() {
         arguments=()
         case $name in
             zero_to_millions) arguments=(--quick --rung balancer) ;;
+            tail_latency) arguments=(--quick --scenario A,errors) ;;
             hit_ratio) arguments=("${OUTGROW_SHARED:-../shared}/traces/lirs_ps.u32.zst" --svg target/hit_ratio.svg) ;;
         esac
         echo "-- $name ${arguments[*]}"

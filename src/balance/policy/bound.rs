@@ -21,14 +21,20 @@ impl Bound {
         }
     }
 
+    /// Counts a request in, where there is a bound.
     #[inline]
-    pub(super) fn begin(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn begin(bound: Option<&Bound>) {
+        if let Some(bound) = bound {
+            bound.in_flight.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
+    /// Counts a request out, where there is a bound.
     #[inline]
-    pub(super) fn end(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn end(bound: Option<&Bound>) {
+        if let Some(bound) = bound {
+            bound.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// What the endpoints may have in flight at this moment.

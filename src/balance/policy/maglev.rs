@@ -173,16 +173,12 @@ impl Balancer for Maglev {
 
     #[inline]
     fn begin(&self, _: &Load) {
-        if let Some(bound) = &self.bound {
-            bound.begin();
-        }
+        Bound::begin(self.bound.as_ref());
     }
 
     #[inline]
     fn finish(&self, _: &Load, _: &Completion) {
-        if let Some(bound) = &self.bound {
-            bound.end();
-        }
+        Bound::end(self.bound.as_ref());
     }
 }
 

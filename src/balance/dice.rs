@@ -20,10 +20,33 @@ impl Dice {
 
     #[inline]
     pub(super) fn roll(&self) -> Rng {
-        let counter = self.stripes[stripe()].get_or_init(|| AtomicU64::new(self.seeds.lock().next_u64()));
-        let seed = counter.load(Ordering::Relaxed);
+        let counter = self.stripes[stripe()].get_or_init(|| AtomicU64::new(self.seed()));
+        let mut die = Die(counter.load(Ordering::Relaxed));
+        let rng = die.roll();
         // Not one atomic step, which would double the price: threads that share a stripe may roll the same at times.
-        counter.store(seed.wrapping_add(STEP), Ordering::Relaxed);
+        counter.store(die.0, Ordering::Relaxed);
+        rng
+    }
+
+    /// Dice for one picker.
+    pub(super) fn die(&self) -> Die {
+        Die(self.seed())
+    }
+
+    #[cold]
+    fn seed(&self) -> u64 {
+        self.seeds.lock().next_u64()
+    }
+}
+
+/// The same for one who picks alone.
+pub(super) struct Die(u64);
+
+impl Die {
+    #[inline]
+    pub(super) fn roll(&mut self) -> Rng {
+        let seed = self.0;
+        self.0 = seed.wrapping_add(STEP);
         Rng::brief(seed)
     }
 }

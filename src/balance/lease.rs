@@ -58,7 +58,7 @@ impl<B: Balancer, T: Send + Sync + 'static> Lease<B, T> {
     }
 
     /// Ends the lease: the endpoint did what it was asked.
-    #[inline]
+    #[inline(always)]
     pub fn succeed(mut self) {
         self.end(Outcome::Success);
         // There is nothing left to drop, which the compiler does not see.

@@ -20,6 +20,7 @@ pub struct Load {
     era: AtomicU32,
     /// The stretch of the coarse clock in which a request was last timed.
     timed_in: AtomicU32,
+    slot: AtomicU32,
     failed: AtomicU64,
     cancelled: AtomicU64,
     /// The sum of the latencies that were measured, in nanoseconds, and their number.
@@ -27,6 +28,8 @@ pub struct Load {
     timed: AtomicU64,
     id: EndpointId,
 }
+
+const NO_SLOT: u32 = u32::MAX;
 
 impl Load {
     /// The load of an idle endpoint.
@@ -39,6 +42,7 @@ impl Load {
             failures: AtomicU32::new(0),
             era: AtomicU32::new(0),
             timed_in: AtomicU32::new(0),
+            slot: AtomicU32::new(NO_SLOT),
             rank: AtomicU64::new(0),
             cell: AtomicU64::new(0),
             reported: AtomicU64::new(NEVER),
@@ -46,6 +50,28 @@ impl Load {
             timed: AtomicU64::new(0),
             id,
         }
+    }
+
+    /// The same, with this [`slot`](Load::slot).
+    #[must_use]
+    pub fn with_slot(self, slot: u32) -> Load {
+        self.slot.store(slot, Ordering::Relaxed);
+        self
+    }
+
+    /// A number that no other endpoint of the pool has, the lowest that was free when this one joined, so that a policy can
+    /// keep what it compares side by side. None once the endpoint has left, while its last requests end.
+    #[inline]
+    #[must_use]
+    pub fn slot(&self) -> Option<usize> {
+        let slot = self.slot.load(Ordering::Relaxed);
+        (slot != NO_SLOT).then_some(slot as usize)
+    }
+
+    /// Gives the slot up, for the next that joins.
+    pub(super) fn leave(&self) -> Option<u32> {
+        let slot = self.slot.swap(NO_SLOT, Ordering::Relaxed);
+        (slot != NO_SLOT).then_some(slot)
     }
 
     /// The endpoint it belongs to.

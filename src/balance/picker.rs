@@ -1,7 +1,7 @@
+use super::dice::Die;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::{Balancer, Endpoint, Lease, PickError, Request};
-use crate::env::Rng;
 use crate::sync::pin;
 use std::fmt;
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use std::sync::Arc;
 pub struct Picker<B: Balancer, T: Send + Sync + 'static = ()> {
     shared: Arc<Shared<B, T>>,
     snapshot: Arc<Snapshot<B, T>>,
-    rng: Rng,
+    die: Die,
 }
 
 impl<B: Balancer, T: Send + Sync + 'static> Picker<B, T> {
     pub(super) fn new(shared: Arc<Shared<B, T>>) -> Picker<B, T> {
         Picker {
             snapshot: shared.current.share(&pin()),
-            rng: shared.dice.roll(),
+            die: shared.dice.die(),
             shared,
         }
     }
@@ -40,10 +40,10 @@ impl<B: Balancer, T: Send + Sync + 'static> Picker<B, T> {
     ///
     /// # Errors
     /// The same.
-    #[inline]
+    #[inline(always)]
     pub fn pick(&mut self, request: &Request<'_>) -> Result<Lease<B, T>, PickError> {
         self.renew();
-        self.shared.pick(&self.snapshot, request, &mut self.rng)
+        self.shared.pick(&self.snapshot, request, &mut self.die.roll())
     }
 
     /// Chooses an endpoint without taking a lease: nothing is counted and no limit holds, so it serves where the policy
@@ -55,7 +55,7 @@ impl<B: Balancer, T: Send + Sync + 'static> Picker<B, T> {
     pub fn choose(&mut self, request: &Request<'_>) -> Result<&Endpoint<T>, PickError> {
         self.renew();
         let now = self.shared.core.look();
-        match self.shared.choose(&self.snapshot, request, now, &mut self.rng) {
+        match self.shared.choose(&self.snapshot, request, now, &mut self.die.roll()) {
             Some((group, i)) => Ok(&group.nodes[i].endpoint),
             None => Err(self.shared.why_none(&self.snapshot, request)),
         }

@@ -72,7 +72,9 @@ impl<B: Balancer, T: Send + Sync + 'static> Pool<B, T> {
     /// [`AllEjected`](PickError::AllEjected) when there are some and none of them is well,
     /// [`Saturated`](PickError::Saturated) when a limit of requests in flight is reached,
     /// [`Expired`](PickError::Expired) after the request's deadline, and [`Refused`](PickError::Refused) by the policy.
-    #[inline]
+    // Always, as `Picker::pick`: a lease that is returned through memory is written in words and read back in double words,
+    // for which the processor has to wait.
+    #[inline(always)]
     pub fn pick(&self, request: &Request<'_>) -> Result<Lease<B, T>, PickError> {
         let shared = &*self.shared;
         let pin = pin();

@@ -5,8 +5,9 @@ use super::slow_start::{SlowStart, weigh};
 use super::sweep::Sample;
 use super::{EndpointId, EndpointState, EndpointStatus, Load, Member, Subset};
 use crate::env::{Rng, Tick};
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 /// after each [`settle`](Roster::settle).
 pub(super) struct Roster<N> {
     seats: Vec<Seat<N>>,
+    slots: Slots,
     rules: Rules,
     rng: Rng,
     /// When the samples of the interval were last looked at.
@@ -51,10 +53,34 @@ pub(super) struct Seat<N> {
     counted: Totals,
 }
 
+/// The [slots](Load::slot) that nobody has.
+#[derive(Default)]
+struct Slots {
+    next: u32,
+    free: BinaryHeap<Reverse<u32>>,
+}
+
+impl Slots {
+    fn take(&mut self) -> u32 {
+        self.free.pop().map_or_else(
+            || {
+                self.next += 1;
+                self.next - 1
+            },
+            |Reverse(slot)| slot,
+        )
+    }
+
+    fn give_back(&mut self, load: &Load) {
+        self.free.extend(load.leave().map(Reverse));
+    }
+}
+
 impl<N> Roster<N> {
     pub(super) fn new(rules: Rules, rng: Rng, now: Tick) -> Roster<N> {
         Roster {
             seats: Vec::new(),
+            slots: Slots::default(),
             rules,
             rng,
             swept: now,
@@ -79,11 +105,12 @@ impl<N> Roster<N> {
                             seat.renew(member, node);
                             seat
                         }
-                        None => Seat::new(member, node, entered),
+                        None => Seat::new(member, self.slots.take(), node, entered),
                     });
                 }
             }
         }
+        old.values().for_each(|seat| self.slots.give_back(&seat.load));
         self.divide();
     }
 
@@ -92,7 +119,7 @@ impl<N> Roster<N> {
         let entered = self.entry(now);
         match self.find(member.id()) {
             Some(seat) => seat.renew(member, node),
-            None => self.seats.push(Seat::new(member, node, entered)),
+            None => self.seats.push(Seat::new(member, self.slots.take(), node, entered)),
         }
         self.divide();
     }
@@ -100,7 +127,9 @@ impl<N> Roster<N> {
     /// False when there is no such endpoint; so for the next four.
     pub(super) fn remove(&mut self, id: &str) -> bool {
         let before = self.seats.len();
-        self.seats.retain(|seat| **seat.member.id() != *id);
+        for seat in self.seats.extract_if(.., |seat| **seat.member.id() == *id) {
+            self.slots.give_back(&seat.load);
+        }
         self.divide();
         self.seats.len() < before
     }
@@ -321,8 +350,8 @@ impl<N> Roster<N> {
 }
 
 impl<N> Seat<N> {
-    fn new(member: Member, node: impl FnOnce(&Arc<Load>) -> N, entered: Option<Tick>) -> Seat<N> {
-        let load = Arc::new(Load::new(member.id().clone()));
+    fn new(member: Member, slot: u32, node: impl FnOnce(&Arc<Load>) -> N, entered: Option<Tick>) -> Seat<N> {
+        let load = Arc::new(Load::new(member.id().clone()).with_slot(slot));
         Seat {
             node: node(&load),
             member,

@@ -204,13 +204,17 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
         let Some((group, i)) = self.choose(snapshot, request, now, rng) else {
             return Err(self.why_none(snapshot, request));
         };
-        match self.core.begin(&group.loads[i]) {
-            Ok(era) => Ok(self.lease(group, i, era, now)),
+        // Where they are is looked up before the endpoint is counted in, which is when the processor waits.
+        let (mut load, mut node) = (&*group.loads[i], &group.nodes[i]);
+        let era = match self.core.begin(load) {
+            Ok(era) => era,
             Err(full) => {
-                self.note(full);
-                self.pick_with_room(snapshot, group, i, request, now)
+                let found;
+                (found, node, load) = self.find_room(full, snapshot, group, i, request)?;
+                found
             }
-        }
+        };
+        Ok(Lease::new(Arc::clone(node), era, self.core.start(load, now)))
     }
 
     /// Chooses without taking a lease. [`why_none`](Self::why_none) tells why there is none.
@@ -247,12 +251,6 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
         })
     }
 
-    #[inline(always)]
-    fn lease(&self, group: &Group<B, T>, i: usize, era: Era, now: Tick) -> Lease<B, T> {
-        let started = self.core.start(&group.loads[i], now);
-        Lease::new(Arc::clone(&group.nodes[i]), era, started)
-    }
-
     #[cold]
     fn note(&self, full: Full) {
         if full.last {
@@ -260,28 +258,29 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
         }
     }
 
-    /// Takes the next endpoint that has room, beginning with those of `group` that follow `full`; one that was tried
-    /// already only if there is no other.
+    /// Counts into the next endpoint that has room, beginning with those of `group` that follow the one at `i`, which is
+    /// `full`; into one that was tried already only if there is no other.
     #[cold]
-    fn pick_with_room(
+    fn find_room<'s>(
         &self,
-        snapshot: &Snapshot<B, T>,
-        group: &Group<B, T>,
-        full: usize,
+        full: Full,
+        snapshot: &'s Snapshot<B, T>,
+        group: &'s Group<B, T>,
+        i: usize,
         request: &Request<'_>,
-        now: Tick,
-    ) -> Result<Lease<B, T>, PickError> {
+    ) -> Result<(Era, &'s SharedNode<B, T>, &'s Load), PickError> {
+        self.note(full);
         for tried in [false, true] {
-            for (group, i) in snapshot.places(group, full) {
+            for (group, i) in snapshot.places(group, i) {
                 if self.core.limit.as_ref().is_some_and(Limit::is_full) {
                     return Err(self.refuse(PickError::Saturated));
                 }
-                let load = &group.loads[i];
+                let load = &*group.loads[i];
                 if request.avoids(load) != tried || !load.has_room() {
                     continue;
                 }
                 match self.core.begin(load) {
-                    Ok(era) => return Ok(self.lease(group, i, era, now)),
+                    Ok(era) => return Ok((era, &group.nodes[i], load)),
                     Err(full) => self.note(full),
                 }
             }

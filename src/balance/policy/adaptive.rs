@@ -1,6 +1,7 @@
+use super::dense::{Dense, DenseCosts, MOST};
 use crate::balance::{Balancer, Completion, Load, Member, Outcome, Request, ServerLoad, Timing};
 use crate::env::{Rng, Tick};
-use crate::sync::{AtomicU32, Ordering::Relaxed};
+use crate::sync::{AtomicU32, OnceLock, Ordering::Relaxed};
 use std::sync::Arc;
 
 /// The policy to take in doubt: the least expected cost of one more request, by load, latency, failures and what servers
@@ -31,6 +32,8 @@ use std::sync::Arc;
 pub struct Adaptive {
     /// The mean latency of all endpoints, an `f32` of nanoseconds.
     mean: AtomicU32,
+    /// The costs again, side by side.
+    costs: DenseCosts,
 }
 
 /// What a pick knows beside the loads.
@@ -38,6 +41,8 @@ pub struct Adaptive {
 pub struct Outlook {
     /// What each weight leaves of a cost, where they differ.
     relief: Option<Box<[f32]>>,
+    /// Where the costs of these endpoints are side by side, if they are.
+    dense: OnceLock<Option<Box<Dense>>>,
     /// The step of time in which prices were last worked out.
     step: AtomicU32,
     /// The cost from which on it is not worth to look further: little more than that of the cheapest idle endpoint then.
@@ -45,7 +50,7 @@ pub struct Outlook {
 }
 
 /// The most endpoints of which all are looked at.
-const SCANNED: usize = 128;
+const SCANNED: usize = MOST;
 /// How many are looked at of more.
 const CHOICES: usize = 16;
 /// Latencies that a mean is over.
@@ -73,6 +78,7 @@ impl Balancer for Adaptive {
         let relief = super::weights(members);
         Outlook {
             relief: relief.map(|weights| weights.iter().map(|&weight| 1.0 / weight as f32).collect()),
+            dense: OnceLock::new(),
             step: AtomicU32::new(NEVER),
             enough: AtomicU32::new(0),
         }
@@ -94,20 +100,22 @@ impl Balancer for Adaptive {
         if !request.avoid.is_empty() || table.relief.is_some() || loads.len() > SCANNED {
             return self.pick_with_care(table, loads, request, rng);
         }
-        let (n, start) = (loads.len(), rng.index(loads.len()));
-        cheapest([start..n, 0..start], table.enough(), |i| Rank::cost_of(&loads[i]))
+        match table.dense.get_or_init(|| Dense::of(loads)) {
+            Some(dense) => Some(dense.cheapest(&self.costs, rng, table.enough())),
+            None => self.pick_with_care(table, loads, request, rng),
+        }
     }
 
     #[inline]
     fn begin(&self, load: &Load) {
-        Rank::of(load).store(load);
+        self.costs.put(load, Rank::renew(load));
     }
 
     #[inline]
     fn finish(&self, load: &Load, done: &Completion) {
         match done.at {
             Some(at) => self.learn(load, done, step(at)),
-            None => Rank::of(load).store(load),
+            None => self.costs.put(load, Rank::renew(load)),
         }
     }
 
@@ -116,7 +124,7 @@ impl Balancer for Adaptive {
         let own = load.in_flight().saturating_sub(1) as f32;
         let mut rank = Rank::of(load);
         rank.others += ((said.in_flight() - own).max(0.0) - rank.others) * OF_REPORTS;
-        rank.store(load);
+        self.put(rank, load);
     }
 
     fn timing(&self) -> Timing {
@@ -127,6 +135,11 @@ impl Balancer for Adaptive {
 impl Adaptive {
     fn mean(&self) -> f32 {
         f32::from_bits(self.mean.load(Relaxed))
+    }
+
+    #[inline]
+    fn put(&self, rank: Rank, load: &Load) {
+        self.costs.put(load, rank.store(load));
     }
 
     #[inline(never)]
@@ -169,7 +182,7 @@ impl Adaptive {
         let failed = match done.outcome {
             Outcome::Success => false,
             Outcome::Failure(_) => true,
-            Outcome::Backoff(_) | Outcome::Cancelled => return Rank::of(load).store(load),
+            Outcome::Backoff(_) | Outcome::Cancelled => return self.costs.put(load, Rank::renew(load)),
         };
         let mean = self.mean();
         let mut record = Record::of(load);
@@ -189,11 +202,11 @@ impl Adaptive {
         record.at = at;
         record.store(load);
         let price = record.price(mean, 0);
-        Rank {
+        let rank = Rank {
             price,
             ..Rank::of(load)
-        }
-        .store(load);
+        };
+        self.put(rank, load);
     }
 
     /// Works the prices out anew, once in each step of time.
@@ -211,7 +224,7 @@ impl Adaptive {
                 price: record.price(mean, age(record.at, now)),
                 ..Rank::of(load)
             };
-            rank.store(load);
+            self.put(rank, load);
             let relief = table.relief.as_ref().map_or(1.0, |relief| relief[i]);
             enough = enough.min(rank.cost(0) * relief);
         }
@@ -258,10 +271,14 @@ struct Rank {
 impl Rank {
     #[inline]
     fn of(load: &Load) -> Rank {
-        let word = load.rank().load(Relaxed);
+        Rank::from_parts(load.rank().load(Relaxed) as u32)
+    }
+
+    #[inline]
+    fn from_parts(parts: u32) -> Rank {
         Rank {
-            price: f32::from_bits(word as u32 & 0xffff_0000),
-            others: (word & 0xffff) as f32 / 64.0,
+            price: f32::from_bits(parts & 0xffff_0000),
+            others: (parts & 0xffff) as f32 / 64.0,
         }
     }
 
@@ -275,11 +292,25 @@ impl Rank {
         (in_flight as f32 + 1.0 + self.others / 2.0) * self.price.max(1.0)
     }
 
+    /// Writes it down; says what the cost is.
     #[inline]
-    fn store(self, load: &Load) {
-        let parts = u64::from(self.price.to_bits() & 0xffff_0000) | ((self.others * 64.0) as u64).min(0xffff);
-        let cost = self.cost(load.in_flight());
-        load.rank().store(u64::from(cost.to_bits()) << 32 | parts, Relaxed);
+    fn store(self, load: &Load) -> f32 {
+        let others = ((self.others * 64.0) as u32).min(0xffff);
+        Rank::store_parts(self.price.to_bits() & 0xffff_0000 | others, load)
+    }
+
+    /// Works the cost out anew, for what is in flight has changed.
+    #[inline]
+    fn renew(load: &Load) -> f32 {
+        Rank::store_parts(load.rank().load(Relaxed) as u32, load)
+    }
+
+    #[inline]
+    fn store_parts(parts: u32, load: &Load) -> f32 {
+        let cost = Rank::from_parts(parts).cost(load.in_flight());
+        let word = u64::from(cost.to_bits()) << 32 | u64::from(parts);
+        load.rank().store(word, Relaxed);
+        cost
     }
 }
 

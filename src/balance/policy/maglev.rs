@@ -31,7 +31,8 @@ use std::sync::Arc;
 /// ```
 pub struct Maglev {
     slots: u32,
-    hash: PointHash,
+    /// SipHash-1-3 with none, which is no call then.
+    hash: Option<PointHash>,
     bound: Option<Bound>,
 }
 
@@ -98,7 +99,7 @@ impl Maglev {
     /// a key's slot is its hash under seed 0.
     #[must_use]
     pub fn hash(mut self, hash: impl Fn(&[u8], u64) -> u64 + Send + Sync + 'static) -> Maglev {
-        self.hash = Box::new(hash);
+        self.hash = Some(Box::new(hash));
         self
     }
 
@@ -110,12 +111,20 @@ impl Maglev {
         self
     }
 
+    #[inline]
+    fn hash_of(&self, bytes: &[u8], seed: u64) -> u64 {
+        match &self.hash {
+            Some(hash) => hash(bytes, seed),
+            None => KeyedHash::new(0, seed).hash(bytes),
+        }
+    }
+
     fn turns(&self, member: &Member) -> Turns {
         let slots = u64::from(self.slots);
         let id = member.id().as_bytes();
         Turns {
-            next: ((self.hash)(id, 0) % slots) as u32,
-            step: ((self.hash)(id, 1) % (slots - 1)) as u32 + 1,
+            next: (self.hash_of(id, 0) % slots) as u32,
+            step: (self.hash_of(id, 1) % (slots - 1)) as u32 + 1,
             slots: self.slots,
         }
     }
@@ -125,7 +134,7 @@ impl Default for Maglev {
     fn default() -> Maglev {
         Maglev {
             slots: SLOTS,
-            hash: Box::new(|bytes, seed| KeyedHash::new(0, seed).hash(bytes)),
+            hash: None,
             bound: None,
         }
     }
@@ -143,8 +152,10 @@ impl Balancer for Maglev {
     type Table = MaglevTable;
 
     fn table(&self, members: &[Member]) -> MaglevTable {
+        let slots = self.deal(members);
         MaglevTable {
-            slots: self.deal(members),
+            per_slot: u64::MAX / (slots.len() as u64).max(1),
+            slots,
             weights: Weights::new(members),
         }
     }
@@ -158,9 +169,8 @@ impl Balancer for Maglev {
         _: Tick,
         rng: &mut Rng,
     ) -> Option<usize> {
-        let hash = request.key.map_or_else(|| rng.next_u64(), |key| (self.hash)(key, 0));
-        let slots = &table.slots;
-        let at = |hash: u64| slots[(hash % slots.len() as u64) as usize] as usize;
+        let hash = request.key.map_or_else(|| rng.next_u64(), |key| self.hash_of(key, 0));
+        let at = |hash| table.at(hash);
         let first = at(hash);
         // As in Envoy, so that whoever shares its table shares its second choices; then one after the other.
         let others = || {
@@ -186,6 +196,8 @@ impl Balancer for Maglev {
 #[derive(Debug)]
 pub struct MaglevTable {
     slots: Box<[u32]>,
+    /// 2^64 by the number of slots.
+    per_slot: u64,
     weights: Weights,
 }
 
@@ -193,6 +205,16 @@ impl MaglevTable {
     /// The position of the endpoint of each slot.
     pub fn slots(&self) -> impl ExactSizeIterator<Item = usize> {
         self.slots.iter().map(|&i| i as usize)
+    }
+
+    /// The position of the endpoint of the slot that is the rest of `hash` by their number, worked out without a division:
+    /// the quotient that the reciprocal gives is right or one too low, where the number is no power of two.
+    #[inline]
+    fn at(&self, hash: u64) -> usize {
+        let slots = self.slots.len() as u64;
+        let quotient = ((u128::from(hash) * u128::from(self.per_slot)) >> 64) as u64;
+        let rest = hash - quotient * slots;
+        self.slots[if rest < slots { rest } else { rest - slots } as usize] as usize
     }
 }
 

@@ -4,6 +4,7 @@ mod adaptive;
 mod alias;
 mod average;
 mod bound;
+mod dense;
 mod least_request;
 mod maglev;
 mod pairs;
@@ -94,7 +95,8 @@ mod testing {
     }
 
     pub(super) fn loads(members: &[Member]) -> Vec<Arc<Load>> {
-        members.iter().map(|m| Arc::new(Load::new(m.id().clone()))).collect()
+        let load = |(slot, member): (u32, &Member)| Arc::new(Load::new(member.id().clone()).with_slot(slot));
+        (0..).zip(members).map(load).collect()
     }
 
     /// The loads of endpoints of which the `i`th has `in_flight[i]` requests.

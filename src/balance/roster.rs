@@ -548,6 +548,18 @@ mod tests {
     }
 
     #[test]
+    fn slots_are_kept_by_id_and_used_again() {
+        let mut roster = roster(&["a", "b", "c"], 10);
+        let slots = |roster: &Roster<()>| -> Vec<_> { roster.seats.iter().map(|seat| seat.load.slot()).collect() };
+        assert_eq!(slots(&roster), [Some(0), Some(1), Some(2)]);
+        let gone = Arc::clone(&roster.find("b").unwrap().load);
+        roster.remove("b");
+        assert_eq!(gone.slot(), None);
+        roster.update(["c", "d", "e", "a"].map(|id| (member(id), |_: &Arc<Load>| ())), NOW);
+        assert_eq!(slots(&roster), [Some(2), Some(1), Some(3), Some(0)]);
+    }
+
+    #[test]
     fn an_update_keeps_what_belongs_to_an_id() {
         let mut roster = roster(&["a", "b", "c"], 50);
         eject(&mut roster, "a", NOW);

@@ -32,7 +32,8 @@ impl Rng {
     /// multiplication makes of it.
     #[inline]
     pub(crate) fn brief(seed: u64) -> Rng {
-        let long = u128::from(seed) * u128::from(seed ^ 0xe703_7ed1_a0b4_28db);
+        // Not a zero with a zero for the seed: of nothing but zeros the generator would make nothing else.
+        let long = u128::from(seed ^ 0xa076_1d64_78bd_642f) * u128::from(seed ^ 0xe703_7ed1_a0b4_28db);
         let (low, high) = (long as u64, (long >> 64) as u64);
         Rng {
             state: [low ^ high, high, low, seed],
@@ -114,6 +115,15 @@ fn splitmix(x: &mut u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn brief_generators_draw_differently_whatever_the_seed() {
+        for seed in [0, 1, u64::MAX, 0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db] {
+            let mut rng = Rng::brief(seed);
+            let draws = [(); 4].map(|()| rng.next_u64());
+            assert!((1..4).all(|i| !draws[..i].contains(&draws[i])), "{seed}: {draws:x?}");
+        }
+    }
 
     #[test]
     fn seeds_and_names_decide_the_stream() {

@@ -73,7 +73,7 @@ impl Dense {
     }
 
     /// The position of the cheapest, but beginning with a random block of slots and looking no further than to one that has
-    /// somebody who costs no more than `enough`. Chance decides between equals.
+    /// somebody who costs no more than `enough`; all who do so are equals there. Chance decides between equals.
     #[inline]
     pub(super) fn cheapest(&self, costs: &DenseCosts, rng: &mut Rng, enough: f32) -> usize {
         let enough = enough.to_bits() | LOWEST;
@@ -81,24 +81,25 @@ impl Dense {
         let (mut block, turn) = (draw >> BITS, draw as u32 & LOWEST);
         let (mut best, mut least) = (block, NOBODY);
         for _ in 0..self.blocks {
-            let cost = cheapest_of(&costs.0[block], &self.names[block], turn);
-            (best, least) = if cost < least { (block, cost) } else { (best, least) };
-            if least <= enough {
+            let cost = cheapest_of(&costs.0[block], &self.names[block], turn, 0);
+            if cost <= enough {
+                (best, least) = (block, cheapest_of(&costs.0[block], &self.names[block], turn, enough));
                 break;
             }
+            (best, least) = if cost < least { (block, cost) } else { (best, least) };
             block = if block + 1 < self.blocks { block + 1 } else { 0 };
         }
         self.positions[(best << BITS) | ((least ^ turn) & LOWEST) as usize] as usize
     }
 }
 
-/// The least cost with the place that it has, from which `turn` is to be taken again. In four parts, which the processor works
-/// at side by side, and without a branch, since nothing foretells which it is.
+/// The least cost, but no less than `enough`, with the place that it has, from which `turn` is to be taken again. In four
+/// parts, which the processor works at side by side, and without a branch, since nothing foretells which it is.
 #[inline(always)]
-fn cheapest_of(costs: &[AtomicU32; BLOCK], names: &[u32; BLOCK], turn: u32) -> u32 {
+fn cheapest_of(costs: &[AtomicU32; BLOCK], names: &[u32; BLOCK], turn: u32, enough: u32) -> u32 {
     let mut least = [NOBODY; 4];
     for i in 0..BLOCK {
-        let cost = (costs[i].load(Relaxed) | names[i]) ^ turn;
+        let cost = (costs[i].load(Relaxed).max(enough & !LOWEST) | names[i]) ^ turn;
         least[i % 4] = least[i % 4].min(cost);
     }
     least[0].min(least[1]).min(least[2].min(least[3]))
@@ -137,6 +138,21 @@ mod tests {
             let enough = least * 3.0;
             assert!(each[dense.cheapest(&costs, &mut rng, enough)] <= enough);
         }
+    }
+
+    #[test]
+    fn who_costs_no_more_than_enough_is_as_good_as_the_cheapest() {
+        let loads: Vec<_> = (0..16).map(at).collect();
+        let (dense, costs) = (Dense::of(&loads).unwrap(), DenseCosts::default());
+        (0..16).for_each(|i| costs.put(&loads[i], 1.0 + i as f32));
+        let mut rng = Rng::seeded(1);
+        let mut found = [0; 16];
+        for _ in 0..16_000 {
+            found[dense.cheapest(&costs, &mut rng, 8.5)] += 1;
+        }
+        // Eight of them, a deviation of 42: six of them.
+        assert!(found[..8].iter().all(|n| (1_748..2_252).contains(n)), "{found:?}");
+        assert_eq!(found[8..], [0; 8]);
     }
 
     #[test]

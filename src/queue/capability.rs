@@ -16,6 +16,20 @@ pub enum Feature {
     DelayedRetry,
     /// A dead letter's copy and its acknowledgement happen as one.
     AtomicDeadLetters,
+    /// [`Message::deliver_in`](super::Message::deliver_in) and `deliver_at`.
+    DelayedMessages,
+    /// [`Message::ttl`](super::Message::ttl).
+    TimeToLive,
+    /// [`Message::priority`](super::Message::priority).
+    Priorities,
+    /// [`Subscription::ordered`](super::Subscription::ordered).
+    OrderedKeys,
+    /// [`Message::dedup_id`](super::Message::dedup_id).
+    Deduplication,
+    /// [`Settle::AckThrough`](super::Settle::AckThrough).
+    AckThrough,
+    /// [`Start::Seq`](super::Start::Seq) and [`Start::Time`](super::Start::Time).
+    Replay,
 }
 
 impl fmt::Display for Feature {
@@ -26,16 +40,30 @@ impl fmt::Display for Feature {
             Feature::Extend => "extended leases",
             Feature::DelayedRetry => "delayed retries",
             Feature::AtomicDeadLetters => "atomic dead letters",
+            Feature::DelayedMessages => "delayed messages",
+            Feature::TimeToLive => "messages with a time to live",
+            Feature::Priorities => "priorities",
+            Feature::OrderedKeys => "ordered keys",
+            Feature::Deduplication => "deduplication",
+            Feature::AckThrough => "acknowledging everything up to a message",
+            Feature::Replay => "subscriptions from a number or a time",
         })
     }
 }
 
-const EVERY: [Feature; 5] = [
+const EVERY: [Feature; 12] = [
     Feature::Durable,
     Feature::AtomicBatches,
     Feature::Extend,
     Feature::DelayedRetry,
     Feature::AtomicDeadLetters,
+    Feature::DelayedMessages,
+    Feature::TimeToLive,
+    Feature::Priorities,
+    Feature::OrderedKeys,
+    Feature::Deduplication,
+    Feature::AckThrough,
+    Feature::Replay,
 ];
 
 /// What a queue can do. A block that needs more refuses when it is built.

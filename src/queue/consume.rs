@@ -5,7 +5,7 @@ use super::shell::{Core, Effect, Shell};
 use super::standing::{Lease, Lost, Standing};
 use super::state::Dying;
 use super::{
-    DEAD_ATTEMPTS, DEAD_REASON, DEAD_SEQ, DEAD_SUBSCRIPTION, DEAD_TOPIC, DeliveryToken, Error, Message, RawDelivery,
+    DEAD_ATTEMPTS, DEAD_REASON, DEAD_SEQ, DEAD_SUBSCRIPTION, DEAD_TOPIC, DeliveryToken, Error, Feature, Message, RawDelivery,
     Result, Settle, Subscription, dead_letters,
 };
 use crate::log::Item;
@@ -88,6 +88,7 @@ impl Shell {
                     generation: lease.generation,
                 },
                 attempt: lease.attempt,
+                enqueued_at: self.env.wall(),
                 message: message(entry)?,
             });
         }
@@ -147,6 +148,7 @@ impl Shell {
         let now = self.env.now();
         match settle {
             Settle::Ack => self.ack(token).await,
+            Settle::AckThrough => Err(Error::Unsupported(Feature::AckThrough)),
             Settle::DeadLetter { reason } => {
                 let (id, attempts) = self.change(token, |standing| standing.bury(token.seq, token.generation))?;
                 let seq = token.seq;

@@ -284,6 +284,7 @@ impl Queue for DurableQueue {
             let from = match subscription.start {
                 Start::First => Some(first()),
                 Start::Now => None,
+                Start::Seq(_) | Start::Time(_) => None,
             };
             let record = Record::Subscribed {
                 id,

@@ -66,7 +66,7 @@ pub use capability::{Capability, Feature};
 pub use delivery::Delivery;
 pub use durable::{DurableQueue, DurableQueueBuilder};
 pub use error::{Effect, Error, Result, Retry};
-pub use message::{DeliveryToken, Message, RawDelivery, Receipt, Settle, Start, Subscription};
+pub use message::{DeliverAt, DeliveryToken, Message, Priority, RawDelivery, Receipt, Settle, Start, Subscription};
 pub use stats::{Lost, OpenReport, QueueStats, SubscriptionStats, TopicStats};
 pub use subscriber::{Subscriber, SubscriberBuilder};
 pub use topic::Topic;

@@ -164,7 +164,12 @@ fn decode_message(input: &mut Reader<'_>, entry: &Bytes) -> Result<Record, Malfo
     let header = |_| Ok((string(input)?, input.shared(entry)?));
     let headers = (0..count).map(header).collect::<Result<_, _>>()?;
     let payload = input.shared(entry)?;
-    let message = Message { payload, key, headers };
+    let message = Message {
+        payload,
+        key,
+        headers,
+        ..Message::default()
+    };
     Ok(Record::Message { topic, message })
 }
 

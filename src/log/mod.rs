@@ -64,6 +64,16 @@ impl Default for LogOptions {
     }
 }
 
+/// What holds of a write when it returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// It is on the disk: it survives the loss of power.
+    #[default]
+    Disk,
+    /// The operating system has it: it survives the end of the process, but perhaps not the loss of power.
+    Os,
+}
+
 /// What reading yields for each number, or range of numbers, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Item {

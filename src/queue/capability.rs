@@ -1,4 +1,4 @@
-use super::{Error, Result};
+use super::{Error, Message, Priority, Result, Start, Subscription};
 use std::fmt;
 
 /// Something that not every queue can do.
@@ -103,6 +103,34 @@ impl Capability {
     #[must_use]
     pub const fn has(self, feature: Feature) -> bool {
         self.0 & 1 << feature as u32 != 0
+    }
+
+    /// Asks for everything that a message needs, for an implementation to refuse what it cannot do.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with the first feature that is not there.
+    pub fn require_for(self, message: &Message) -> Result<()> {
+        let needs = [
+            (Feature::DelayedMessages, message.deliver.is_some()),
+            (Feature::TimeToLive, message.ttl.is_some()),
+            (Feature::Priorities, message.priority != Priority::Normal),
+            (Feature::Deduplication, message.dedup_id.is_some()),
+        ];
+        self.require_all(needs)
+    }
+
+    /// Asks for everything that a subscription needs, for an implementation to refuse what it cannot do.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with the first feature that is not there.
+    pub fn require_to_subscribe(self, subscription: &Subscription) -> Result<()> {
+        let replays = matches!(subscription.start, Start::Seq(_) | Start::Time(_));
+        self.require_all([(Feature::OrderedKeys, subscription.ordered), (Feature::Replay, replays)])
+    }
+
+    fn require_all<const N: usize>(self, needs: [(Feature, bool); N]) -> Result<()> {
+        let mut needed = needs.into_iter().filter(|(_, needed)| *needed);
+        needed.try_for_each(|(feature, _)| self.require(feature))
     }
 
     /// Asks for a feature.

@@ -34,27 +34,38 @@
 //! Not for many processes: one opens the directory, the second is refused.
 //!
 //! The parts: [`Queue`] is what an implementation provides; [`Topic`], [`Subscriber`] and [`Delivery`] are written once
-//! above it. Of the durable queue, `state` and `standing` are the pure heart, `record` is what it writes into the log,
-//! and `shell`, `consume`, `pump` and `durable` hold lock, log and tasks.
+//! above it. Of the durable queue, `state` and `standing` are the pure heart, with `dedup`, `ages` and `limits`; `record`
+//! is what it writes into the log, and `shell`, `send`, `subscribe`, `consume`, `retain`, `redrive`, `pump` and `durable`
+//! hold lock, log and tasks.
 
+mod ages;
 mod cache;
 mod capability;
 mod consume;
+mod dedup;
 mod delivery;
 mod durable;
 mod error;
+mod fate;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod hooks;
+mod latency;
+mod limits;
 mod message;
 #[cfg(test)]
 mod model_tests;
+mod outgoing;
 mod pump;
 mod record;
+mod redrive;
+mod retain;
+mod send;
 mod shell;
 mod standing;
 mod state;
 mod stats;
+mod subscribe;
 mod subscriber;
 #[cfg(feature = "suite")]
 pub mod suite;
@@ -62,10 +73,13 @@ pub mod suite;
 mod tests;
 mod topic;
 
+pub use crate::log::Durability;
 pub use capability::{Capability, Feature};
 pub use delivery::Delivery;
 pub use durable::{DurableQueue, DurableQueueBuilder};
 pub use error::{Effect, Error, Result, Retry};
+pub use latency::Latencies;
+pub use limits::{OnFull, Retention};
 pub use message::{DeliverAt, DeliveryToken, Message, Priority, RawDelivery, Receipt, Settle, Start, Subscription};
 pub use stats::{Lost, OpenReport, QueueStats, SubscriptionStats, TopicStats};
 pub use subscriber::{Subscriber, SubscriberBuilder};

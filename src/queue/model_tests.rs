@@ -4,8 +4,8 @@
 use super::record::{Record, SubId};
 use super::standing::{Lease, Lost, Stored};
 use super::state::{Dying, State};
-use super::{Message, Start, Subscription};
-use crate::env::Tick;
+use super::{Message, Priority, Start, Subscription};
+use crate::env::{Tick, WallTime};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,6 +16,17 @@ const MAX_IN_FLIGHT: usize = 4;
 const TOPICS: [&str; 2] = ["red", "blue"];
 /// Topic, name and number of each subscription.
 const SUBSCRIPTIONS: [(&str, &str, SubId); 3] = [("red", "a", 1), ("red", "b", 2), ("blue", "a", 3)];
+
+fn stored(seq: u64) -> Stored {
+    Stored {
+        seq,
+        len: 10,
+        priority: Priority::Normal,
+        due: 0,
+        expires: 0,
+        key: 0,
+    }
+}
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -185,8 +196,9 @@ impl Test {
     fn send(&mut self, n: usize) {
         let topic = TOPICS[n].to_owned();
         let message = Message::new("x");
-        let seq = self.log(Record::Message { topic, message });
-        drop(self.state.message(TOPICS[n], Stored { seq, len: 10 }));
+        let sent = WallTime::default();
+        let seq = self.log(Record::Message { topic, sent, message });
+        drop(self.state.message(TOPICS[n], stored(seq)));
         for (topic, _, id) in SUBSCRIPTIONS {
             if let Some(naive) = self.naive.get_mut(&id).filter(|_| topic == TOPICS[n]) {
                 naive.messages.insert(seq, (Phase::New, 0));
@@ -315,8 +327,11 @@ impl Test {
     fn restart(&mut self) {
         let mut state = State::new(1_000_000 * self.records.len() as u64);
         for (at, record) in self.records.iter().enumerate() {
-            if at >= self.snapshot || matches!(record, Record::Message { .. }) {
-                state.replay(at as u64 + 1, 10, record);
+            let seq = at as u64 + 1;
+            match record {
+                Record::Message { topic, .. } => drop(state.message(topic, stored(seq))),
+                _ if at >= self.snapshot => state.replay(seq, record),
+                _ => {}
             }
         }
         self.state = state;
@@ -354,7 +369,7 @@ impl Test {
             }
             Op::TakeBack(n, max) => self.take_back(n, max),
             Op::Snapshot => self.snapshot(&BTreeSet::new()),
-            Op::Trim => self.state.trim(),
+            Op::Trim => self.state.trim(|_| false),
             Op::Restart => self.restart(),
         }
         self.compare();

@@ -1,7 +1,7 @@
 //! Where one subscription stands: which messages it has been given, which it has settled, and what comes next.
 
 use super::record::SubId;
-use super::{Subscription, SubscriptionStats};
+use super::{Priority, Subscription, SubscriptionStats};
 use crate::env::Tick;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -16,6 +16,13 @@ pub(super) struct Stored {
     pub(super) seq: u64,
     /// Bytes of its entry.
     pub(super) len: u32,
+    pub(super) priority: Priority,
+    /// When it may be delivered, in milliseconds since 1970; 0 is at once.
+    pub(super) due: u64,
+    /// When it is no longer worth delivering, in milliseconds since 1970; 0 is never.
+    pub(super) expires: u64,
+    /// A keyed hash of its key; 0 is none.
+    pub(super) key: u64,
 }
 
 /// One subscription. Every message before the cursor is either settled or in `open`; the cursor moves over messages in
@@ -251,6 +258,17 @@ impl Standing {
         self.open.remove(&seq);
     }
 
+    /// Whether a message is still to be settled.
+    pub(super) fn is_unsettled(&self, seq: u64) -> bool {
+        seq >= self.cursor || self.open.contains_key(&seq)
+    }
+
+    /// Whether somebody holds a message.
+    pub(super) fn is_leased(&self, seq: u64) -> bool {
+        let open = self.open.get(&seq);
+        open.is_some_and(|open| matches!(open.phase, Phase::Leased { .. } | Phase::Burying))
+    }
+
     /// Every message before this is settled.
     pub(super) fn floor(&self) -> u64 {
         self.open.first_key_value().map_or(self.cursor, |(seq, _)| *seq)
@@ -269,6 +287,7 @@ impl Standing {
             ready: undelivered + self.ready.len(),
             in_flight: self.leased,
             waiting: self.open.len() - self.ready.len() - self.leased,
+            ..SubscriptionStats::default()
         }
     }
 

@@ -30,6 +30,25 @@ struct Topic {
     subscriptions: BTreeMap<Arc<str>, SubId>,
 }
 
+impl Topic {
+    fn trim(&mut self, standings: &BTreeMap<SubId, Standing>) {
+        let standings = self.subscriptions.values().filter_map(|id| standings.get(id));
+        if let Some(floor) = standings.map(Standing::floor).min() {
+            while let Some(stored) = self.messages.front()
+                && stored.seq < floor
+            {
+                self.bytes -= u64::from(stored.len);
+                self.messages.pop_front();
+            }
+        }
+    }
+
+    fn is_over(&self, over: impl Fn(usize, u64, u64) -> bool) -> bool {
+        let oldest = self.messages.front();
+        oldest.is_some_and(|oldest| over(self.messages.len(), self.bytes, oldest.seq))
+    }
+}
+
 /// A message that has used up its attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Dying {
@@ -189,37 +208,97 @@ impl State {
 
     /// A message of the subscription's topic is damaged: nobody will get it.
     pub(super) fn lose(&mut self, id: SubId, seq: u64) {
-        let Some(name) = self.subscriptions.get(&id).map(|standing| Arc::clone(&standing.topic)) else {
-            return;
+        let name = self.subscriptions.get(&id).map(|standing| Arc::clone(&standing.topic));
+        let lost = name.is_some_and(|name| self.remove(&name, seq));
+        self.lost += u64::from(lost);
+    }
+
+    /// A message is no longer in its topic; whether it was.
+    pub(super) fn remove(&mut self, topic: &str, seq: u64) -> bool {
+        let Some(topic) = self.topics.get_mut(topic) else {
+            return false;
         };
-        let Some(topic) = self.topics.get_mut(&name) else {
-            return;
-        };
-        if let Ok(at) = topic.messages.binary_search_by_key(&seq, |stored| stored.seq) {
+        let at = topic.messages.binary_search_by_key(&seq, |stored| stored.seq);
+        if let Ok(at) = at {
             let stored = topic.messages.remove(at).expect("just found");
             topic.bytes -= u64::from(stored.len);
-            self.lost += 1;
         }
         let ids: Vec<SubId> = topic.subscriptions.values().copied().collect();
         for id in ids {
             self.with(id, |standing, _, _| standing.forget(seq));
         }
+        at.is_ok()
     }
 
-    /// Forgets messages that every subscription of their topic has settled. A topic without subscriptions keeps all.
-    pub(super) fn trim(&mut self) {
-        self.topics.retain(|_, topic| {
-            let standings = topic.subscriptions.values().filter_map(|id| self.subscriptions.get(id));
-            if let Some(floor) = standings.map(Standing::floor).min() {
-                while let Some(stored) = topic.messages.front()
-                    && stored.seq < floor
-                {
-                    topic.bytes -= u64::from(stored.len);
-                    topic.messages.pop_front();
-                }
+    /// Forgets messages that every subscription of their topic has settled, unless the topic `keeps` those too. A topic
+    /// without subscriptions keeps all.
+    pub(super) fn trim(&mut self, keeps: impl Fn(&str) -> bool) {
+        self.topics.retain(|name, topic| {
+            if !keeps(name) {
+                topic.trim(&self.subscriptions);
             }
             !topic.messages.is_empty() || !topic.subscriptions.is_empty()
         });
+    }
+
+    /// The same of one topic.
+    pub(super) fn trim_topic(&mut self, topic: &str) {
+        if let Some(topic) = self.topics.get_mut(topic) {
+            topic.trim(&self.subscriptions);
+        }
+    }
+
+    /// Whether a topic is over something, by its messages, its bytes and its oldest number.
+    pub(super) fn is_over(&self, topic: &str, over: impl Fn(usize, u64, u64) -> bool) -> bool {
+        self.topics.get(topic).is_some_and(|topic| topic.is_over(over))
+    }
+
+    /// Takes the oldest messages of a topic from everybody while it is over something. Returns the number after the last
+    /// to go, or 0, and how many were not settled.
+    pub(super) fn shed(&mut self, topic: &str, over: impl Fn(usize, u64, u64) -> bool) -> (u64, u64) {
+        let (mut before, mut unsettled) = (0, 0);
+        while let Some(topic) = self.topics.get_mut(topic)
+            && topic.is_over(&over)
+            && let Some(stored) = topic.messages.pop_front()
+        {
+            topic.bytes -= u64::from(stored.len);
+            before = stored.seq + 1;
+            let ids: Vec<SubId> = topic.subscriptions.values().copied().collect();
+            let mut wanted = ids.is_empty();
+            for id in ids {
+                wanted |= self
+                    .subscriptions
+                    .get(&id)
+                    .is_some_and(|standing| standing.is_unsettled(stored.seq));
+                self.with(id, |standing, _, _| standing.forget(stored.seq));
+            }
+            unsettled += u64::from(wanted);
+        }
+        (before, unsettled)
+    }
+
+    /// Messages of a topic after number `after` that somebody has not settled, if there are subscriptions, and nobody
+    /// holds.
+    pub(super) fn undealt(&self, topic: &str, after: u64, max: usize) -> Vec<u64> {
+        let Some(topic) = self.topics.get(topic) else {
+            return Vec::new();
+        };
+        let standings = || topic.subscriptions.values().filter_map(|id| self.subscriptions.get(id));
+        let undealt = |seq: &u64| {
+            let wanted = topic.subscriptions.is_empty() || standings().any(|standing| standing.is_unsettled(*seq));
+            wanted && !standings().any(|standing| standing.is_leased(*seq))
+        };
+        let first = topic.messages.partition_point(|stored| stored.seq <= after);
+        let seqs = topic.messages.range(first..).map(|stored| stored.seq);
+        seqs.filter(undealt).take(max).collect()
+    }
+
+    /// The oldest message that a subscription has not settled, and how many the topic keeps from there on.
+    pub(super) fn behind(&self, topic: &str, name: &str) -> Option<(u64, usize)> {
+        let standing = self.subscriptions.get(&self.find(topic, name)?)?;
+        let messages = &self.topics.get(topic)?.messages;
+        let first = messages.partition_point(|stored| stored.seq < standing.floor());
+        Some((messages.get(first)?.seq, messages.len() - first))
     }
 
     /// The oldest message kept, or `end` if there is none.
@@ -250,10 +329,16 @@ impl State {
         self.subscriptions.values().map(record).collect()
     }
 
-    /// Takes an entry of the log on opening.
-    pub(super) fn replay(&mut self, seq: u64, len: u32, record: &Record) {
+    /// Takes an entry of the log on opening, other than a message.
+    pub(super) fn replay(&mut self, seq: u64, record: &Record) {
         match record {
-            Record::Message { topic, .. } => drop(self.message(topic, Stored { seq, len })),
+            Record::Message { .. } | Record::Ids { .. } => {}
+            Record::Dropped { topic, before } => drop(self.shed(topic, |_, _, first| first < *before)),
+            Record::Moved { topic, seqs } => {
+                for seq in seqs {
+                    self.remove(topic, *seq);
+                }
+            }
             Record::Subscribed { id, topic, name, from } => self.subscribed(*id, topic, name, from.unwrap_or(seq)),
             Record::Delivered { id, attempts } => {
                 self.replay_on(*id, |standing, messages| {

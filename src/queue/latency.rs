@@ -114,7 +114,7 @@ mod tests {
     proptest! {
         #[test]
         fn quantiles_are_close_to_those_of_a_sorted_list(
-            mut nanos in prop::collection::vec(prop_oneof![0..5_000_u64, 0..1 << 45], 1..200),
+            mut nanos in prop::collection::vec(prop_oneof![0..5_000_u64, 0..1_u64 << 45], 1..200),
             share in 0.0..=1.0_f64,
         ) {
             let mut latencies = Latencies::default();

@@ -199,7 +199,7 @@ pub struct Subscription {
     /// After how many deliveries a message becomes a dead letter. Default: 5; at least 1.
     pub max_attempts: u32,
     /// How many messages may be delivered and not yet settled for good, those that wait for a retry included; then
-    /// nothing new is delivered. Default: 1,000; from 1 to 65,536.
+    /// nothing new is delivered. Default: 1,000; from 1 to 1,048,576.
     pub max_in_flight: usize,
     /// Whether messages of one key are delivered one after the other, in the order in which they were sent: the next one when the
     /// one before it is settled for good. Default: no.

@@ -51,6 +51,8 @@ mod fate;
 #[doc(hidden)]
 pub mod hooks;
 mod latency;
+#[cfg(all(test, feature = "sim"))]
+mod limit_tests;
 mod limits;
 mod message;
 #[cfg(test)]

@@ -213,7 +213,8 @@ impl Test {
             let own = self.records.len() as u64 + 1;
             let from = match start {
                 Start::First => Some(self.state.oldest_of(&topic).unwrap_or(own)),
-                Start::Now => None,
+                Start::Seq(seq) => Some(seq),
+                Start::Now | Start::Time(_) => None,
             };
             self.log(Record::Subscribed { id, topic, name, from });
             let (topic, name, _) = SUBSCRIPTIONS[n];

@@ -71,6 +71,28 @@ impl Drop for Handle {
 }
 
 /// Builds a [`DurableQueue`].
+///
+/// ```
+/// use outgrow::queue::{DurableQueue, Durability, Message, OnFull, Retention};
+/// use std::time::Duration;
+/// # let dir = std::env::temp_dir().join(format!("outgrow-doc-builder-{}", std::process::id()));
+/// # futures::executor::block_on(async {
+/// let queue = DurableQueue::builder()
+///     .max_bytes(1 << 30)
+///     .on_full(OnFull::Wait)
+///     .topic_retention("prices", Retention::all().max_messages(1_000))
+///     .dedup_window(Duration::from_secs(600))
+///     .ack_durability(Durability::Disk)
+///     .open(&dir)
+///     .await?;
+/// let orders = queue.topic("orders");
+/// let first = orders.send(Message::new("two tins").dedup_id("order-17")).await?;
+/// let again = orders.send(Message::new("two tins").dedup_id("order-17")).await?;
+/// assert!(again.duplicate && again.seq == first.seq);
+/// queue.close().await;
+/// # Ok::<(), outgrow::queue::Error>(()) }).unwrap();
+/// # std::fs::remove_dir_all(&dir).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct DurableQueueBuilder {

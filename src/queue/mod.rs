@@ -27,9 +27,10 @@
 //! [`max_attempts`](Subscription::max_attempts) times without success becomes a dead letter: a copy goes to the topic
 //! `<topic>.dead`, with headers that say why, in the same write that takes it from its own.
 //!
-//! A topic without subscriptions keeps its messages until someone subscribes. Space is freed from the oldest end of the
-//! log, by whole segments, so one message that nobody settles (a dead letter is one) keeps everything after it on disk;
-//! at [`max_bytes`](DurableQueueBuilder::max_bytes) sends are refused.
+//! A topic without subscriptions keeps its messages until someone subscribes, unless a [`Retention`] says otherwise.
+//! Space is freed from the oldest end of the log, by whole segments, so one message that nobody settles (a dead letter is
+//! one, until it is [redriven](DurableQueue::redrive)) keeps everything after it on disk; at
+//! [`max_bytes`](DurableQueueBuilder::max_bytes) sends are refused, wait, or have the oldest dropped, as [`OnFull`] says.
 //!
 //! Not for many processes: one opens the directory, the second is refused.
 //!

@@ -29,7 +29,28 @@ impl DurableQueue {
     /// the headers that told of its death, and leaves the dead letters in the same write. Every subscription of the topic
     /// gets it, also those that had dealt with the first one.
     ///
-    /// Letters that a consumer of the dead letters has settled, or holds, are left alone.
+    /// Letters that a consumer of the dead letters has settled, or holds, are left alone. One that is taken while it
+    /// moves may be both dealt with and sent again.
+    ///
+    /// ```
+    /// use futures::StreamExt;
+    /// use outgrow::queue::DurableQueue;
+    /// # let dir = std::env::temp_dir().join(format!("outgrow-doc-redrive-{}", std::process::id()));
+    /// # futures::executor::block_on(async {
+    /// # let queue = DurableQueue::open(&dir).await?;
+    /// let mail = queue.topic("mail");
+    /// let mut jobs = mail.subscribe("mailer").build().await?;
+    /// mail.send("to Ada").await?;
+    /// let job = jobs.next().await.expect("the queue is open")?;
+    /// job.dead_letter("no such host").await?;
+    ///
+    /// assert_eq!(queue.redrive("mail").await?, 1); // the host is back
+    /// let job = jobs.next().await.expect("the queue is open")?;
+    /// assert_eq!((job.payload().as_ref(), job.attempt()), (b"to Ada".as_slice(), 1));
+    /// # queue.close().await;
+    /// # Ok::<(), outgrow::queue::Error>(()) }).unwrap();
+    /// # std::fs::remove_dir_all(&dir).unwrap();
+    /// ```
     ///
     /// # Errors
     /// As for a send. Those letters that had gone by then have gone.

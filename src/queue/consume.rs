@@ -5,8 +5,8 @@ use super::shell::{Core, Effect, Shell};
 use super::standing::{Lease, Lost, Standing};
 use super::state::Dying;
 use super::{
-    DEAD_ATTEMPTS, DEAD_REASON, DEAD_SEQ, DEAD_SUBSCRIPTION, DEAD_TOPIC, DeliveryToken, Error, Feature, Message, RawDelivery,
-    Result, Settle, Subscription, dead_letters,
+    DEAD_ATTEMPTS, DEAD_REASON, DEAD_SEQ, DEAD_SUBSCRIPTION, DEAD_TOPIC, DeliveryToken, Error, Feature, Message,
+    RawDelivery, Result, Settle, Subscription, dead_letters,
 };
 use crate::log::Item;
 use bytes::Bytes;
@@ -64,7 +64,7 @@ impl Shell {
 
     fn take(&self, id: SubId, max: usize) -> Result<Vec<Lease>> {
         self.check()?;
-        Ok(self.core.lock().state.take(self.env.now(), id, max))
+        Ok(self.core.lock().state.take(self.env.now(), self.env.wall(), id, max))
     }
 
     async fn read(self: &Arc<Self>, wanted: &Subscription, id: SubId, leases: Vec<Lease>) -> Result<Vec<RawDelivery>> {

@@ -127,7 +127,7 @@ impl DurableQueueBuilder {
                 }),
             }
         }
-        state.trim();
+        state.trim(|_| false);
         let damaged = report.damage.iter().map(|damage| {
             let (segment, bytes) = (damage.segment, &damage.bytes);
             format!("segment {segment:x} bytes {}..{}", bytes.start, bytes.end)
@@ -194,7 +194,7 @@ impl DurableQueue {
         let shell = &self.handle.shell;
         let log = shell.log.stats();
         let mut core = shell.core.lock();
-        core.state.trim();
+        core.state.trim(|_| false);
         QueueStats {
             topics: core.state.stats(),
             lost: core.state.lost,

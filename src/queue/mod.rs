@@ -34,9 +34,11 @@
 //! Not for many processes: one opens the directory, the second is refused.
 //!
 //! The parts: [`Queue`] is what an implementation provides; [`Topic`], [`Subscriber`] and [`Delivery`] are written once
-//! above it. Of the durable queue, `state` and `standing` are the pure heart, `record` is what it writes into the log,
-//! and `shell`, `consume`, `pump` and `durable` hold lock, log and tasks.
+//! above it. Of the durable queue, `state`, `standing` and what they are made of (`kept`, `lane`, `keys`, `agenda`) are
+//! the pure heart, `record` is what it writes into the log, and `shell`, `consume`, `pump` and `durable` hold lock, log
+//! and tasks.
 
+mod agenda;
 mod cache;
 mod capability;
 mod consume;
@@ -46,11 +48,17 @@ mod error;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod hooks;
+mod kept;
+mod keys;
+mod lane;
 mod message;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod naive;
 mod pump;
 mod record;
+mod retained;
 mod shell;
 mod standing;
 mod state;

@@ -61,7 +61,7 @@ async fn due(env: &Env, until: Option<Tick>) {
 impl Shell {
     fn next_due(&self) -> Option<Tick> {
         let mut core = self.core.lock();
-        let next = core.next_due();
+        let next = core.next_due(&self.env);
         core.pump_until = next;
         core.rearm = false;
         next
@@ -91,7 +91,7 @@ impl Shell {
         let now = self.env.now();
         let (freed, tidy): (Vec<(SubId, usize)>, bool) = {
             let mut core = self.core.lock();
-            let freed = core.state.expire(now);
+            let freed = core.state.expire(now, self.env.wall());
             let tidy = core.tidy_at.is_some_and(|at| at <= now);
             core.tidy_at = core.tidy_at.filter(|_| !tidy);
             (freed, tidy)
@@ -106,7 +106,7 @@ impl Shell {
     async fn tidy(&self) -> Result<(), LogError> {
         let (appends, oldest) = {
             let mut core = self.core.lock();
-            core.state.trim();
+            core.state.trim(|_| false);
             let mut next = self.log.range().end;
             core.forget_failed(next, self.env.now());
             let end = core.settled_end(self.log.durable());

@@ -184,7 +184,7 @@ impl Core {
 
     fn sent(&mut self, seq: u64, topic: &str, entry: Bytes, news: &mut BTreeMap<SubId, usize>) {
         let len = entry.len() as u32;
-        for id in self.state.message(topic, Stored { seq, len }) {
+        for id in self.state.message(topic, Stored::plain(seq, len)) {
             *news.entry(id).or_default() += 1;
         }
         self.cache.put(seq, entry);
@@ -212,13 +212,16 @@ impl Core {
     }
 
     /// When the pump has something to do by itself.
-    pub(super) fn next_due(&self) -> Option<Tick> {
-        [self.state.next_timer(), self.tidy_at].into_iter().flatten().min()
+    pub(super) fn next_due(&self, env: &Env) -> Option<Tick> {
+        [self.state.next_timer(env.now(), env.wall()), self.tidy_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether the pump has to look again, since something comes earlier than it expects.
-    fn pump_is_late(&mut self) -> bool {
-        let next = self.next_due();
+    fn pump_is_late(&mut self, env: &Env) -> bool {
+        let next = self.next_due(env);
         let late = next.is_some_and(|next| self.pump_until.is_none_or(|until| next < until));
         self.rearm |= late;
         late || self.state.has_dying()
@@ -300,7 +303,7 @@ impl Shell {
 
     /// Wakes consumers for messages that they may get, and the pump if it is late. Takes the lock with it.
     pub(super) fn tell(&self, mut core: MutexGuard<'_, Core>, news: impl IntoIterator<Item = (SubId, usize)>) {
-        let late = core.pump_is_late();
+        let late = core.pump_is_late(&self.env);
         let waiting: Vec<_> = news.into_iter().map(|(id, n)| (core.waiters(id), n)).collect();
         drop(core);
         waiting.into_iter().for_each(|(waiters, n)| waiters.wake(n));

@@ -50,6 +50,14 @@ pub struct SubscriptionStats {
     pub in_flight: usize,
     /// Those that wait for a retry, or to become dead letters.
     pub waiting: usize,
+    /// Those that may not be delivered yet, as their senders wish.
+    pub delayed: usize,
+    /// Those that wait for another one of their key.
+    pub blocked: usize,
+    /// The messages of the topic from the oldest that is not settled on.
+    pub lag: usize,
+    /// Messages that were not worth delivering any more, since the queue was opened.
+    pub expired: u64,
 }
 
 /// What opening a queue found.

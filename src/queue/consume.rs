@@ -1,13 +1,14 @@
 //! How the durable queue gives messages out, and what becomes of them.
 
+use super::acks::Ack;
 use super::outgoing::{Batch, Outgoing};
 use super::record::{Record, SubId, open_message};
 use super::shell::{Core, Effect, Shell};
 use super::standing::{Lease, Lost, Standing};
 use super::state::Dying;
 use super::{
-    DEAD_ATTEMPTS, DEAD_REASON, DEAD_SEQ, DEAD_SUBSCRIPTION, DEAD_TOPIC, DeliveryToken, Error, Feature, Message,
-    RawDelivery, Result, Settle, Subscription, dead_letters,
+    DEAD_ATTEMPTS, DEAD_REASON, DEAD_SEQ, DEAD_SUBSCRIPTION, DEAD_TOPIC, DeliveryToken, Error, Message, RawDelivery,
+    Result, Settle, Subscription, dead_letters,
 };
 use crate::env::WallTime;
 use crate::log::{Durability, Item};
@@ -66,7 +67,7 @@ impl Shell {
 
     fn take(&self, id: SubId, max: usize) -> Result<Vec<Lease>> {
         self.check()?;
-        Ok(self.core.lock().state.take(self.env.now(), id, max))
+        Ok(self.core.lock().state.take(self.env.now(), self.env.wall(), id, max))
     }
 
     async fn read(self: &Arc<Self>, wanted: &Subscription, id: SubId, leases: Vec<Lease>) -> Result<Vec<RawDelivery>> {
@@ -159,8 +160,14 @@ impl Shell {
     pub(super) async fn settle(self: &Arc<Self>, token: &DeliveryToken, settle: Settle) -> Result<()> {
         let now = self.env.now();
         match settle {
-            Settle::Ack => self.ack(token).await,
-            Settle::AckThrough => Err(Error::Unsupported(Feature::AckThrough)),
+            Settle::Ack => {
+                let ack = |standing: &mut Standing| standing.ack(token.seq, token.generation);
+                self.ack(token, ack, Ack::One(token.seq)).await
+            }
+            Settle::AckThrough => {
+                let ack = |standing: &mut Standing| standing.ack_through(token.seq, token.generation);
+                self.ack(token, ack, Ack::Through(token.seq)).await
+            }
             Settle::DeadLetter { reason } => {
                 let bury = |standing: &mut Standing| standing.bury(token.seq, token.generation);
                 let (id, attempts) = self.change(token, bury, |_, _| {})?;
@@ -178,22 +185,25 @@ impl Shell {
         }
     }
 
-    async fn ack(&self, token: &DeliveryToken) -> Result<()> {
+    async fn ack(
+        &self,
+        token: &DeliveryToken,
+        change: impl FnOnce(&mut Standing) -> Result<(), Lost>,
+        ack: Ack,
+    ) -> Result<()> {
         // Done in memory first, and whatever becomes of the record: the work is done, so this process must not do it
         // again. The record keeps the next process from doing it.
         let waits = self.settings.ack_durability == Durability::Disk;
         let now = self.env.now();
-        let ack = |standing: &mut Standing| standing.ack(token.seq, token.generation);
-        let (id, ()) = self.change(token, ack, |core, id| {
+        let (id, ()) = self.change(token, change, |core, id| {
             core.counts.acked += 1;
             core.settled(now);
             if !waits {
-                core.acked(id, [token.seq], now);
+                core.acked(id, ack, now);
             }
         })?;
         if waits {
-            let seqs = vec![token.seq];
-            self.note(&Record::Acked { id, seqs }, Durability::Disk).await?.await?;
+            self.note(&ack.record(id), Durability::Disk).await?.await?;
         }
         Ok(())
     }

@@ -8,8 +8,8 @@ use super::record::Record;
 use super::shell::{Core, Shell};
 use super::state::State;
 use super::{
-    Capability, DeliveryToken, Error, Feature, Lost, Message, OnFull, OpenReport, Queue, QueueStats, RawDelivery,
-    Receipt, Result, Retention, Settle, Subscription, Topic,
+    Capability, DeliveryToken, Error, Lost, Message, OnFull, OpenReport, Queue, QueueStats, RawDelivery, Receipt,
+    Result, Retention, Settle, Subscription, Topic,
 };
 use crate::env::Env;
 use crate::env::WallTime;
@@ -386,7 +386,6 @@ impl Queue for DurableQueue {
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<()> {
         check_subscription(subscription)?;
-        self.capability().require_to_subscribe(subscription)?;
         self.handle.shell.subscribe(subscription).await
     }
 
@@ -409,11 +408,6 @@ impl Queue for DurableQueue {
 
     fn capability(&self) -> Capability {
         Capability::all()
-            .without(Feature::DelayedMessages)
-            .without(Feature::TimeToLive)
-            .without(Feature::Priorities)
-            .without(Feature::OrderedKeys)
-            .without(Feature::AckThrough)
     }
 }
 

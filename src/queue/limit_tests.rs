@@ -292,16 +292,10 @@ fn messages_grow_too_old() {
             queue.topic("t").send(long(n)).await.unwrap();
             machine.env().sleep(4 * SECOND).await;
         }
-        assert_eq!(
-            queue.stats().topics["t"].subscriptions["s"].backlog,
-            3,
-            "the first is 16 s old, by itself"
-        );
+        let backlog = queue.stats().topics["t"].subscriptions["s"].backlog;
+        assert_eq!(backlog, 2, "two are 12 s and 16 s old, and nobody looked");
         let age = queue.stats().topics["t"].subscriptions["s"].oldest_age;
-        assert!(
-            (12 * SECOND..14 * SECOND).contains(&age) || age == 12 * SECOND,
-            "{age:?}"
-        );
+        assert!((8 * SECOND..10 * SECOND).contains(&age), "{age:?}");
         queue.close().await;
         machine.env().sleep(2 * SECOND).await;
         let queue = build().open("q").await.unwrap();
@@ -311,7 +305,7 @@ fn messages_grow_too_old() {
         machine.skew_wall(3_600_000);
         machine.env().sleep(61 * SECOND).await;
         assert_eq!(queue.stats().topics["t"].messages, 0);
-        assert_eq!(queue.stats().dropped, 2);
+        assert_eq!(queue.stats().dropped, 1);
     });
 }
 
@@ -345,9 +339,6 @@ fn a_send_waits_for_room_or_has_it_made() {
         late.unwrap();
         assert_eq!(got.len(), sent + 1, "there was room once consumers had settled enough");
         // Whoever waits hears that the queue is closed.
-        for n in 0..sent {
-            topic.send(long(n)).await.unwrap();
-        }
         let close = async {
             env.sleep(SECOND).await;
             queue.close().await;

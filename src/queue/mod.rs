@@ -35,10 +35,12 @@
 //! Not for many processes: one opens the directory, the second is refused.
 //!
 //! The parts: [`Queue`] is what an implementation provides; [`Topic`], [`Subscriber`] and [`Delivery`] are written once
-//! above it. Of the durable queue, `state` and `standing` are the pure heart, with `dedup`, `ages` and `limits`; `record`
-//! is what it writes into the log, and `shell`, `send`, `subscribe`, `consume`, `retain`, `redrive`, `pump` and `durable`
-//! hold lock, log and tasks.
+//! above it. Of the durable queue, `state`, `standing` and what they are made of (`kept`, `lane`, `keys`, `agenda`) are
+//! the pure heart, with `dedup`, `ages`, `acks` and `limits`; `record` is what it writes into the log, and `shell`,
+//! `send`, `subscribe`, `consume`, `retain`, `redrive`, `pump` and `durable` hold lock, log and tasks.
 
+mod acks;
+mod agenda;
 mod ages;
 mod cache;
 mod capability;
@@ -51,6 +53,9 @@ mod fate;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod hooks;
+mod kept;
+mod keys;
+mod lane;
 mod latency;
 #[cfg(all(test, feature = "sim"))]
 mod limit_tests;
@@ -58,11 +63,14 @@ mod limits;
 mod message;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod naive;
 mod outgoing;
 mod pump;
 mod record;
 mod redrive;
 mod retain;
+mod retained;
 mod send;
 mod shell;
 mod standing;

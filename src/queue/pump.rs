@@ -3,7 +3,7 @@
 
 use super::limits::OnFull;
 use super::record::{Record, SubId};
-use super::shell::{Acks, Core, Effect, InFlight, Shell};
+use super::shell::{Core, Effect, InFlight, Shell};
 use super::state::Dying;
 use crate::env::{Env, Tick};
 use crate::log::{Append, Durability, LogError};
@@ -22,8 +22,6 @@ const BURIED_AT_ONCE: usize = 64;
 const CHUNK: usize = 512 << 10;
 /// The most ids of one record.
 const IDS: usize = 1_000;
-/// The most acknowledgements of one record.
-const ACKS: usize = 10_000;
 /// How long after a failure the pump tries again to free space.
 const TIDY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -113,7 +111,7 @@ fn see_through(append: InFlight) -> BoxFuture<'static, ()> {
 impl Shell {
     fn next_due(&self) -> Option<Tick> {
         let mut core = self.core.lock();
-        let next = core.next_due().filter(|_| !core.closed);
+        let next = core.next_due(&self.env).filter(|_| !core.closed);
         core.pump_until = next;
         core.rearm = false;
         next
@@ -146,7 +144,7 @@ impl Shell {
         let is_due = |at: &mut Option<Tick>| at.take_if(|at| *at <= now).is_some();
         let (freed, tidy, acks): (Vec<(SubId, usize)>, bool, bool) = {
             let mut core = self.core.lock();
-            let freed = core.state.expire(now);
+            let freed = core.state.expire(now, wall);
             if is_due(&mut core.retain_at) {
                 core.retain_all(&self.settings, now, wall);
             }
@@ -169,16 +167,16 @@ impl Shell {
                 if acks.is_empty() {
                     return None;
                 }
-                match self.append_effect(&mut core, records(&acks), Effect::Acked(acks.clone())) {
+                match self.append_effect(&mut core, acks.entries(), Effect::Acked(acks.clone())) {
                     Ok(append) => return Some(append),
                     Err(LogError::Busy { len, .. }) => {
                         core.acks_again(acks, self.env.now());
                         len
                     }
                     Err(LogError::TooLarge { .. }) => {
-                        let (some, rest) = halves(acks);
+                        let (some, rest) = acks.halves();
                         core.acks_again(rest, self.env.now());
-                        let append = self.append_effect(&mut core, records(&some), Effect::Acked(some));
+                        let append = self.append_effect(&mut core, some.entries(), Effect::Acked(some));
                         return append.ok();
                     }
                     // They hold in this process, and there will be no other chance to write them.
@@ -270,26 +268,6 @@ impl Core {
         };
         dropped.into_iter().map(record).collect()
     }
-}
-
-fn records(acks: &Acks) -> Vec<Bytes> {
-    let chunks = acks
-        .iter()
-        .flat_map(|(id, seqs)| seqs.chunks(ACKS).map(|seqs| (*id, seqs)));
-    let record = |(id, seqs): (SubId, &[u64])| Record::Acked {
-        id,
-        seqs: seqs.to_vec(),
-    };
-    chunks.map(|chunk| record(chunk).encode()).collect()
-}
-
-/// Splits acknowledgements that are too many for one append.
-fn halves(acks: Acks) -> (Acks, Acks) {
-    let split = |(id, mut seqs): (SubId, Vec<u64>)| {
-        let rest = seqs.split_off(seqs.len() / 2);
-        ((id, seqs), (id, rest))
-    };
-    acks.into_iter().map(split).unzip()
 }
 
 /// Splits entries into appends of a bounded size.

@@ -30,6 +30,8 @@ pub(super) enum Record {
     Delivered { id: SubId, attempts: Vec<(u64, u32)> },
     /// Messages were acknowledged.
     Acked { id: SubId, seqs: Vec<u64> },
+    /// Everything up to this number was acknowledged.
+    AckedThrough { id: SubId, seq: u64 },
     /// Where a subscription stands, so that older records are no longer needed: before `cursor` only `open` messages
     /// are not acknowledged.
     Standing {
@@ -56,6 +58,7 @@ const STANDING: u8 = 5;
 const DROPPED: u8 = 6;
 const MOVED: u8 = 7;
 const IDS: u8 = 8;
+const ACKED_THROUGH: u8 = 9;
 
 /// What of a message's parts is there, in its second byte. Two of the bits are its priority.
 const KEY: u8 = 1;
@@ -105,6 +108,12 @@ impl Record {
                 put_bytes(&mut out, name.as_bytes());
                 put_varint(&mut out, *cursor);
                 put_attempts(&mut out, open);
+                out.into()
+            }
+            Record::AckedThrough { id, seq } => {
+                let mut out = vec![ACKED_THROUGH];
+                put_varint(&mut out, (*id).into());
+                put_varint(&mut out, *seq);
                 out.into()
             }
             Record::Dropped { topic, before } => {
@@ -160,6 +169,10 @@ impl Record {
                 name: string(&mut input)?,
                 cursor: input.varint()?,
                 open: attempts(&mut input)?,
+            },
+            ACKED_THROUGH => Record::AckedThrough {
+                id: id(&mut input)?,
+                seq: input.varint()?,
             },
             DROPPED => Record::Dropped {
                 topic: string(&mut input)?,
@@ -411,6 +424,7 @@ mod tests {
                 cursor: 9,
                 open: vec![(3, 0), (4, 2)],
             },
+            Record::AckedThrough { id: 3, seq: 1 << 40 },
             Record::Dropped {
                 topic: "mail".into(),
                 before: 300,

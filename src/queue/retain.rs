@@ -81,11 +81,10 @@ impl Core {
                     continue;
                 };
                 stats.redelivered = self.redelivered.get(&id).copied().unwrap_or(0);
-                if let Some((oldest, lag)) = self.state.behind(topic, name) {
-                    let sent = self.ages.get(topic.as_str()).and_then(|ages| ages.of(oldest));
-                    stats.oldest_age = sent.map_or(Duration::ZERO, |sent| wall - sent);
-                    stats.lag = lag;
-                }
+                let oldest = self.state.oldest_unsettled(id);
+                let sent = oldest.zip(self.ages.get(topic.as_str()));
+                let sent = sent.and_then(|(oldest, ages)| ages.of(oldest));
+                stats.oldest_age = sent.map_or(Duration::ZERO, |sent| wall - sent);
             }
         }
         topics

@@ -1,5 +1,6 @@
 //! The shell of the durable queue: the lock around the heart, and what goes to and comes from the log.
 
+use super::acks::{Ack, Acks};
 use super::ages::Ages;
 use super::cache::Cache;
 use super::dedup::{Dedup, IdHash};
@@ -23,7 +24,7 @@ use std::time::Duration;
 const TIDY_AFTER: Duration = Duration::from_millis(100);
 /// How long an acknowledgement that nobody waits for stays in memory before the log gets it.
 const ACKS_AFTER: Duration = Duration::from_millis(5);
-/// How many of them there may be before the log gets them at once.
+/// How many of them there may be in a subscription before the log gets them at once.
 const ACKS_AT_ONCE: usize = 4_096;
 
 pub(super) struct Shell {
@@ -82,9 +83,6 @@ pub(super) struct Core {
     /// Dead letters on their way back.
     pub(super) moving: BTreeSet<u64>,
 }
-
-/// Numbers of acknowledged messages.
-pub(super) type Acks = BTreeMap<SubId, Vec<u64>>;
 
 struct Pending {
     append: u64,
@@ -173,7 +171,7 @@ impl Core {
             retain_at: None,
             short: 0,
             dropped: BTreeMap::new(),
-            acks: Acks::new(),
+            acks: Acks::default(),
             acks_at: None,
             stood: false,
             counts: QueueStats::default(),
@@ -284,10 +282,8 @@ impl Core {
     }
 
     /// A message was acknowledged, and nobody waits until the log knows.
-    pub(super) fn acked(&mut self, id: SubId, seqs: impl IntoIterator<Item = u64>, now: Tick) {
-        let acks = self.acks.entry(id).or_default();
-        acks.extend(seqs);
-        if acks.len() >= ACKS_AT_ONCE {
+    pub(super) fn acked(&mut self, id: SubId, ack: Ack, now: Tick) {
+        if self.acks.add(id, ack) >= ACKS_AT_ONCE {
             self.acks_at = Some(now);
         }
         self.acks_at.get_or_insert(now + ACKS_AFTER);
@@ -295,21 +291,20 @@ impl Core {
 
     /// The log could not be told of acknowledgements.
     pub(super) fn acks_again(&mut self, acks: Acks, now: Tick) {
-        for (id, seqs) in acks {
-            self.acks.entry(id).or_default().extend(seqs);
-        }
+        self.acks.add_all(acks);
         self.acks_at = Some(now + TIDY_AFTER);
     }
 
     /// When the pump has something to do by itself.
-    pub(super) fn next_due(&self) -> Option<Tick> {
-        let timers = [self.state.next_timer(), self.tidy_at, self.retain_at, self.acks_at];
+    pub(super) fn next_due(&self, env: &Env) -> Option<Tick> {
+        let state = self.state.next_timer(env.now(), env.wall());
+        let timers = [state, self.tidy_at, self.retain_at, self.acks_at];
         timers.into_iter().flatten().min()
     }
 
     /// Whether the pump has to look again, since something comes earlier than it expects.
-    fn pump_is_late(&mut self) -> bool {
-        let next = self.next_due();
+    fn pump_is_late(&mut self, env: &Env) -> bool {
+        let next = self.next_due(env);
         let late = next.is_some_and(|next| self.pump_until.is_none_or(|until| next < until));
         self.rearm |= late;
         late || self.state.has_dying() || !self.dropped.is_empty()
@@ -470,7 +465,7 @@ impl Shell {
 
     /// Wakes consumers for messages that they may get, and the pump if it is late. Takes the lock with it.
     pub(super) fn tell(&self, mut core: MutexGuard<'_, Core>, news: impl IntoIterator<Item = (SubId, usize)>) {
-        let late = core.pump_is_late();
+        let late = core.pump_is_late(&self.env);
         let told = std::mem::take(&mut core.told);
         let waiting: Vec<_> = news.into_iter().map(|(id, n)| (core.waiters(id), n)).collect();
         drop(core);

@@ -65,6 +65,8 @@ pub struct SubscriptionStats {
     pub waiting: usize,
     /// Those that may not be delivered yet, as their senders wish.
     pub delayed: usize,
+    /// Those that wait for another one of their key.
+    pub blocked: usize,
     /// The messages of the topic from the oldest that is not settled on.
     pub lag: usize,
     /// How long ago the oldest that is not settled was sent, up to a second more.

@@ -235,12 +235,19 @@ impl Life {
         true
     }
 
+    /// Messages that are not due yet, since a clock was set back.
+    fn delayed(&self, (topic, name): Place) -> usize {
+        let stats = DurableQueue::stats(&self.queue);
+        let subscription = stats.topics.get(topic).and_then(|topic| topic.subscriptions.get(name));
+        subscription.map_or(0, |subscription| subscription.delayed)
+    }
+
     async fn drain(&self, place: Place) -> Result<(), Error> {
         let wanted = self.subscription(place);
         loop {
             // Longer than any lease, retry or burial.
             let received = self.queue.receive(&wanted, 10, Duration::from_secs(5)).await?;
-            if received.is_empty() {
+            if received.is_empty() && self.delayed(place) == 0 {
                 return Ok(());
             }
             self.received(place, &wanted, &received);

@@ -1,6 +1,6 @@
 //! What a sender may wish for a message, and a subscriber for a subscription. Not every queue can do all of it.
 
-use super::{LEASE, Queue, SOON, Subject, text};
+use super::{Delivery, LEASE, Queue, SOON, Subject, text};
 use crate::queue::{Error, Feature, Message, Priority, Receipt, Result, Settle, Start};
 use futures::{FutureExt, join};
 use std::collections::BTreeMap;
@@ -31,8 +31,11 @@ pub(super) async fn delays_are_waited_for<Q: Queue + Clone + Unpin + 'static>(su
 pub(super) async fn times_are_waited_for<Q: Queue + Clone + Unpin + 'static>(subject: Subject<Q>) {
     let from = subject.subscribe("t", "s").await;
     subject.send("t", &["clock"]).await;
-    let raw = subject.queue.receive(&from, 1, SOON).await.expect("a receive works");
-    let now = raw.first().expect("a message comes").enqueued_at;
+    let mut raw = subject.queue.receive(&from, 1, SOON).await.expect("a receive works");
+    let clock = raw.pop().expect("a message comes");
+    let now = clock.enqueued_at;
+    let clock = Delivery::new(subject.queue.clone(), clock);
+    clock.ack().await.expect("an acknowledgement works");
     let at = |text, at| vec![Message::new(text).deliver_at(at)];
     let late = at("late", now + LEASE);
     if send(&subject, Feature::DelayedMessages, late).await.is_none() {

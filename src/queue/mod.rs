@@ -45,6 +45,8 @@ mod consume;
 mod delivery;
 mod durable;
 mod error;
+#[cfg(test)]
+mod heart_tests;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod hooks;

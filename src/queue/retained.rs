@@ -57,8 +57,8 @@ impl State {
         let Some(first) = first.filter(|first| first.has_expired(self.wall.as_millis())) else {
             return false;
         };
-        let standings = ids.iter().filter_map(|id| self.subscriptions.get(id));
-        if !standings.map(|standing| standing.can_expire(first.seq)).all(|can| can) {
+        let mut standings = ids.iter().filter_map(|id| self.subscriptions.get(id));
+        if !standings.all(|standing| standing.can_expire(first.seq)) {
             return false;
         }
         for id in ids {

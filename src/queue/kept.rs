@@ -127,6 +127,12 @@ impl Kept {
         self.levels.iter().map(count).sum()
     }
 
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        let of = |level: &Level| level.heads.capacity() * size_of::<Head>() + level.words.capacity() * size_of::<u64>();
+        self.levels.iter().map(of).sum()
+    }
+
     pub(super) fn pop_front(&mut self, level: usize) {
         if let Some(len) = self.levels[level].pop_front() {
             self.bytes -= u64::from(len);

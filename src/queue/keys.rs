@@ -86,6 +86,11 @@ impl Keys {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.table.capacity() * (size_of::<Key>() + 1) * 8 / 7
+    }
+
     pub(super) fn clear(&mut self) {
         self.table = HashTable::new();
     }

@@ -197,6 +197,11 @@ impl Lane {
         self.live
     }
 
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>() + self.again.memory() + self.fresh.memory()
+    }
+
     /// Every message before this is settled.
     pub(super) fn floor(&self) -> u64 {
         self.slots.front().map_or(self.cursor, |slot| slot.seq)

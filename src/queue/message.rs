@@ -41,7 +41,9 @@ pub enum DeliverAt {
 }
 
 /// Which message comes first. Lower ones are not starved: of every sixteen deliveries while all levels have messages,
-/// eight are urgent, four high, three normal and one low.
+/// eight are urgent, four high, three normal and one low; of a level that has none the others take the turns. Within a
+/// level messages come in the order in which they were sent. An [ordered](Subscription::ordered) subscription does not
+/// look at it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Priority {
@@ -202,7 +204,9 @@ pub struct Subscription {
     /// nothing new is delivered. Default: 1,000; from 1 to 1,048,576.
     pub max_in_flight: usize,
     /// Whether messages of one key are delivered one after the other, in the order in which they were sent: the next one when the
-    /// one before it is settled for good. Default: no.
+    /// one before it is settled for good. Messages without a key are not held up, except when more than 1,048,576 messages
+    /// stand behind others of their keys. Such a subscription takes all messages in the order of their numbers, whatever
+    /// their priority. One that becomes ordered is so for what is delivered from then on. Default: no.
     pub ordered: bool,
 }
 
@@ -253,7 +257,8 @@ pub struct DeliveryToken {
 pub enum Settle {
     /// It is done, and will not be delivered to this subscription again.
     Ack,
-    /// It is done, and so is everything up to it that is in this subscription's order before it, delivered or not.
+    /// It is done, and so is everything with a lower number, delivered or not, due or not. Whoever holds one of these has
+    /// lost the lease.
     AckThrough,
     /// It is to be delivered again after a while. When it has used up its attempts, it becomes a dead letter.
     Retry {

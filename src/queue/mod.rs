@@ -50,6 +50,8 @@ mod delivery;
 mod durable;
 mod error;
 mod fate;
+#[cfg(test)]
+mod heart_tests;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod hooks;

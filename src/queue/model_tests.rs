@@ -370,11 +370,12 @@ impl Test {
         if !settled && (first.expires == 0 || first.expires > self.known_wall) {
             return false;
         }
-        let held = naives.iter_mut().filter_map(|naive| naive.give_up(&first)).count();
-        if settled || held == 0 {
-            self.kept[topic].remove(&first.seq);
+        if !settled && naives.iter().any(|naive| naive.is_in_use(first.seq)) {
+            return false;
         }
-        settled || held == 0
+        naives.iter_mut().for_each(|naive| naive.give_up(first.seq));
+        self.kept[topic].remove(&first.seq);
+        true
     }
 
     /// Starts anew from the messages and what was said of subscriptions since the last snapshot.
@@ -391,7 +392,7 @@ impl Test {
                     let topic = TOPICS.iter().position(|name| name == topic).unwrap();
                     self.kept[topic].insert(seq, *stored);
                     let naives = self.naive.iter_mut().filter(|(id, _)| topic_of(**id) == topic);
-                    naives.for_each(|(_, naive)| drop(naive.arrive(*stored)));
+                    naives.for_each(|(_, naive)| _ = naive.arrive(*stored));
                 }
                 Written::Removed(name, seq) => {
                     state.remove(name, *seq);

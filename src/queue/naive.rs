@@ -300,16 +300,20 @@ impl Naive {
         self.cursors[stored.priority as usize] > stored.seq && entry.is_none_or(Entry::is_settled)
     }
 
-    /// The time of a message is over. Returns something if it is in use all the same.
-    pub(super) fn give_up(&mut self, stored: &Stored) -> Option<()> {
-        let entry = self.entries.get_mut(&stored.seq).filter(|entry| !entry.is_settled())?;
-        if matches!(entry.phase, Phase::Leased { .. } | Phase::Waiting { .. } | Phase::Dying) {
-            return Some(());
+    /// Whether somebody has the message, or may have it soon.
+    pub(super) fn is_in_use(&self, seq: u64) -> bool {
+        let phase = self.entries.get(&seq).map(|entry| entry.phase);
+        matches!(phase, Some(Phase::Leased { .. } | Phase::Waiting { .. } | Phase::Dying))
+    }
+
+    /// The time of a message is over, and it is gone.
+    pub(super) fn give_up(&mut self, seq: u64) {
+        if let Some(entry) = self.entries.get_mut(&seq).filter(|entry| !entry.is_settled()) {
+            entry.phase = Phase::Expired;
+            self.expired += 1;
+            let key = entry.stored.key;
+            self.call_next(key);
         }
-        entry.phase = Phase::Expired;
-        self.expired += 1;
-        self.call_next(stored.key);
-        None
     }
 
     pub(super) fn was_delivered(&mut self, seq: u64, attempt: u32) {

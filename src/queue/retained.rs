@@ -57,14 +57,17 @@ impl State {
         let Some(first) = first.filter(|first| first.has_expired(self.wall.as_millis())) else {
             return false;
         };
-        let mut settled = true;
-        for id in ids {
-            settled &= self.with(*id, |standing, messages| standing.settle_expired(&first, messages)) == Some(true);
+        let mut standings = ids.iter().filter_map(|id| self.subscriptions.get(id));
+        if !standings.all(|standing| standing.can_expire(first.seq)) {
+            return false;
         }
-        if settled && let Some(topic) = self.topics.get_mut(name) {
+        for id in ids {
+            self.with(*id, |standing, messages| standing.settle_expired(&first, messages));
+        }
+        if let Some(topic) = self.topics.get_mut(name) {
             topic.messages.pop_front(level);
         }
-        settled
+        true
     }
 
     /// Whether a topic keeps too much: `over` is asked about its messages, their bytes and the number of the oldest.

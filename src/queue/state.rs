@@ -270,6 +270,12 @@ impl State {
         self.subscriptions.values().filter_map(record).collect()
     }
 
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        let topics: usize = self.topics.values().map(|topic| topic.messages.memory()).sum();
+        topics + self.subscriptions.values().map(Standing::memory).sum::<usize>()
+    }
+
     /// Takes an entry of the log on opening, other than a message.
     pub(super) fn replay(&mut self, seq: u64, record: &Record) {
         match record {

@@ -1,5 +1,9 @@
 //! Where one subscription stands: which messages it has been given, which it has settled, and what comes next.
 
+mod order;
+mod replay;
+mod slots;
+
 use super::agenda::Agenda;
 use super::kept::{Kept, LEVELS};
 use super::keys::Keys;
@@ -7,7 +11,6 @@ use super::lane::{Lane, Next, Phase, Slot, Turns};
 use super::record::SubId;
 use super::{Subscription, SubscriptionStats};
 use crate::env::{Tick, WallTime};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -388,17 +391,17 @@ impl Standing {
         self.tend(messages);
     }
 
-    /// Settles a message whose time is over, unless somebody has it or may have it soon. Says whether it is settled.
-    pub(super) fn settle_expired(&mut self, stored: &Stored, messages: &Kept) -> bool {
-        match self.find(stored.seq) {
-            None if !self.is_ahead(stored) => return true,
-            // Whoever has it may still be in time, and a wait for a retry ends by itself.
-            Some((_, slot)) if matches!(slot.phase, Phase::Leased | Phase::Waiting | Phase::Burying) => return false,
-            Some(_) => self.settle(stored.seq, messages),
-            None => {}
-        }
-        self.expired += 1;
-        true
+    /// Whether a message can be taken away when its time is over: whoever has it may still be in time, and a wait for a
+    /// retry ends by itself.
+    pub(super) fn can_expire(&self, seq: u64) -> bool {
+        let is_in_use = |slot: Slot| matches!(slot.phase, Phase::Leased | Phase::Waiting | Phase::Burying);
+        !self.find(seq).is_some_and(|(_, slot)| is_in_use(slot))
+    }
+
+    /// Settles a message whose time is over and which the topic is about to forget.
+    pub(super) fn settle_expired(&mut self, stored: &Stored, messages: &Kept) {
+        self.expired += u64::from(self.wants(stored));
+        self.settle(stored.seq, messages);
     }
 
     /// Finishes what a settlement began, now that the messages are at hand. The next one of a key becomes ready here.
@@ -463,256 +466,13 @@ impl Standing {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        let lanes: usize = self.lanes.iter().map(Lane::memory).sum();
+        lanes + self.ends.memory() + self.dues.memory() + self.keys.memory()
+    }
+
     fn count(&self, phase: Phase) -> usize {
         self.counts[phase as usize]
-    }
-}
-
-/// Order by key.
-impl Standing {
-    /// Puts an open message in the line of its key, at the end.
-    fn line_up(&mut self, key: u64, seq: u64) {
-        let before = self.keys.line_up(key, seq);
-        if let Some((level, before)) = before.and_then(|before| self.find(before)) {
-            self.change(level, before.seq, |slot| slot.at = seq);
-        }
-    }
-
-    /// Nobody holds the key: the first in its line does now, and is ready.
-    fn call_next(&mut self, key: u64) {
-        let Some((first, last)) = self.keys.line(key) else {
-            return;
-        };
-        let second = self.find(first).map_or(0, |(_, slot)| slot.at);
-        self.keys.set_line(key, second, if second == 0 { 0 } else { last });
-        self.keys.hold(key);
-        self.make_ready(first);
-    }
-
-    /// Takes a message out of the line of its key.
-    fn leave_line(&mut self, gone: Slot, messages: &Kept) {
-        let key = messages.find(gone.seq).map_or(0, |stored| stored.key);
-        let Some((first, last)) = self.keys.line(key) else {
-            return;
-        };
-        let (mut before, mut at) = (0, first);
-        while at != gone.seq {
-            let Some((_, slot)) = self.find(at) else { return };
-            (before, at) = (at, slot.at);
-        }
-        match self.find(before) {
-            Some((level, _)) => {
-                self.change(level, before, |slot| slot.at = gone.at);
-                self.keys
-                    .set_line(key, first, if last == gone.seq { before } else { last });
-            }
-            None => self
-                .keys
-                .set_line(key, gone.at, if last == gone.seq { 0 } else { last }),
-        }
-    }
-
-    /// From now on messages of one key go one after the other. What has been delivered already cannot be called back.
-    fn begin_order(&mut self, messages: &Kept) {
-        // All lanes at one place: what is passed over in one may be of the same key as what is open in another.
-        self.pass_all(self.cursor(), messages);
-        for seq in self.open_where(|_| true) {
-            let Some((level, slot)) = self.find(seq) else { continue };
-            match messages.find(seq).map_or(0, |stored| stored.key) {
-                0 => {}
-                key if !self.keys.is_held(key) || matches!(slot.phase, Phase::Leased | Phase::Burying) => {
-                    self.keys.hold(key);
-                }
-                key => {
-                    self.shift(level, seq, Phase::Blocked, 0);
-                    self.line_up(key, seq);
-                }
-            }
-        }
-    }
-
-    fn end_order(&mut self) {
-        self.keys.clear();
-        for seq in self.open_where(|slot| slot.phase == Phase::Blocked) {
-            self.make_ready(seq);
-        }
-    }
-}
-
-/// Replay.
-impl Standing {
-    /// A message was delivered, says the log.
-    pub(super) fn replay_delivered(&mut self, seq: u64, attempt: u32, messages: &Kept) {
-        self.pass_one(seq, messages);
-        if let Some((level, _)) = self.find(seq) {
-            self.change(level, seq, |slot| {
-                slot.attempts = slot.attempts.max(attempt);
-                (slot.phase, slot.at) = (Phase::Ready, 0);
-            });
-        }
-    }
-
-    /// A message was acknowledged, says the log.
-    pub(super) fn replay_acked(&mut self, seq: u64, messages: &Kept) {
-        self.pass_one(seq, messages);
-        self.settle(seq, messages);
-    }
-
-    /// A message and everything before it was acknowledged, says the log.
-    pub(super) fn replay_acked_through(&mut self, seq: u64, messages: &Kept) {
-        self.settle_before(seq + 1, messages);
-    }
-
-    /// The subscription stood so, says the log: what is settled here or there is settled.
-    pub(super) fn replay_standing(&mut self, cursor: u64, open: &[(u64, u32)], messages: &Kept) {
-        self.pass_all(cursor, messages);
-        let theirs: BTreeMap<u64, u32> = open.iter().copied().collect();
-        for seq in self.open_where(|slot| slot.seq < cursor) {
-            match theirs.get(&seq) {
-                None => self.settle(seq, messages),
-                Some(0) => {}
-                Some(attempts) => self.replay_delivered(seq, *attempts, messages),
-            }
-        }
-    }
-
-    /// Moves the cursor of a message's lane past it.
-    fn pass_one(&mut self, seq: u64, messages: &Kept) {
-        if let Some(stored) = messages.find(seq) {
-            self.pass(stored.priority as usize, seq + 1, messages);
-        }
-    }
-
-    fn pass_all(&mut self, end: u64, messages: &Kept) {
-        (0..LEVELS).for_each(|level| self.pass(level, end, messages));
-    }
-
-    /// Moves a lane's cursor; whatever it passes is open. What was to be delivered at a time counts as delayed, until
-    /// somebody looks at the clock.
-    fn pass(&mut self, level: usize, end: u64, messages: &Kept) {
-        let of_level = messages.level(level);
-        while let Some(next @ Next::New(seq, index)) = self.lanes[level].at_cursor(of_level)
-            && seq < end
-        {
-            let slot = match of_level.get(index).map_or(0, |stored| stored.due) {
-                0 => Slot::new(seq, Phase::Ready, 0),
-                due => Slot::new(seq, Phase::Delayed, due),
-            };
-            self.open(level, next, slot, messages);
-        }
-        let lane = &mut self.lanes[level];
-        lane.cursor = lane.cursor.max(end);
-    }
-}
-
-/// Slots and what is known of them.
-impl Standing {
-    /// The level and the attempts of a message that is leased under `generation`.
-    fn held(&self, seq: u64, generation: u64) -> Result<(usize, u32), Lost> {
-        match self.find(seq) {
-            Some((level, slot)) if slot.phase == Phase::Leased && self.generation(slot.attempts) == generation => {
-                Ok((level, slot.attempts))
-            }
-            _ => Err(Lost),
-        }
-    }
-
-    fn find(&self, seq: u64) -> Option<(usize, Slot)> {
-        let lanes = self.lanes.iter().enumerate();
-        lanes.filter_map(|(level, lane)| Some((level, *lane.get(seq)?))).next()
-    }
-
-    /// The open messages of which something is true, in order.
-    fn open_where(&self, is: impl Fn(&Slot) -> bool) -> Vec<u64> {
-        let slots = self.lanes.iter().flat_map(Lane::slots);
-        let mut seqs: Vec<u64> = slots.filter(|slot| is(slot)).map(|slot| slot.seq).collect();
-        seqs.sort_unstable();
-        seqs
-    }
-
-    /// Has a message delivered when its turn comes, or buried if its attempts are used up.
-    fn make_ready(&mut self, seq: u64) {
-        let Some((level, slot)) = self.find(seq) else { return };
-        if slot.attempts >= self.max_attempts {
-            self.shift(level, seq, Phase::Burying, 0);
-            self.dying.push(seq);
-        } else {
-            self.shift(level, seq, Phase::Ready, 0);
-        }
-    }
-
-    /// Opens the message at a cursor, and has it hold its key.
-    fn open_holding(&mut self, level: usize, next: Next, slot: Slot, messages: &Kept) {
-        self.open(level, next, slot, messages);
-        if self.ordered
-            && let Next::New(_, index) = next
-            && let Some(key) = messages.level(level).get(index).map(|stored| stored.key)
-            && key != 0
-        {
-            self.keys.hold(key);
-        }
-    }
-
-    /// Opens the message at a cursor.
-    fn open(&mut self, level: usize, next: Next, slot: Slot, messages: &Kept) {
-        let Next::New(seq, index) = next else { return };
-        self.lanes[level].pass(seq, index, messages.level(level));
-        self.lanes[level].open(slot);
-        self.enter(level, slot);
-    }
-
-    fn shift(&mut self, level: usize, seq: u64, phase: Phase, at: u64) {
-        self.change(level, seq, |slot| (slot.phase, slot.at) = (phase, at));
-    }
-
-    /// Changes a slot and whatever keeps track of it.
-    fn change<T>(&mut self, level: usize, seq: u64, change: impl FnOnce(&mut Slot) -> T) -> Option<T> {
-        let slot = self.lanes[level].get_mut(seq)?;
-        let before = *slot;
-        let result = change(slot);
-        let after = *slot;
-        self.enter(level, after);
-        self.leave(level, before);
-        Some(result)
-    }
-
-    /// Settles a message, which has left its line before if it was in one.
-    fn close(&mut self, seq: u64) {
-        let Some((level, before)) = self.find(seq) else { return };
-        self.lanes[level].close(seq);
-        self.leave(level, before);
-        if self.ordered && before.phase != Phase::Blocked {
-            self.released.push(seq);
-        }
-    }
-
-    fn enter(&mut self, level: usize, slot: Slot) {
-        self.counts[slot.phase as usize] += 1;
-        self.in_flight += usize::from(slot.attempts > 0);
-        match slot.phase {
-            Phase::Ready => self.lanes[level].add_ready(slot),
-            Phase::Leased | Phase::Waiting => self.ends.add((slot.at, slot.seq)),
-            Phase::Delayed => self.dues.add((slot.at, slot.seq)),
-            Phase::Burying | Phase::Blocked | Phase::Settled => {}
-        }
-    }
-
-    /// A slot is no longer as it was before.
-    fn leave(&mut self, level: usize, before: Slot) {
-        self.counts[before.phase as usize] -= 1;
-        self.in_flight -= usize::from(before.attempts > 0);
-        let lanes = &mut self.lanes;
-        let get = |lanes: &[Lane; LEVELS], seq| lanes.iter().find_map(|lane| lane.get(seq).copied());
-        match before.phase {
-            Phase::Ready => lanes[level].cancel_ready(before),
-            Phase::Leased | Phase::Waiting => self.ends.cancel(|(at, seq)| {
-                let is_timed = |slot: Slot| matches!(slot.phase, Phase::Leased | Phase::Waiting);
-                get(lanes, seq).is_some_and(|slot| is_timed(slot) && slot.at == at)
-            }),
-            Phase::Delayed => self
-                .dues
-                .cancel(|(at, seq)| get(lanes, seq).is_some_and(|slot| slot.phase == Phase::Delayed && slot.at == at)),
-            Phase::Burying | Phase::Blocked | Phase::Settled => {}
-        }
     }
 }

@@ -222,6 +222,15 @@ impl fmt::Debug for Dedup {
     }
 }
 
+/// An id as a message says it.
+#[derive(Debug)]
+struct Plain {
+    topic: Box<str>,
+    id: Box<[u8]>,
+    seq: u64,
+    sent: WallTime,
+}
+
 /// Gathers the ids that a log holds while it is read. Their secret may come behind them.
 #[derive(Debug)]
 pub(super) struct Gather {
@@ -230,7 +239,7 @@ pub(super) struct Gather {
     wall: WallTime,
     secret: Option<(u64, u64)>,
     /// As found in messages, with topic and id.
-    plain: VecDeque<(Box<str>, Box<[u8]>, u64, WallTime)>,
+    plain: VecDeque<Plain>,
     /// As found in records of ids, with the number of the record.
     noted: Vec<(Noted, u64)>,
 }
@@ -256,7 +265,8 @@ impl Gather {
         if self.plain.len() == self.limit {
             self.plain.pop_front();
         }
-        self.plain.push_back((topic.into(), id.into(), seq, sent));
+        let (topic, id) = (topic.into(), id.into());
+        self.plain.push_back(Plain { topic, id, seq, sent });
     }
 
     /// The log has a record of ids, at number `at`.
@@ -268,8 +278,8 @@ impl Gather {
     /// Everything has been read. `fresh` is the secret of a log that has none yet.
     pub(super) fn finish(self, now: Tick, fresh: (u64, u64)) -> Dedup {
         let mut dedup = Dedup::new(self.secret.unwrap_or(fresh), self.window, self.limit);
-        let plain = self.plain.iter().map(|(topic, id, seq, sent)| {
-            let (id, seq, sent) = (dedup.hash.id(topic, id), *seq, *sent);
+        let plain = self.plain.iter().map(|plain| {
+            let (id, seq, sent) = (dedup.hash.id(&plain.topic, &plain.id), plain.seq, plain.sent);
             (Noted { id, seq, sent }, seq)
         });
         let mut all: Vec<_> = plain.chain(self.noted).collect();

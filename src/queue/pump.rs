@@ -101,7 +101,7 @@ async fn finished(running: &mut Running) {
 
 async fn finish(shell: Arc<Shell>, id: u64, append: Append) {
     let result = append.await.map_err(Into::into);
-    shell.complete(id, result);
+    shell.complete(id, &result);
 }
 
 fn see_through(append: InFlight) -> BoxFuture<'static, ()> {

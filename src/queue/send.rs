@@ -4,7 +4,7 @@ use super::dedup::{Id, Known};
 use super::fate::Fate;
 use super::limits::OnFull;
 use super::outgoing::{Batch, Outgoing};
-use super::shell::{Core, Effect, Shell};
+use super::shell::{Core, Effect, InFlight, Shell};
 use super::{Error, Message, Receipt, Result};
 use crate::env::Tick;
 use std::collections::BTreeMap;
@@ -63,7 +63,7 @@ impl Shell {
             (!fresh.messages.is_empty()).then(|| (fresh.entries(), Effect::Sent(fresh)))
         };
         let append = self.append(make).await?;
-        let mut seqs = append.as_ref().map_or(0..0, |append| append.seqs());
+        let mut seqs = append.as_ref().map_or(0..0, InFlight::seqs);
         if plan.is_empty() {
             plan.resize(batch.messages.len(), Plan::New);
         }

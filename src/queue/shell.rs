@@ -136,7 +136,7 @@ impl InFlight {
         let Some(append) = &mut self.append else { return Ok(()) };
         let result = append.await.map_err(Error::from);
         self.append = None;
-        self.shell.complete(self.id, result.clone());
+        self.shell.complete(self.id, &result);
         result
     }
 }
@@ -386,11 +386,11 @@ impl Shell {
     }
 
     /// An append has ended: what is durable happens, what failed does not.
-    pub(super) fn complete(&self, id: u64, result: Result<()>) {
+    pub(super) fn complete(&self, id: u64, result: &Result<()>) {
         let durable = self.log.durable();
         let (now, wall) = (self.env.now(), self.env.wall());
         let mut core = self.core.lock();
-        match &result {
+        match result {
             Ok(()) => core.reach(id),
             Err(error) => core.fail(id, now, error),
         }

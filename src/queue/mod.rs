@@ -62,6 +62,7 @@ pub mod suite;
 mod tests;
 mod topic;
 
+pub use crate::log::Durability;
 pub use capability::{Capability, Feature};
 pub use delivery::Delivery;
 pub use durable::{DurableQueue, DurableQueueBuilder};

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 const ID: SubId = 1;
 const MILLION: usize = 1_000_000;
+const NONE: [u64; 0] = [];
 const PRIORITIES: [Priority; 4] = [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent];
 
 /// A topic with one subscription.
@@ -131,7 +132,7 @@ fn a_message_that_is_given_back_comes_in_its_place() {
 fn a_delayed_message_waits_for_the_wall_clock_however_it_jumps() {
     let mut heart = Heart::new(|_| {});
     let seq = heart.send(|stored| stored.due = 10_000);
-    assert_eq!(heart.seqs(1), []);
+    assert_eq!(heart.seqs(1), NONE);
     assert_eq!(heart.stats().delayed, 1);
     // The clock is looked at every second, since it may jump ahead.
     assert_eq!(heart.next_timer(), Some(Duration::from_secs(1)));
@@ -143,7 +144,7 @@ fn a_delayed_message_waits_for_the_wall_clock_however_it_jumps() {
     assert_eq!(heart.next_timer(), None);
     // It could have been delivered, but nobody asked, and now it is too early again.
     heart.wall = 5_000;
-    assert_eq!(heart.seqs(1), []);
+    assert_eq!(heart.seqs(1), NONE);
     assert_eq!(heart.next_timer(), Some(Duration::from_secs(1)));
     heart.wall = 10_000;
     assert_eq!(heart.seqs(1), [seq]);
@@ -166,7 +167,7 @@ fn delayed_messages_hold_nobody_up_and_wake_nobody() {
     // What is due counts as in flight only when it is delivered.
     heart.wall = 5_000;
     assert_eq!(heart.expire(), 10);
-    assert_eq!(heart.seqs(2), []);
+    assert_eq!(heart.seqs(2), NONE);
     heart.ack(lease[0]).unwrap();
     assert_eq!(heart.seqs(2), [1]);
 }
@@ -237,13 +238,13 @@ fn the_next_of_a_key_is_ready_at_the_ack() {
         standing.retry(2, second[0].generation, Tick::ZERO + Duration::from_secs(9))
     };
     heart.state.settle(heart.now, ID, retry).unwrap();
-    assert_eq!(heart.seqs(10), []);
+    assert_eq!(heart.seqs(10), NONE);
     // Its dead letter does not.
     heart.now = Tick::ZERO + Duration::from_secs(9);
     let third = heart.take(1)[0];
     let bury = |standing: &mut super::standing::Standing| standing.bury(2, third.generation);
     assert_eq!(heart.state.settle(heart.now, ID, bury), Ok(2));
-    assert_eq!(heart.seqs(10), []);
+    assert_eq!(heart.seqs(10), NONE);
     heart.state.buried(ID, 2);
     assert_eq!(heart.seqs(10), [3]);
 }
@@ -325,7 +326,7 @@ fn limits_drop_the_oldest_first_whoever_holds_it() {
     assert_eq!(heart.ack(held), Err(Lost));
     heart.state.drop_before("topic", 4);
     assert_eq!(heart.seqs(10), [4]);
-    assert_eq!(heart.state.undealt("topic", 0, 10), []);
+    assert_eq!(heart.state.undealt("topic", 0, 10), NONE);
 }
 
 proptest! {

@@ -70,6 +70,11 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
+    /// All that is left.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
     /// Like [`bytes`](Reader::bytes), as a slice that shares `whole`, the buffer that this reads from.
     pub(crate) fn shared(&mut self, whole: &Bytes) -> Result<Bytes> {
         Ok(whole.slice_ref(self.bytes()?))

@@ -46,6 +46,14 @@ pub(crate) enum LogError {
         /// Which segment.
         segment: u64,
     },
+    /// Bytes of it are not as they were written, and it was to be opened only whole. Nothing was changed.
+    #[error("the log is damaged: {entries} entries are lost, and {bytes} bytes are not as they were written")]
+    Damaged {
+        /// Entries that are lost.
+        entries: u64,
+        /// Bytes in question.
+        bytes: u64,
+    },
     /// The log was closed.
     #[error("the log is closed")]
     Closed,

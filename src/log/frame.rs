@@ -1,40 +1,61 @@
-//! The bytes of one frame: what one append leaves in a segment.
+//! The bytes of one frame: what one append, or one piece of a large entry, leaves in a segment.
 //!
-//! ```text
-//!  0 magic and format  4   checksum of bytes 8 to 40
-//!  8 length            4   in bytes, without the padding to a multiple of 8
-//! 12 entries           4
-//! 16 first sequence number        8
-//! 24 durable segment, offset  8 + 4   the log was durable up to there when this was built
-//! 36 checksum of the table
-//! 40 table: length and checksum of each entry, 8 bytes each
-//!    the entries
-//! ```
-//! Checksums are CRC-32C, seeded by the segment's salt and number and the frame's offset, so a stale or misplaced frame
-//! does not pass. One bad entry costs that entry; a bad head or table costs the frame.
+//! `FORMAT.md` beside this file is the format in full. One bad entry costs that entry; a bad head or table costs the
+//! frame.
 
+use super::entry::Appended;
 use super::segment::Place;
-use bytes::Bytes;
 use std::ops::Range;
 
 /// The most bytes of one frame.
 pub(super) const MAX_FRAME: usize = 1 << 20;
 /// Frames begin at multiples of this.
 pub(super) const ALIGN: usize = 8;
-/// Bytes of a frame without entries.
+/// Bytes of a frame without entries, which is a mark.
 pub(super) const HEAD: usize = 40;
 /// What each entry takes beside its own bytes.
-const PER_ENTRY: usize = 8;
-const MAGIC: [u8; 4] = *b"oGf\0";
+pub(super) const ROW: usize = 8;
+const MAGIC: [u8; 4] = *b"oGf1";
+/// In the length of a row: the entry lies elsewhere in pieces, and its bytes here say where.
+const IN_PIECES: u32 = 1 << 31;
+
+/// What a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Entries with numbers; without any it is a mark.
+    Entries,
+    /// A piece of an entry, which has no number of its own.
+    Piece,
+}
 
 /// The fixed part of a frame, which passed its checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) len: u32,
-    pub(super) count: u32,
+    pub(super) kind: Kind,
+    rows: u32,
+    /// The number of the first entry; where there are none, that of the next entry in the log.
     pub(super) first_seq: u64,
     pub(super) durable: Place,
     table_crc: u32,
+}
+
+impl Head {
+    /// How many numbers it covers.
+    pub(super) fn count(&self) -> u32 {
+        match self.kind {
+            Kind::Entries => self.rows,
+            Kind::Piece => 0,
+        }
+    }
+}
+
+/// An entry, or a piece of one, as it lies in a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) range: Range<usize>,
+    /// Whether the bytes are those of the entry, or say where its pieces are.
+    pub(super) in_pieces: bool,
 }
 
 /// What checksums of the frame at `place` start from.
@@ -45,8 +66,8 @@ pub(super) fn seed(salt: u64, place: Place) -> u32 {
 }
 
 /// How long the frame of these entries is, without padding.
-pub(super) fn frame_len(entries: &[Bytes]) -> usize {
-    HEAD + entries.iter().map(|entry| PER_ENTRY + entry.len()).sum::<usize>()
+pub(super) fn frame_len(entries: &[impl Appended]) -> usize {
+    HEAD + entries.iter().map(|entry| ROW + entry.stored().len()).sum::<usize>()
 }
 
 /// `len` with its padding.
@@ -54,30 +75,57 @@ pub(super) fn padded(len: usize) -> usize {
     len.next_multiple_of(ALIGN)
 }
 
-/// Writes a frame, padding included. `entries` have been found to fit.
-pub(super) fn encode(out: &mut Vec<u8>, seed: u32, first_seq: u64, durable: Place, entries: &[Bytes]) {
+/// Writes a frame of entries, padding included. They have been found to fit.
+pub(super) fn encode(out: &mut Vec<u8>, seed: u32, first_seq: u64, durable: Place, entries: &[impl Appended]) {
+    let rows = entries
+        .iter()
+        .map(|entry| (&entry.stored()[..], entry.hold().is_some()));
+    put(out, seed, Kind::Entries, first_seq, durable, rows);
+}
+
+/// Writes a frame without entries, which says how far the log is durable.
+pub(super) fn encode_mark(out: &mut Vec<u8>, seed: u32, next_seq: u64, durable: Place) {
+    put(out, seed, Kind::Entries, next_seq, durable, [].into_iter());
+}
+
+/// Writes a frame that holds a piece of an entry.
+pub(super) fn encode_piece(out: &mut Vec<u8>, seed: u32, next_seq: u64, durable: Place, piece: &[u8]) {
+    put(out, seed, Kind::Piece, next_seq, durable, [(piece, false)].into_iter());
+}
+
+fn put<'a>(
+    out: &mut Vec<u8>,
+    seed: u32,
+    kind: Kind,
+    first_seq: u64,
+    durable: Place,
+    rows: impl ExactSizeIterator<Item = (&'a [u8], bool)> + Clone,
+) {
     let start = out.len();
-    let len = frame_len(entries);
-    debug_assert!(len <= MAX_FRAME);
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&(len as u32).to_le_bytes());
-    out.extend_from_slice(&(entries.len() as u32).to_le_bytes());
-    out.extend_from_slice(&first_seq.to_le_bytes());
-    out.extend_from_slice(&durable.segment.to_le_bytes());
-    out.extend_from_slice(&durable.offset.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
-    let table = out.len();
-    for entry in entries {
-        out.extend_from_slice(&(entry.len() as u32).to_le_bytes());
-        out.extend_from_slice(&crc32c::crc32c_append(seed, entry).to_le_bytes());
+    let count = rows.len() as u32;
+    let mut head = [0; HEAD];
+    head[..4].copy_from_slice(&MAGIC);
+    head[12..16].copy_from_slice(&(count | u32::from(kind == Kind::Piece) << 24).to_le_bytes());
+    head[16..24].copy_from_slice(&first_seq.to_le_bytes());
+    head[24..32].copy_from_slice(&durable.segment.to_le_bytes());
+    head[32..36].copy_from_slice(&durable.offset.to_le_bytes());
+    out.extend_from_slice(&head);
+    let mut len = HEAD;
+    for (bytes, in_pieces) in rows.clone() {
+        let flag = if in_pieces { IN_PIECES } else { 0 };
+        out.extend_from_slice(&(bytes.len() as u32 | flag).to_le_bytes());
+        out.extend_from_slice(&(crc32c::crc32c(bytes) ^ seed).to_le_bytes());
+        len += ROW + bytes.len();
     }
-    let crc = crc32c::crc32c_append(seed, &out[table..]);
-    out[start + 36..table].copy_from_slice(&crc.to_le_bytes());
-    let crc = crc32c::crc32c_append(seed, &out[start + 8..table]);
-    out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
-    for entry in entries {
-        out.extend_from_slice(entry);
+    debug_assert!(len <= MAX_FRAME);
+    let crc = crc32c::crc32c_append(seed, &out[start + HEAD..]);
+    let head = &mut out[start..start + HEAD];
+    head[8..12].copy_from_slice(&(len as u32).to_le_bytes());
+    head[36..40].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32c::crc32c_append(seed, &head[8..]);
+    head[4..8].copy_from_slice(&crc.to_le_bytes());
+    for (bytes, _) in rows {
+        out.extend_from_slice(bytes);
     }
     out.resize(start + padded(len), 0);
 }
@@ -89,32 +137,43 @@ pub(super) fn decode_head(bytes: &[u8], seed: u32) -> Option<Head> {
     if fixed[..4] != MAGIC || crc32c::crc32c_append(seed, &fixed[8..]) != u32_at(fixed, 4) {
         return None;
     }
+    let (rows, kind) = (u32_at(fixed, 12) & 0xff_ffff, fixed[15]);
     let head = Head {
         len: u32_at(fixed, 8),
-        count: u32_at(fixed, 12),
+        kind: match kind {
+            0 => Kind::Entries,
+            1 => Kind::Piece,
+            _ => return None,
+        },
+        rows,
         first_seq: u64_at(fixed, 16),
         durable: Place::new(u64_at(fixed, 24), u32_at(fixed, 32)),
         table_crc: u32_at(fixed, 36),
     };
     // What follows holds for every frame ever written; it keeps sums elsewhere from overflowing on one that was not.
     let len = head.len as usize;
-    let table_fits = (head.count as usize) <= MAX_FRAME / PER_ENTRY && HEAD + head.count as usize * PER_ENTRY <= len;
-    let sane = len <= MAX_FRAME && table_fits && head.first_seq.checked_add(head.count.into()).is_some();
+    let table_fits = (rows as usize) <= MAX_FRAME / ROW && HEAD + rows as usize * ROW <= len;
+    let sane = len <= MAX_FRAME && table_fits && head.first_seq.checked_add(rows.into()).is_some();
     sane.then_some(head)
 }
 
 /// Where each entry of a frame lies in `bytes`, or `None` for one that is damaged or cut off.
-pub(super) fn entries(bytes: &[u8], seed: u32, head: Head) -> impl Iterator<Item = Option<Range<usize>>> {
-    let mut at = HEAD + head.count as usize * PER_ENTRY;
+pub(super) fn rows(bytes: &[u8], seed: u32, head: Head) -> impl Iterator<Item = Option<Row>> {
+    let mut at = HEAD + head.rows as usize * ROW;
     let table = bytes
         .get(HEAD..at)
         .filter(|table| crc32c::crc32c_append(seed, table) == head.table_crc);
-    (0..head.count as usize).map(move |n| {
-        let row = &table?[n * PER_ENTRY..];
-        let range = at..at + u32_at(row, 0) as usize;
+    (0..head.rows as usize).map(move |n| {
+        let row = &table?[n * ROW..];
+        let len = u32_at(row, 0);
+        let range = at..at + (len & !IN_PIECES) as usize;
         at = range.end;
         let entry = bytes.get(range.clone())?;
-        (crc32c::crc32c_append(seed, entry) == u32_at(row, 4)).then_some(range)
+        let row_of = |range| Row {
+            range,
+            in_pieces: len & IN_PIECES != 0,
+        };
+        (crc32c::crc32c(entry) ^ seed == u32_at(row, 4)).then(|| row_of(range))
     })
 }
 
@@ -137,6 +196,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     const PLACE: Place = Place {
         segment: 3,
@@ -156,9 +216,9 @@ mod tests {
         let (bytes, written, seed) = sample();
         let head = decode_head(&bytes, seed).unwrap();
         assert_eq!(bytes.len(), padded(frame_len(&written)));
-        assert_eq!((head.first_seq, head.count, head.durable), (10, 3, Place::new(2, 8)));
-        let read: Vec<_> = entries(&bytes, seed, head)
-            .map(|range| &bytes[range.unwrap()])
+        assert_eq!((head.first_seq, head.count(), head.durable), (10, 3, Place::new(2, 8)));
+        let read: Vec<_> = rows(&bytes, seed, head)
+            .map(|range| &bytes[range.unwrap().range])
             .collect();
         assert_eq!(read, written);
         assert!(padding_is_zero(&bytes, head));
@@ -183,9 +243,9 @@ mod tests {
                 assert!(bit / 8 < HEAD);
                 continue;
             };
-            let read: Vec<_> = entries(&flipped, seed, head).collect();
+            let read: Vec<_> = rows(&flipped, seed, head).collect();
             let lost = read.iter().filter(|range| range.is_none()).count();
-            let expected = if bit / 8 < HEAD + 3 * PER_ENTRY { 3 } else { 1 };
+            let expected = if bit / 8 < HEAD + 3 * ROW { 3 } else { 1 };
             assert_eq!(
                 lost + usize::from(!padding_is_zero(&flipped, head)),
                 expected,
@@ -193,7 +253,7 @@ mod tests {
             );
             for (range, entry) in read.into_iter().zip(&written) {
                 assert!(
-                    range.is_none_or(|range| flipped[range] == entry[..]),
+                    range.is_none_or(|row| flipped[row.range] == entry[..] && !row.in_pieces),
                     "wrong bytes, bit {bit}"
                 );
             }
@@ -205,7 +265,7 @@ mod tests {
         let (bytes, _, seed) = sample();
         for len in 0..bytes.len() {
             if let Some(head) = decode_head(&bytes[..len], seed) {
-                let whole = entries(&bytes[..len], seed, head).all(|entry| entry.is_some());
+                let whole = rows(&bytes[..len], seed, head).all(|entry| entry.is_some());
                 assert_eq!(whole, len >= head.len as usize, "cut to {len}");
             }
         }

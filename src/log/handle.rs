@@ -1,18 +1,15 @@
-use super::committer;
-use super::frame::{self, MAX_FRAME};
-use super::shared::{Order, Phase, Shared, Work, wake};
-use super::{Item, LogError, LogOptions, OpenReport, Reader, reader};
-use crate::env::{Env, Task};
+use super::append::{Append, How};
+use super::entry::{Appended, Entry};
+use super::shared::{Order, Shared};
+use super::{Durability, Item, LogError, LogOptions, OpenReport, Reader, committer, large, reader};
+use crate::env::{Env, Task, files};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::channel::oneshot;
 use std::fmt;
-use std::future::Future;
 use std::ops::Range;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 /// A log on disk. Cheap to clone; dropping the last clone lets the task write what waits, then stop.
 #[derive(Clone)]
@@ -36,9 +33,9 @@ impl Drop for Handle {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub(crate) struct LogStats {
-    /// Entries made durable.
+    /// Entries made as durable as asked for.
     pub(crate) entries: u64,
-    /// Appends made durable.
+    /// Appends made as durable as asked for.
     pub(crate) appends: u64,
     /// Bytes written, headers and marks included.
     pub(crate) written: u64,
@@ -48,7 +45,8 @@ pub(crate) struct LogStats {
     pub(crate) waiting: usize,
     /// Segments on disk.
     pub(crate) segments: usize,
-    /// Bytes on disk.
+    /// Bytes on disk, without the zeros that wait to be written over: up to two files beside the segments, and the rest
+    /// of the newest.
     pub(crate) bytes: u64,
     /// Entries found damaged when read.
     pub(crate) damaged: u64,
@@ -73,57 +71,67 @@ impl Log {
     }
 
     /// Appends entries as one: they get the next numbers now, and after a crash either all of them are found or none. An
-    /// append of nothing takes no number and is durable at once.
+    /// append of nothing takes no number and is durable at once. An entry of more than a frame is cut into pieces, which
+    /// are written together, before what is appended next; [`stage`](Log::stage) it first to let others go between.
     ///
     /// # Errors
-    /// [`LogError::TooLarge`] when they need more than a frame of 1 MiB (40 bytes, and 8 for each entry beside its own),
-    /// [`LogError::Busy`] when too much waits for the disk, [`LogError::Poisoned`], [`LogError::Closed`]. The entries
-    /// have then no number. What fails later is told by the [`Append`]; when it is [`LogError::Full`], everything that
-    /// was appended behind it fails alike and the numbers are given again.
+    /// [`LogError::TooLarge`] when an entry has more than 64 MiB, or together they need more than a frame of 1 MiB (40
+    /// bytes, and 8 for each entry beside its own), [`LogError::Busy`] when too much waits for the disk,
+    /// [`LogError::Poisoned`], [`LogError::Closed`]. The entries have then no number. What fails later is told by the
+    /// [`Append`]; when it is [`LogError::Full`], everything that was appended behind it fails alike and the numbers are
+    /// given again.
     pub(crate) fn append(&self, entries: Vec<Bytes>) -> Result<Append, LogError> {
-        let append = self.append_if(|_| true, entries)?;
+        self.append_with(entries, Durability::Disk)
+    }
+
+    /// As [`append`](Log::append), ready when the entries are as durable as asked for.
+    pub(crate) fn append_with(&self, entries: Vec<impl Appended>, durability: Durability) -> Result<Append, LogError> {
+        let how = How {
+            durability,
+            reserved: false,
+            at: None,
+        };
+        self.append_any(&entries, how)
+    }
+
+    /// As [`append_with`](Log::append_with), for what frees room: it goes through on a full disk, as long as the
+    /// segment that is kept for this has room.
+    pub(crate) fn append_reserved(&self, entries: Vec<Bytes>, durability: Durability) -> Result<Append, LogError> {
+        let how = How {
+            durability,
+            reserved: true,
+            at: None,
+        };
+        self.append_any(&entries, how)
+    }
+
+    fn append_any(&self, entries: &[impl Appended], how: How) -> Result<Append, LogError> {
+        let append = self.handle.shared.append(entries, how)?;
         Ok(append.expect("broken invariant: any number will do"))
     }
 
-    /// As [`append`](Log::append), unless the next number is not `next`, which means that earlier appends have failed:
-    /// for entries that are true only if those are in the log.
+    /// As [`append_reserved`](Log::append_reserved), unless the next number is not `next`, which means that earlier appends
+    /// have failed: for entries that are true only if those are in the log.
     pub(crate) fn append_at(&self, next: u64, entries: Vec<Bytes>) -> Result<Option<Append>, LogError> {
-        self.append_if(|first_seq| first_seq == next, entries)
+        let how = How {
+            durability: Durability::Disk,
+            reserved: true,
+            at: Some(next),
+        };
+        self.handle.shared.append(&entries, how)
     }
 
-    fn append_if(&self, fits: impl FnOnce(u64) -> bool, entries: Vec<Bytes>) -> Result<Option<Append>, LogError> {
-        let len = frame::frame_len(&entries);
-        if len > MAX_FRAME {
-            return Err(LogError::TooLarge { len, max: MAX_FRAME });
-        }
-        let shared = &self.handle.shared;
-        let mut state = shared.state.lock();
-        state.check_open()?;
-        let first_seq = state.next;
-        if !fits(first_seq) {
-            return Ok(None);
-        }
-        let seqs = first_seq..first_seq + entries.len() as u64;
-        if entries.is_empty() {
-            return Ok(Some(Append { seqs, done: None }));
-        }
-        let limit = shared.options.buffer_bytes;
-        if !state.has_room(len, limit) {
-            return Err(LogError::Busy { len, limit });
-        }
-        let (done, wait) = oneshot::channel();
-        state.next = seqs.end;
-        state.waiting += frame::padded(len);
-        let work = Work::Append {
-            first_seq,
-            entries,
-            done,
-        };
-        let task = state.enqueue(work);
-        drop(state);
-        wake(task);
-        let done = Some(wait);
-        Ok(Some(Append { seqs, done }))
+    /// Writes the pieces of an entry that is too long for a frame, one after the other, so that whatever is appended
+    /// meanwhile goes between them. The entry has no number until it is appended, and is then there as a whole; after a
+    /// crash before that it is as if it was never sent. One that fits in a frame is given back as it is.
+    ///
+    /// # Errors
+    /// [`LogError::TooLarge`] above 64 MiB, [`LogError::Full`], and as for an append.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves pieces that nothing reads, which go with their segment.
+    pub(crate) async fn stage(&self, bytes: Bytes) -> Result<Entry, LogError> {
+        large::stage(&self.handle.shared, bytes).await
     }
 
     /// Waits until the buffer has room for `len` bytes after [`LogError::Busy`], or the log takes nothing more.
@@ -131,13 +139,7 @@ impl Log {
     /// # Cancel safety
     /// Dropping it leaves nothing behind.
     pub(crate) async fn room(&self, len: usize) {
-        let shared = &self.handle.shared;
-        let limit = shared.options.buffer_bytes;
-        let has_room = || {
-            let state = shared.state.lock();
-            (state.phase != Phase::Open || state.has_room(len, limit)).then_some(())
-        };
-        shared.room.wait(has_room).await;
+        self.handle.shared.wait_for_room(len).await;
     }
 
     /// Reads durable entries of `seqs` in order, until about `max_bytes`; at least one item if there is any. A frame is
@@ -162,6 +164,26 @@ impl Log {
         Ok(items)
     }
 
+    /// Makes reads come from the device.
+    pub(super) async fn drop_cache(&self) -> Result<(), LogError> {
+        let shared = &self.handle.shared;
+        let files: Vec<_> = {
+            let state = shared.state.lock();
+            state
+                .segments
+                .values()
+                .map(|segment| Arc::clone(&segment.file))
+                .collect()
+        };
+        let drop = async move {
+            for file in files {
+                file.drop_cache().await?;
+            }
+            Ok(())
+        };
+        Ok(files::blocking(&shared.env, drop).await?)
+    }
+
     /// Reads on from number `from`, without end.
     pub(crate) fn reader(&self, from: u64) -> Reader {
         Reader::new(self.clone(), from)
@@ -178,7 +200,8 @@ impl Log {
     pub(crate) async fn truncate_after(&self, seq: u64) -> Result<(), LogError> {
         let next = seq.saturating_add(1);
         let wait = {
-            let mut state = self.handle.shared.state.lock();
+            let shared = &self.handle.shared;
+            let mut state = shared.state.lock();
             if next >= state.next {
                 return state.check_open();
             }
@@ -186,9 +209,12 @@ impl Log {
             if next < oldest {
                 return Err(LogError::Gone { oldest });
             }
-            state.order(Order::Truncate(next), Some(next))?
+            shared.order(&mut state, |state| {
+                state.next = next;
+                Order::Truncate(state.new_segment(next, true))
+            })?
         };
-        wait.await.unwrap_or_else(|_| Err(LogError::abandoned()))
+        wait.await
     }
 
     /// Frees the segments that hold only numbers before `seq`, oldest first. The newest segment is never freed.
@@ -199,8 +225,9 @@ impl Log {
     /// # Cancel safety
     /// Dropping it does not undo it.
     pub(crate) async fn release_before(&self, seq: u64) -> Result<(), LogError> {
-        let wait = self.handle.shared.state.lock().order(Order::Release(seq), None)?;
-        wait.await.unwrap_or_else(|_| Err(LogError::abandoned()))
+        let shared = &self.handle.shared;
+        let wait = shared.order(&mut shared.state.lock(), |_| Order::Release(seq))?;
+        wait.await
     }
 
     /// Forgets everything: durable when it returns; the next entry is number `next`.
@@ -211,8 +238,13 @@ impl Log {
     /// # Cancel safety
     /// Dropping it does not undo it.
     pub(crate) async fn reset(&self, next: u64) -> Result<(), LogError> {
-        let wait = self.handle.shared.state.lock().order(Order::Reset(next), Some(next))?;
-        wait.await.unwrap_or_else(|_| Err(LogError::abandoned()))
+        let shared = &self.handle.shared;
+        let wait = shared.order(&mut shared.state.lock(), |state| {
+            state.next = next;
+            state.lose_staged();
+            Order::Reset(state.new_segment(next, true))
+        })?;
+        wait.await
     }
 
     /// The numbers in the log: the oldest kept to before the next to be given.
@@ -221,7 +253,7 @@ impl Log {
         state.index.range().start..state.next
     }
 
-    /// The durable end: everything before this number is on disk.
+    /// The end of what is as durable as it was to be: on disk, but for appends of [`Durability::Os`].
     pub(crate) fn durable(&self) -> u64 {
         self.handle.shared.state.lock().index.range().end
     }
@@ -233,7 +265,7 @@ impl Log {
         oldest.is_some_and(|(id, _)| *id < state.oldest_kept(seq))
     }
 
-    /// Bytes on disk.
+    /// Bytes on disk, without the zeros that wait to be written over.
     pub(crate) fn bytes(&self) -> u64 {
         self.handle.shared.state.lock().bytes
     }
@@ -273,33 +305,5 @@ impl fmt::Debug for Log {
         f.debug_struct("Log")
             .field("range", &self.range())
             .finish_non_exhaustive()
-    }
-}
-
-/// An append on its way to the disk: ready when it is durable, or failed. Dropping it does not undo it.
-#[must_use = "entries are durable only when this is ready"]
-#[derive(Debug)]
-pub(crate) struct Append {
-    seqs: Range<u64>,
-    done: Option<oneshot::Receiver<Result<(), LogError>>>,
-}
-
-impl Append {
-    /// The numbers of its entries.
-    pub(crate) fn seqs(&self) -> Range<u64> {
-        self.seqs.clone()
-    }
-}
-
-impl Future for Append {
-    type Output = Result<(), LogError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.done {
-            None => Poll::Ready(Ok(())),
-            Some(done) => done
-                .poll_unpin(cx)
-                .map(|told| told.unwrap_or_else(|_| Err(LogError::abandoned()))),
-        }
     }
 }

@@ -39,9 +39,9 @@ pub fn entries(segment: &[u8]) -> Vec<Vec<u8>> {
         let seed = frame::seed(header.salt, at.place);
         if let Some(head) = frame::decode_head(bytes, seed) {
             all.extend(
-                frame::entries(bytes, seed, head)
+                frame::rows(bytes, seed, head)
                     .flatten()
-                    .map(|range| bytes[range].to_vec()),
+                    .map(|row| bytes[row.range].to_vec()),
             );
         }
     }
@@ -74,6 +74,6 @@ pub fn sample_segment() -> (Vec<u8>, Vec<Vec<u8>>) {
         all.push(entry.to_vec());
     }
     let place = Place::new(1, bytes.len() as u32);
-    frame::encode(&mut bytes, frame::seed(header.salt, place), 21, place, &[]);
+    frame::encode_mark(&mut bytes, frame::seed(header.salt, place), 21, place);
     (bytes, all)
 }

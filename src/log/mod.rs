@@ -1,12 +1,14 @@
 //! One durable, ordered list of entries on disk: what the queue and each node of a replicated store keep.
 //!
-//! Entries are numbered from 1 and appended in groups; a group is one frame, recovered as a whole or not at all. One task
-//! writes: it takes everything that waits, writes it at once, syncs once, and wakes each waiter once (group commit). An
-//! [`Append`] is ready when its entries are on disk.
+//! Entries are numbered from 1 and appended in groups; a group is one frame, recovered as a whole or not at all. One at a
+//! time writes: it takes everything that waits, writes it at once, syncs once, and wakes each waiter once (group commit).
+//! That is whoever waits on a thread of its own and finds nobody writing, or else the log's task. An [`Append`] is ready
+//! when its entries are on disk.
 //!
-//! The parts, pure first: [`frame`] and [`segment`] are the bytes, [`recovery`] judges what a set of segments holds,
-//! [`index`] knows where each entry lies; [`mod@open`] reads what is there, [`committer`] is the task that writes,
-//! [`reader`] reads.
+//! The parts, pure first: [`frame`] and [`segment`] are the bytes, which `FORMAT.md` describes, [`batch`] is what waits,
+//! [`recovery`] judges what a set of segments holds, [`index`] knows where each entry lies; [`append`] gives numbers and
+//! places, [`turn`] says who writes, [`writer`] does, [`group`] tells those who wait; [`mod@open`] reads what is there,
+//! [`committer`] is the task, [`spare`] makes files ahead, [`reader`] reads.
 //!
 //! The log is never asked to guess. A failed write or sync poisons it until it is opened again, since nothing is known
 //! about the pages after that (Rebello and others, "Can Applications Recover from fsync Failures?", ATC 2020). Opening
@@ -16,14 +18,22 @@
 //! What it does not promise: damage to what was written last, before anything written later vouches for it, looks like a
 //! torn write and is cut off. The task therefore writes a mark when it has been idle for ten milliseconds, and at close.
 
+mod append;
+mod batch;
 mod committer;
+mod entry;
 mod error;
 mod frame;
+mod group;
 mod handle;
 #[cfg(feature = "sim")]
 pub(crate) mod hooks;
 mod index;
+mod large;
+#[cfg(test)]
+mod large_tests;
 mod open;
+mod quarantine;
 mod reader;
 mod recovery;
 #[cfg(test)]
@@ -32,27 +42,65 @@ mod segment;
 mod shared;
 #[cfg(all(test, feature = "sim"))]
 mod sim_tests;
+mod spare;
 #[cfg(test)]
 mod tests;
+mod turn;
+mod verify;
+mod writer;
 
+pub(crate) use append::Append;
+pub(crate) use entry::{Appended, Entry};
 pub(crate) use error::LogError;
-pub(crate) use handle::{Append, Log, LogStats};
+pub(crate) use handle::{Log, LogStats};
 pub(crate) use reader::Reader;
 pub(crate) use recovery::Damage;
+pub(crate) use verify::{Progress, Verified};
 
 use bytes::Bytes;
 use std::fmt;
 use std::ops::Range;
 
+/// When a write counts as done.
+///
+/// Both levels share one log and its order: what is on disk at [`Disk`](Durability::Disk) has everything before it on
+/// disk too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Durability {
+    /// When the device has it: it survives a crash of the machine and the loss of power. Writes that wait at the same time
+    /// share one sync.
+    #[default]
+    Disk,
+    /// When the kernel has it: it survives the end of the process, a SIGKILL too, but not the loss of power until it is
+    /// synced. That is when something is written at `Disk` behind it, or after 10 milliseconds in which nothing is
+    /// written, or 100 milliseconds in which much is, and the time of a sync. Together with one of `Disk` in the same
+    /// write it waits for that one's sync, so that the order holds.
+    Os,
+}
+
+/// What to do when damage is found at opening.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OnDamage {
+    /// Report it, and serve everything else.
+    #[default]
+    Serve,
+    /// Refuse to open, with [`LogError::Damaged`]. Nothing is changed.
+    Refuse,
+}
+
 /// How a log is laid out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogOptions {
-    /// Where a segment ends and the next begins. Default: 64 MiB; 8 KiB to 1 GiB. Space is freed by whole segments, and
-    /// opening reads them one at a time into memory.
+    /// How long a segment gets. Default: 64 MiB; 8 KiB to 1 GiB. The first has 256 KiB, and each is twice as long as the one
+    /// before until they are that long. Space is freed by whole segments, and opening reads them one at a time into
+    /// memory.
     pub(crate) segment_bytes: u64,
     /// How many bytes may wait for the disk before an append is refused as [`LogError::Busy`]. Default: 16 MiB. One
     /// append is always taken when nothing waits.
     pub(crate) buffer_bytes: usize,
+    /// What to do when damage is found at opening. Default: serve everything else.
+    pub(crate) on_damage: OnDamage,
 }
 
 impl Default for LogOptions {
@@ -60,8 +108,19 @@ impl Default for LogOptions {
         LogOptions {
             segment_bytes: 64 << 20,
             buffer_bytes: 16 << 20,
+            on_damage: OnDamage::Serve,
         }
     }
+}
+
+/// What holds of a write when it returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// It is on the disk: it survives the loss of power.
+    #[default]
+    Disk,
+    /// The operating system has it: it survives the end of the process, but perhaps not the loss of power.
+    Os,
 }
 
 /// What reading yields for each number, or range of numbers, in order.
@@ -126,4 +185,6 @@ pub(crate) struct OpenReport {
     pub(crate) gaps: Vec<Gap>,
     /// Bytes that are not as they were written.
     pub(crate) damage: Vec<Damage>,
+    /// How many damaged ranges were copied into `quarantine/`, or why they could not be.
+    pub(crate) quarantine: Result<usize, String>,
 }

@@ -1,11 +1,11 @@
-use super::frame::{self, MAX_FRAME};
+use super::entry;
+use super::frame::{self, HEAD, MAX_FRAME, ROW, Row};
 use super::index::{FrameAt, Piece};
-use super::segment::Place;
 use super::shared::{Phase, Segment, State};
 use super::{Gap, Item, Log, LogError, Why};
 use crate::env::read_exact_at;
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::Range;
 
@@ -59,6 +59,8 @@ impl Item {
 pub(super) struct Plan {
     wanted: Range<u64>,
     steps: Vec<Step>,
+    /// The segments that hold pieces of entries.
+    pieces: BTreeMap<u64, Segment>,
 }
 
 enum Step {
@@ -80,6 +82,7 @@ pub(super) fn plan(state: &State, wanted: Range<u64>, max_bytes: usize) -> Resul
         return Err(LogError::Gone { oldest: range.start });
     }
     let mut steps = Vec::new();
+    let mut pieces = BTreeMap::new();
     let mut bytes = 0;
     for piece in state.index.walk(wanted.clone()) {
         if bytes >= max_bytes.max(1) {
@@ -93,6 +96,17 @@ pub(super) fn plan(state: &State, wanted: Range<u64>, max_bytes: usize) -> Resul
                     break;
                 }
                 bytes += at.len as usize;
+                if let Some(oldest) = state
+                    .held
+                    .range((at.first_seq, 0)..(at.end(), 0))
+                    .map(|(_, oldest)| *oldest)
+                    .min()
+                {
+                    let between = state.segments.range(oldest..=at.place.segment);
+                    pieces.extend(between.map(|(id, segment)| (*id, segment.clone())));
+                    // It is not known how long the entry is; one is enough.
+                    bytes = bytes.max(max_bytes);
+                }
                 match steps.last_mut() {
                     Some(Step::Run { frames, .. }) if follows(frames, at) => frames.push(at),
                     _ => steps.push(Step::Run {
@@ -103,7 +117,7 @@ pub(super) fn plan(state: &State, wanted: Range<u64>, max_bytes: usize) -> Resul
             }
         }
     }
-    Ok((!steps.is_empty()).then_some(Plan { wanted, steps }))
+    Ok((!steps.is_empty()).then_some(Plan { wanted, steps, pieces }))
 }
 
 /// Whether `next` lies behind `frames` with nothing but marks between.
@@ -121,6 +135,7 @@ impl Plan {
             wanted: self.wanted,
             items: Vec::new(),
             damaged: 0,
+            pieces: self.pieces,
         };
         for step in self.steps {
             match step {
@@ -136,6 +151,7 @@ struct Output {
     wanted: Range<u64>,
     items: Vec<Item>,
     damaged: u64,
+    pieces: BTreeMap<u64, Segment>,
 }
 
 impl Output {
@@ -146,37 +162,37 @@ impl Output {
         for at in frames {
             let offset = (at.place.offset - start) as usize;
             let bytes = whole.slice(offset..offset + at.len as usize);
-            let Err(_) = self.frame(segment.salt, *at, &bytes, false) else {
+            if let Some(rows) = sound_rows(segment.salt, *at, &bytes) {
+                self.put(*at, &bytes, rows).await?;
                 continue;
-            };
+            }
             // Ask the device once more before calling anything lost.
             segment.file.drop_cache().await?;
             let bytes = read(segment, at.place.offset, at.len).await?;
-            if self.frame(segment.salt, *at, &bytes, true).is_err() {
-                self.gap(at.first_seq..at.end(), Why::Frame);
-                self.damaged += u64::from(at.count);
+            match rows(segment.salt, *at, &bytes) {
+                Some(rows) => self.put(*at, &bytes, rows).await?,
+                None => {
+                    self.gap(at.first_seq..at.end(), Why::Frame);
+                    self.damaged += u64::from(at.count);
+                }
             }
         }
         Ok(())
     }
 
-    /// Puts out what the frame holds, or fails when part of it is damaged; with `accept`, only when nothing of it can be
-    /// told.
-    fn frame(&mut self, salt: u64, at: FrameAt, bytes: &Bytes, accept: bool) -> Result<(), Damaged> {
-        let seed = frame::seed(salt, Place::new(at.place.segment, at.place.offset));
-        let head = frame::decode_head(bytes, seed).filter(|head| head.first_seq == at.first_seq && head.len == at.len);
-        let head = head.ok_or(Damaged)?;
-        let entries: Vec<_> = frame::entries(bytes, seed, head).take(at.count as usize).collect();
-        if !accept && entries.iter().any(Option::is_none) {
-            return Err(Damaged);
-        }
-        for (seq, entry) in (at.first_seq..).zip(entries) {
+    /// Puts out what the rows of a frame hold.
+    async fn put(&mut self, at: FrameAt, bytes: &Bytes, rows: Vec<Option<Row>>) -> io::Result<()> {
+        for (seq, row) in (at.first_seq..).zip(rows) {
+            if !self.wanted.contains(&seq) {
+                continue;
+            }
+            let entry = match row {
+                Some(row) if row.in_pieces => self.long(&bytes[row.range]).await?,
+                Some(row) => Some(bytes.slice(row.range)),
+                None => None,
+            };
             match entry {
-                Some(range) if self.wanted.contains(&seq) => {
-                    let bytes = bytes.slice(range);
-                    self.items.push(Item::Record { seq, bytes });
-                }
-                Some(_) => {}
+                Some(bytes) => self.items.push(Item::Record { seq, bytes }),
                 None => {
                     self.gap(seq..seq + 1, Why::Entry);
                     self.damaged += 1;
@@ -184,6 +200,33 @@ impl Output {
             }
         }
         Ok(())
+    }
+
+    /// An entry in pieces, or `None` when one is damaged.
+    async fn long(&self, list: &[u8]) -> io::Result<Option<Bytes>> {
+        let Some(pieces) = entry::pieces(list) else {
+            return Ok(None);
+        };
+        let mut whole = Vec::with_capacity(pieces.iter().map(|piece| piece.len as usize).sum());
+        for piece in pieces {
+            let Some(segment) = self.pieces.get(&piece.place.segment) else {
+                return Ok(None);
+            };
+            let len = piece.len as usize;
+            if len > MAX_FRAME - HEAD - ROW {
+                return Ok(None);
+            }
+            let frame_len = (HEAD + ROW + len) as u32;
+            let mut bytes = read(segment, piece.place.offset, frame_len).await?;
+            if !put_piece(segment.salt, piece, &bytes, &mut whole) {
+                segment.file.drop_cache().await?;
+                bytes = read(segment, piece.place.offset, frame_len).await?;
+                if !put_piece(segment.salt, piece, &bytes, &mut whole) {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(whole.into()))
     }
 
     fn gap(&mut self, range: Range<u64>, why: Why) {
@@ -194,7 +237,26 @@ impl Output {
     }
 }
 
-struct Damaged;
+/// The rows of the frame, each with its entry if that is sound, or `None` when nothing of it can be told.
+fn rows(salt: u64, at: FrameAt, bytes: &[u8]) -> Option<Vec<Option<Row>>> {
+    let seed = frame::seed(salt, at.place);
+    let head = frame::decode_head(bytes, seed).filter(|head| head.first_seq == at.first_seq && head.len == at.len)?;
+    Some(frame::rows(bytes, seed, head).take(at.count as usize).collect())
+}
+
+fn sound_rows(salt: u64, at: FrameAt, bytes: &[u8]) -> Option<Vec<Option<Row>>> {
+    rows(salt, at, bytes).filter(|rows| rows.iter().all(Option::is_some))
+}
+
+/// Adds a piece to an entry, unless it is damaged.
+fn put_piece(salt: u64, piece: entry::Piece, bytes: &[u8], whole: &mut Vec<u8>) -> bool {
+    let seed = frame::seed(salt, piece.place);
+    let head = frame::decode_head(bytes, seed).filter(|head| head.kind == frame::Kind::Piece);
+    let row = head.and_then(|head| frame::rows(bytes, seed, head).next().flatten());
+    let sound = row.filter(|row| row.range.len() == piece.len as usize);
+    whole.extend_from_slice(sound.as_ref().map_or(&[], |row| &bytes[row.range.clone()]));
+    sound.is_some()
+}
 
 async fn read(segment: &Segment, offset: u32, len: u32) -> io::Result<Bytes> {
     let mut bytes = vec![0; len as usize];

@@ -5,20 +5,25 @@
 //! log ends before it. A frame names the place up to which the log was durable when it was built, and a segment's header
 //! names the place where the log ended when the segment was made; both are witnesses.
 //!
+//! Zeros from somewhere to the end of a segment are what was made ahead and not written over: the log ends cleanly before
+//! them, and they count for nothing.
+//!
 //! Whole frames are tried at every multiple of eight bytes behind a bad one, so one bad header costs one frame.
 
+use super::entry;
 use super::frame::{self, ALIGN, Head, MAX_FRAME};
 use super::index::{FrameAt, Index, Piece};
 use super::segment::{HEADER_LEN, Header, Place};
 use super::{Gap, Why};
 use crate::mutant::{Mutant, planted};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// Collects the segments of one log, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
     elements: Vec<Element>,
-    /// Number and length of each.
+    /// Number and length of each, without the zeros at its end.
     segments: Vec<(u64, u32)>,
 }
 
@@ -45,13 +50,23 @@ pub(super) struct Recovered {
     pub(super) torn: u64,
     /// The headers that are sound and count.
     pub(super) headers: Vec<Header>,
+    /// Number and length of each segment, without the zeros at its end.
+    pub(super) used: Vec<(u64, u32)>,
+    /// For each entry in pieces, by its number and its segment: the oldest segment that holds one.
+    pub(super) held: BTreeMap<(u64, u64), u64>,
 }
 
 /// What the walk over the elements has learned so far.
 #[derive(Default)]
 struct Seen {
+    /// The oldest segment.
+    oldest: u64,
+    /// Entries whose pieces have been released.
+    released: Vec<u64>,
     floor: u64,
     bad_entries: Vec<u64>,
+    /// The sound pieces of entries.
+    pieces: BTreeSet<Place>,
     /// Whether a segment was unreadable.
     hidden: bool,
 }
@@ -72,8 +87,12 @@ enum Kind {
     Header(Header),
     Frame {
         head: Head,
+        /// Whether part of what it holds is damaged.
+        torn: bool,
         /// Sequence numbers of damaged entries.
         bad: Vec<u64>,
+        /// Sequence numbers of entries in pieces, and where those are.
+        long: Vec<(u64, Vec<Place>)>,
     },
     /// No frame.
     Bad,
@@ -94,7 +113,7 @@ impl Element {
     /// Whether the log ends here unless it is known to have been durable.
     fn tears(&self) -> bool {
         match &self.kind {
-            Kind::Frame { bad, .. } => !bad.is_empty(),
+            Kind::Frame { torn, .. } => *torn,
             Kind::Bad => true,
             Kind::Header(_) | Kind::Unreadable => false,
         }
@@ -104,17 +123,18 @@ impl Element {
 impl Recovery {
     /// Reads the next segment, and says whether all of it is as it was written.
     pub(super) fn segment(&mut self, id: u64, bytes: &[u8]) -> bool {
-        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        self.segments.push((id, len));
+        let len = used(bytes);
+        self.segments.push((id, len as u32));
         let before = self.elements.len();
         match Header::decode(id, bytes) {
             Some((header, both)) => {
                 let damaged = (!both).then_some(0..HEADER_LEN);
                 self.push(Place::new(id, 0), damaged, Kind::Header(header));
-                self.frames(header, bytes);
+                let end = self.frames(header, bytes, len);
+                self.segments.last_mut().expect("it was just pushed").1 = end;
             }
             // Frames follow only a synced header. Without any, the segment was never finished.
-            None if len > HEADER_LEN => self.push(Place::new(id, 0), Some(0..len), Kind::Unreadable),
+            None if len > HEADER_LEN as usize => self.push(Place::new(id, 0), Some(0..len as u32), Kind::Unreadable),
             None => return false,
         }
         self.elements[before..].iter().all(|element| element.damaged.is_none())
@@ -127,10 +147,11 @@ impl Recovery {
         }
     }
 
-    fn frames(&mut self, header: Header, bytes: &[u8]) {
+    /// Finds the frames of a segment, of which `used` bytes are not zeros at its end, and says where they end.
+    fn frames(&mut self, header: Header, bytes: &[u8], used: usize) -> u32 {
         let mut at = HEADER_LEN as usize;
         let mut bad_from = None;
-        while at < bytes.len() {
+        while at < used {
             let place = Place::new(header.id, at as u32);
             let seed = frame::seed(header.salt, place);
             let rest = &bytes[at..bytes.len().min(at + MAX_FRAME)];
@@ -143,18 +164,32 @@ impl Recovery {
                 at += ALIGN;
             }
         }
-        self.bad(bad_from, bytes.len() as u32);
+        // The last one may end in zeros of its own.
+        let end = at.min(bytes.len()).max(used) as u32;
+        self.bad(bad_from, end);
+        end
     }
 
     fn frame(&mut self, place: Place, head: Head, rest: &[u8], seed: u32) {
-        let entries = frame::entries(rest, seed, head).zip(head.first_seq..);
-        let bad: Vec<u64> = entries
-            .filter(|(range, _)| range.is_none())
-            .map(|(_, seq)| seq)
-            .collect();
-        let sound = bad.is_empty() && frame::padding_is_zero(rest, head);
+        let (mut torn, mut bad, mut long) = (false, Vec::new(), Vec::new());
+        for (row, seq) in frame::rows(rest, seed, head).zip(head.first_seq..) {
+            let pieces = match row {
+                Some(row) if row.in_pieces => entry::pieces(&rest[row.range]),
+                Some(_) => continue,
+                None => {
+                    torn = true;
+                    None
+                }
+            };
+            match pieces {
+                Some(pieces) => long.push((seq, pieces.iter().map(|piece| piece.place).collect())),
+                None if head.kind == frame::Kind::Entries => bad.push(seq),
+                None => {}
+            }
+        }
+        let sound = !torn && frame::padding_is_zero(rest, head);
         let damaged = (!sound).then(|| place.offset..place.offset + frame::padded(head.len as usize) as u32);
-        self.push(place, damaged, Kind::Frame { head, bad });
+        self.push(place, damaged, Kind::Frame { head, torn, bad, long });
     }
 
     fn bad(&mut self, from: Option<Place>, end: u32) {
@@ -183,14 +218,25 @@ impl Recovery {
             damage: Vec::new(),
             torn: 0,
             headers: Vec::new(),
+            used: Vec::new(),
+            held: BTreeMap::new(),
         };
-        let mut seen = Seen::default();
+        let mut seen = Seen {
+            oldest: self.segments.first().map_or(0, |(id, _)| *id),
+            ..Seen::default()
+        };
         for element in &self.elements {
             recovered.take(element, &mut seen);
         }
         recovered.index.forget_before(seen.floor);
+        let live = recovered.index.range();
+        let released = seen.released.iter().filter(|&seq| live.contains(seq)).max();
+        recovered.index.forget_before(released.map_or(0, |seq| seq + 1));
         recovered.find_gaps(&seen.bad_entries);
         recovered.find_end(cut, &self.elements, &self.segments);
+        let live = recovered.index.range();
+        recovered.held.retain(|(seq, _), _| live.contains(seq));
+        recovered.used = self.segments;
         recovered
     }
 
@@ -222,9 +268,13 @@ impl Recovery {
 
 impl Recovered {
     fn take(&mut self, element: &Element, seen: &mut Seen) {
+        let oldest = seen.oldest;
         let Seen {
+            oldest: _,
+            released,
             floor,
             bad_entries,
+            pieces,
             hidden,
         } = seen;
         let explained = matches!(element.kind, Kind::Header(_) | Kind::Frame { .. }) && !element.witnessed;
@@ -234,6 +284,7 @@ impl Recovered {
         }
         match &element.kind {
             Kind::Header(header) => {
+                drop(self.held.split_off(&(header.base, 0)));
                 if self.headers.is_empty() {
                     // Older entries have been released, unless an unreadable segment is where they may have been.
                     self.index = Index::starting_at(if *hidden { header.floor } else { header.base });
@@ -243,15 +294,32 @@ impl Recovered {
                 *floor = (*floor).max(header.floor);
                 self.headers.push(*header);
             }
-            Kind::Frame { head, bad } => {
+            Kind::Frame { head, torn, bad, long } => {
                 self.index.push(FrameAt {
                     first_seq: head.first_seq,
                     place: element.place,
-                    count: head.count,
+                    count: head.count(),
                     len: head.len,
                 });
                 bad_entries.retain(|&seq| seq < head.first_seq);
                 bad_entries.extend(bad);
+                released.retain(|&seq| seq < head.first_seq);
+                drop(self.held.split_off(&(head.first_seq, 0)));
+                if head.kind == frame::Kind::Piece && !torn {
+                    pieces.insert(element.place);
+                }
+                for (seq, places) in long {
+                    if places.iter().any(|place| place.segment < oldest) {
+                        // Its pieces were released, and with them everything up to it.
+                        released.push(*seq);
+                        continue;
+                    }
+                    if !places.iter().all(|place| pieces.contains(place)) {
+                        bad_entries.push(*seq);
+                    }
+                    let first = places.iter().min().map_or(element.place.segment, |place| place.segment);
+                    self.held.insert((*seq, element.place.segment), first);
+                }
             }
             Kind::Bad => {}
             Kind::Unreadable => *hidden = true,
@@ -302,3 +370,18 @@ impl Recovered {
         }
     }
 }
+
+/// How many bytes there are up to the last that is not zero.
+fn used(bytes: &[u8]) -> usize {
+    let mut end = bytes.len().min(u32::MAX as usize);
+    // Most of it is compared a block at a time.
+    while end >= ZEROS.len() && bytes[end - ZEROS.len()..end] == ZEROS {
+        end -= ZEROS.len();
+    }
+    bytes[..end]
+        .iter()
+        .rposition(|&byte| byte != 0)
+        .map_or(0, |last| last + 1)
+}
+
+static ZEROS: [u8; 4096] = [0; 4096];

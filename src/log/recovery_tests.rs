@@ -85,8 +85,8 @@ impl Files {
             let bytes = &bytes[at.place.offset as usize..];
             let seed = frame::seed(header.salt, at.place);
             let head = frame::decode_head(bytes, seed).unwrap();
-            for (seq, range) in (at.first_seq..at.end()).zip(frame::entries(bytes, seed, head)) {
-                all.extend(range.map(|range| (seq, String::from_utf8(bytes[range].to_vec()).unwrap())));
+            for (seq, range) in (at.first_seq..at.end()).zip(frame::rows(bytes, seed, head)) {
+                all.extend(range.map(|row| (seq, String::from_utf8(bytes[row.range].to_vec()).unwrap())));
             }
         }
         all

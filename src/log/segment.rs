@@ -107,8 +107,8 @@ fn decode_copy(id: u64, copy: &[u8]) -> Option<Header> {
     (field(0) == VERSION && header.id == id).then_some(header)
 }
 
-/// The format; 0 until the first release of the queue.
-const VERSION: u64 = 0;
+/// The format, which `FORMAT.md` beside this file describes.
+const VERSION: u64 = 1;
 
 /// The name of the file of segment `id`.
 pub(super) fn file_name(id: u64) -> String {
@@ -119,6 +119,19 @@ pub(super) fn file_name(id: u64) -> String {
 pub(super) fn parse_name(name: &str) -> Option<u64> {
     let id = u64::from_str_radix(name.strip_suffix(".seg")?, 16).ok()?;
     (file_name(id) == name).then_some(id)
+}
+
+/// The name of a file that waits to become a segment.
+pub(super) fn spare_name(number: u64) -> String {
+    format!("{number:016x}.spare")
+}
+
+/// Whether a file waits to become a segment.
+pub(super) fn is_spare(name: &str) -> bool {
+    let number = name
+        .strip_suffix(".spare")
+        .map(|number| u64::from_str_radix(number, 16));
+    matches!(number, Some(Ok(number)) if spare_name(number) == name)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The log in a simulated world: faults at every disk operation, crashes anywhere, and a ledger of what was promised.
 
-use super::{Item, Log, LogError, LogOptions, OpenReport};
+use super::{Durability, Item, Log, LogError, LogOptions, OnDamage, OpenReport};
 use crate::env::Rng;
 use crate::sim::{DiskOp, FaultCounts, FaultKind, Faults, Inject, Machine, World};
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use std::time::Duration;
 const OPTIONS: LogOptions = LogOptions {
     segment_bytes: 8 << 10,
     buffer_bytes: 64 << 10,
+    on_damage: OnDamage::Serve,
 };
 /// How often one log is opened, used and ended in one world.
 const LIVES: usize = 12;
@@ -21,6 +22,10 @@ const LIVES: usize = 12;
 struct Ledger {
     /// Entries that have to be there.
     must: BTreeMap<u64, Bytes>,
+    /// Entries that have to be there unless the power was cut since.
+    kernel: BTreeMap<u64, Bytes>,
+    /// Power cuts and failed syncs so far.
+    losses: u64,
     /// Entries that may be there.
     may: BTreeSet<(u64, Bytes)>,
     /// Everything before this may have been released.
@@ -41,6 +46,16 @@ impl Ledger {
         bytes.into()
     }
 
+    /// Notes how many power cuts and failed syncs there have been: with each, what is only in the kernel may be lost.
+    fn lose(&mut self, faults: &FaultCounts) {
+        let losses = faults.get(FaultKind::Crash) + faults.get(FaultKind::SyncError);
+        let kernel = std::mem::take(&mut self.kernel);
+        if self.losses == losses {
+            self.must.extend(kernel);
+        }
+        self.losses = losses;
+    }
+
     /// Checks what an opening found, and takes it for the truth.
     fn check(&mut self, report: &OpenReport, found: &BTreeMap<u64, Bytes>, lost: &BTreeSet<u64>) {
         assert!(
@@ -52,8 +67,10 @@ impl Ledger {
                 .truncated
                 .is_some_and(|from| *seq >= from && report.range.end <= *seq);
             let released = *seq < self.released && *seq < report.range.start;
-            // Damage to what was written last looks like a torn tail, which the report tells.
-            let damaged = self.flips && (lost.contains(seq) || (*seq >= report.range.end && report.torn > 0));
+            // Damage to what was written last looks like a torn tail, and both headers of the last segment take it along;
+            // the report tells.
+            let told = report.torn > 0 || !report.damage.is_empty();
+            let damaged = self.flips && (lost.contains(seq) || (*seq >= report.range.end && told));
             let kept = found.get(seq) == Some(bytes) || self.replaced(*seq, found);
             assert!(kept || void || released || damaged, "entry {seq} is lost: {report:?}");
         }
@@ -76,19 +93,64 @@ impl Ledger {
         let mut waiting = Vec::new();
         for _ in 0..=rng.index(6) {
             let entries: Vec<_> = (0..=rng.index(3)).map(|_| self.payload(rng)).collect();
-            let Ok(append) = log.append(entries.clone()) else {
+            let durability = match rng.chance(0.3) {
+                true => Durability::Os,
+                false => Durability::Disk,
+            };
+            let appended = match rng.chance(0.2) {
+                true => log.append_reserved(entries.clone(), durability),
+                false => log.append_with(entries.clone(), durability),
+            };
+            let Ok(append) = appended else {
                 continue;
             };
             self.may.extend(append.seqs().zip(entries.iter().cloned()));
-            waiting.push(async move { (append.seqs(), entries, append.await) });
+            let here = rng.chance(0.3);
+            waiting.push(async move {
+                let seqs = append.seqs();
+                let result = match here {
+                    true => append.here().await,
+                    false => append.await,
+                };
+                (seqs, entries, durability, result)
+            });
         }
-        for (seqs, entries, result) in join_all(waiting).await {
+        for (seqs, entries, durability, result) in join_all(waiting).await {
             let entries = seqs.zip(entries);
             match result {
-                Ok(()) => self.must.extend(entries),
+                Ok(()) if durability == Durability::Os => self.kernel.extend(entries),
+                Ok(()) => {
+                    // What is before it is on disk as well.
+                    self.must.append(&mut self.kernel);
+                    self.must.extend(entries);
+                }
                 Err(error) if error.is_unknown() => {}
                 Err(_) => entries.for_each(|entry| assert!(self.may.remove(&entry), "it was put there")),
             }
+        }
+    }
+
+    /// An entry in pieces, staged before it is appended or not.
+    async fn long(&mut self, log: &Log, rng: &mut Rng) {
+        let mut bytes = self.payload(rng).to_vec();
+        bytes.resize((1 << 20) + rng.index(100_000), b'l');
+        let bytes = Bytes::from(bytes);
+        let entry = match rng.chance(0.5) {
+            true => log.stage(bytes.clone()).await,
+            false => Ok(bytes.clone().into()),
+        };
+        let Ok(append) = entry.and_then(|entry| log.append_with(vec![entry], Durability::Disk)) else {
+            return;
+        };
+        let entry = (append.seqs().start, bytes);
+        self.may.insert(entry.clone());
+        match append.await {
+            Ok(()) => {
+                self.must.append(&mut self.kernel);
+                self.must.insert(entry.0, entry.1);
+            }
+            Err(error) if error.is_unknown() => {}
+            Err(_) => assert!(self.may.remove(&entry), "it was put there"),
         }
     }
 
@@ -96,7 +158,11 @@ impl Ledger {
         let range = log.range();
         let seq = range.start + rng.below(range.end - range.start);
         match log.truncate_after(seq).await {
-            Ok(()) => drop(self.must.split_off(&(seq + 1))),
+            Ok(()) => {
+                // What is kept of the log is on disk by now.
+                self.must.append(&mut self.kernel);
+                drop(self.must.split_off(&(seq + 1)));
+            }
             Err(error) if error.is_unknown() => {
                 self.truncated = Some(self.truncated.map_or(seq + 1, |from| from.min(seq + 1)));
             }
@@ -110,13 +176,14 @@ impl Ledger {
         self.released = self.released.max(seq);
         if log.release_before(seq).await.is_ok() {
             let first = log.range().start;
-            assert!(first <= seq);
+            assert!(first <= seq, "{first} {seq} {range:?}");
             self.must = self.must.split_off(&first);
+            self.kernel = self.kernel.split_off(&first);
         }
     }
 }
 
-async fn open(machine: &Machine, ledger: &mut Ledger) -> Option<Log> {
+async fn open(world: &World, machine: &Machine, ledger: &mut Ledger) -> Option<Log> {
     let (log, report) = match Log::open(&machine.env(), Path::new("a/log"), OPTIONS).await {
         Ok(opened) => opened,
         Err(LogError::Locked) => panic!("nobody else has it"),
@@ -141,13 +208,14 @@ async fn open(machine: &Machine, ledger: &mut Ledger) -> Option<Log> {
         .clone()
         .all(|seq| found.contains_key(&seq) || lost.contains(&seq));
     assert!(whole, "every number is a record or in a gap: {report:?}");
+    ledger.lose(&world.faults());
     ledger.check(&report, &found, &lost);
     Some(log)
 }
 
 /// One life of the log, which ends by chance.
-async fn live(machine: &Machine, ledger: &mut Ledger, rng: &mut Rng) {
-    let Some(log) = open(machine, ledger).await else {
+async fn live(world: &World, machine: &Machine, ledger: &mut Ledger, rng: &mut Rng) {
+    let Some(log) = open(world, machine, ledger).await else {
         return machine.kill();
     };
     if rng.chance(0.5) {
@@ -165,7 +233,8 @@ async fn live(machine: &Machine, ledger: &mut Ledger, rng: &mut Rng) {
         match rng.below(20) {
             0 => ledger.truncate(&log, rng).await,
             1 => ledger.release(&log, rng).await,
-            2 => machine.env().sleep(Duration::from_millis(rng.below(30))).await,
+            2 => ledger.long(&log, rng).await,
+            3 => machine.env().sleep(Duration::from_millis(rng.below(30))).await,
             _ => ledger.append(&log, rng).await,
         }
     }
@@ -176,8 +245,8 @@ async fn live(machine: &Machine, ledger: &mut Ledger, rng: &mut Rng) {
     }
 }
 
-async fn heals(machine: &Machine, ledger: &mut Ledger) -> bool {
-    let Some(log) = open(machine, ledger).await else {
+async fn heals(world: &World, machine: &Machine, ledger: &mut Ledger) -> bool {
+    let Some(log) = open(world, machine, ledger).await else {
         return false;
     };
     let Ok(append) = log.append(vec![Bytes::new()]) else {
@@ -214,13 +283,13 @@ fn simulate(seed: u64, faults: Faults) -> (FaultCounts, String) {
     world.run(async {
         machine.set_faults(faults);
         for _ in 0..LIVES {
-            live(&machine, &mut ledger, &mut rng).await;
+            live(&world, &machine, &mut ledger, &mut rng).await;
         }
         // Faults stop, but for crashes still on order, and the log must heal.
         machine.set_faults(Faults::default());
         for _ in 0..LIVES {
             machine.kill();
-            if heals(&machine, &mut ledger).await {
+            if heals(&world, &machine, &mut ledger).await {
                 return;
             }
         }

@@ -1,6 +1,6 @@
 //! The log on the real disk: what each call promises, one at a time.
 
-use super::{Item, Log, LogError, LogOptions, OpenReport};
+use super::{Item, Log, LogError, LogOptions, OnDamage, OpenReport};
 use crate::env::Env;
 use bytes::Bytes;
 use futures::executor::block_on;
@@ -8,10 +8,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// A directory that goes when the test ends.
-struct TempDir(PathBuf);
+pub(super) struct TempDir(PathBuf);
 
 impl TempDir {
-    fn new(name: &str) -> TempDir {
+    pub(super) fn new(name: &str) -> TempDir {
         let unique = Env::system().rng(name).next_u64();
         TempDir(std::env::temp_dir().join(format!("outgrow-log-{name}-{unique:x}")))
     }
@@ -24,16 +24,21 @@ impl Drop for TempDir {
     }
 }
 
-const SMALL: LogOptions = LogOptions {
+pub(super) const SMALL: LogOptions = LogOptions {
     segment_bytes: 8 << 10,
     buffer_bytes: 64 << 10,
+    on_damage: OnDamage::Serve,
 };
+
+pub(super) fn open_with(dir: &TempDir, options: LogOptions) -> (Log, OpenReport) {
+    block_on(Log::open(&Env::system(), &dir.0, options)).unwrap()
+}
 
 fn open(dir: &Path) -> (Log, OpenReport) {
     block_on(Log::open(&Env::system(), dir, SMALL)).unwrap()
 }
 
-fn append(log: &Log, entries: &[&str]) -> Range<u64> {
+pub(super) fn append(log: &Log, entries: &[&str]) -> Range<u64> {
     let append = log.append(
         entries
             .iter()

@@ -3,69 +3,122 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// What each entry takes beside its own bytes, about.
 const OVERHEAD: usize = 96;
+/// Of the bound, one part in so many is for entries read from disk.
+const READ_PART: usize = 4;
 
-/// Recent entries of the log by their number, within a bound of bytes; the one put in first goes first.
+/// Entries of the log by their number, within a bound of bytes: the recent ones, and those last read from disk. Of each
+/// the one put in first goes first.
 #[derive(Debug)]
 pub(super) struct Cache {
-    entries: BTreeMap<u64, Bytes>,
-    order: VecDeque<u64>,
-    bytes: usize,
+    /// In the order of their numbers.
+    recent: VecDeque<(u64, Bytes)>,
+    recent_bytes: usize,
+    read: BTreeMap<u64, Bytes>,
+    read_order: VecDeque<u64>,
+    read_bytes: usize,
     limit: usize,
 }
 
 impl Cache {
     pub(super) fn new(limit: usize) -> Cache {
         Cache {
-            entries: BTreeMap::new(),
-            order: VecDeque::new(),
-            bytes: 0,
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            read: BTreeMap::new(),
+            read_order: VecDeque::new(),
+            read_bytes: 0,
             limit,
         }
     }
 
     pub(super) fn get(&self, seq: u64) -> Option<Bytes> {
-        self.entries.get(&seq).cloned()
+        let recent = self.recent.binary_search_by_key(&seq, |(seq, _)| *seq);
+        match recent {
+            Ok(at) => self.recent.get(at).map(|(_, entry)| entry.clone()),
+            Err(_) => self.read.get(&seq).cloned(),
+        }
     }
 
     /// Puts in an entry that is durable, so that it never changes again.
     pub(super) fn put(&mut self, seq: u64, entry: Bytes) {
-        let size = entry.len() + OVERHEAD;
-        if size > self.limit || self.entries.contains_key(&seq) {
-            return;
+        let size = size(&entry);
+        let newest = self.recent.back().map(|(seq, _)| *seq);
+        if size > self.limit || newest.is_some_and(|newest| seq <= newest) {
+            return self.put_read(seq, entry);
         }
-        self.bytes += size;
-        self.entries.insert(seq, entry);
-        self.order.push_back(seq);
-        while self.bytes > self.limit
-            && let Some(oldest) = self.order.pop_front()
+        self.recent_bytes += size;
+        self.recent.push_back((seq, entry));
+        while self.recent_bytes > self.limit - self.limit / READ_PART
+            && let Some((_, gone)) = self.recent.pop_front()
         {
-            self.remove(oldest);
+            self.recent_bytes -= self::size(&gone);
         }
     }
 
-    fn remove(&mut self, seq: u64) {
-        if let Some(entry) = self.entries.remove(&seq) {
-            self.bytes -= entry.len() + OVERHEAD;
+    fn put_read(&mut self, seq: u64, entry: Bytes) {
+        let (size, limit) = (size(&entry), self.limit / READ_PART);
+        if size > limit || self.get(seq).is_some() {
+            return;
+        }
+        self.read_bytes += size;
+        self.read.insert(seq, entry);
+        self.read_order.push_back(seq);
+        while self.read_bytes > limit
+            && let Some(oldest) = self.read_order.pop_front()
+        {
+            let gone = self.read.remove(&oldest);
+            self.read_bytes -= gone.map_or(0, |gone| self::size(&gone));
         }
     }
+}
+
+fn size(entry: &Bytes) -> usize {
+    entry.len() + OVERHEAD
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bounds_hold_and_what_is_found_is_right(puts in prop::collection::vec((0..60_u64, 0..200_usize), 1..200)) {
+            let limit = 8 * (OVERHEAD + 100);
+            let mut cache = Cache::new(limit);
+            let mut all = BTreeMap::new();
+            for (seq, len) in puts {
+                // What is durable never changes.
+                let entry = all.entry(seq).or_insert_with(|| Bytes::from(vec![seq as u8; len])).clone();
+                cache.put(seq, entry);
+                let held = cache.recent.iter().map(|(_, entry)| size(entry)).sum::<usize>();
+                let read = cache.read.values().map(size).sum::<usize>();
+                prop_assert_eq!((held, read), (cache.recent_bytes, cache.read_bytes));
+                prop_assert!(held + read <= limit);
+                prop_assert_eq!(cache.read.len(), cache.read_order.len());
+                for (seq, entry) in &all {
+                    let found = cache.get(*seq);
+                    prop_assert!(found.is_none_or(|found| found == *entry));
+                }
+            }
+        }
+    }
 
     #[test]
-    fn the_bound_holds_and_the_first_in_goes_first() {
+    fn the_latest_are_kept_and_the_first_in_goes_first() {
         let entry = |len| Bytes::from(vec![0; len]);
-        let mut cache = Cache::new(3 * (OVERHEAD + 10));
+        let mut cache = Cache::new(4 * (OVERHEAD + 10));
         for seq in 0..5 {
             cache.put(seq, entry(10));
         }
         let kept: Vec<_> = (0..5).filter(|seq| cache.get(*seq).is_some()).collect();
         assert_eq!(kept, [2, 3, 4]);
+        cache.put(1, entry(10));
+        cache.put(0, entry(10));
+        let kept: Vec<_> = (0..5).filter(|seq| cache.get(*seq).is_some()).collect();
+        assert_eq!(kept, [0, 2, 3, 4], "old ones do not drive out recent ones");
         cache.put(9, entry(10_000));
-        assert_eq!((cache.get(9), cache.bytes), (None, cache.limit));
-        cache.put(4, entry(1));
+        assert_eq!(cache.get(9), None);
         assert_eq!(cache.get(4).unwrap().len(), 10);
     }
 }

@@ -1,6 +1,8 @@
 //! How the durable queue gives messages out, and what becomes of them.
 
-use super::record::{Record, SubId, encode_message};
+use super::acks::Ack;
+use super::outgoing::{Batch, Outgoing};
+use super::record::{Record, SubId, open_message};
 use super::shell::{Core, Effect, Shell};
 use super::standing::{Lease, Lost, Standing};
 use super::state::Dying;
@@ -8,7 +10,8 @@ use super::{
     DEAD_ATTEMPTS, DEAD_REASON, DEAD_SEQ, DEAD_SUBSCRIPTION, DEAD_TOPIC, DeliveryToken, Error, Message, RawDelivery,
     Result, Settle, Subscription, dead_letters,
 };
-use crate::log::Item;
+use crate::env::WallTime;
+use crate::log::{Durability, Item};
 use bytes::Bytes;
 use futures::future::{Either, select};
 use std::collections::BTreeMap;
@@ -64,7 +67,7 @@ impl Shell {
 
     fn take(&self, id: SubId, max: usize) -> Result<Vec<Lease>> {
         self.check()?;
-        Ok(self.core.lock().state.take(self.env.now(), id, max))
+        Ok(self.core.lock().state.take(self.env.now(), self.env.wall(), id, max))
     }
 
     async fn read(self: &Arc<Self>, wanted: &Subscription, id: SubId, leases: Vec<Lease>) -> Result<Vec<RawDelivery>> {
@@ -80,6 +83,7 @@ impl Shell {
                 self.core.lock().state.lose(id, lease.seq);
                 continue;
             };
+            let (enqueued_at, message) = message(entry)?;
             deliveries.push(RawDelivery {
                 token: DeliveryToken {
                     topic: Arc::clone(&wanted.topic),
@@ -88,7 +92,8 @@ impl Shell {
                     generation: lease.generation,
                 },
                 attempt: lease.attempt,
-                message: message(entry)?,
+                enqueued_at,
+                message,
             });
         }
         let attempts: Vec<_> = deliveries
@@ -96,9 +101,9 @@ impl Shell {
             .map(|delivery| (delivery.token.seq, delivery.attempt))
             .collect();
         if !attempts.is_empty() {
-            self.core.lock().counts.delivered += attempts.len() as u64;
+            self.count(id, &attempts);
             // Not waited for: a crash in the next moments may forget that these were attempts.
-            match self.note(&Record::Delivered { id, attempts }).await {
+            match self.note(&Record::Delivered { id, attempts }, Durability::Os).await {
                 Ok(_on_its_way) => {}
                 Err(Error::Full { .. }) => {}
                 Err(error) => return Err(error),
@@ -108,8 +113,17 @@ impl Shell {
         Ok(deliveries)
     }
 
+    fn count(&self, id: SubId, attempts: &[(u64, u32)]) {
+        let again = attempts.iter().filter(|(_, attempt)| *attempt > 1).count();
+        let mut core = self.core.lock();
+        core.counts.delivered += attempts.len() as u64;
+        if again > 0 {
+            *core.redelivered.entry(id).or_default() += again as u64;
+        }
+    }
+
     /// The entries of some messages, those that damage left, from memory or from the log.
-    async fn entries(&self, seqs: impl Iterator<Item = u64>) -> Result<BTreeMap<u64, Bytes>> {
+    pub(super) async fn entries(&self, seqs: impl Iterator<Item = u64>) -> Result<BTreeMap<u64, Bytes>> {
         let mut found = BTreeMap::new();
         let mut missing = Vec::new();
         {
@@ -146,58 +160,92 @@ impl Shell {
     pub(super) async fn settle(self: &Arc<Self>, token: &DeliveryToken, settle: Settle) -> Result<()> {
         let now = self.env.now();
         match settle {
-            Settle::Ack => self.ack(token).await,
+            Settle::Ack => {
+                let ack = |standing: &mut Standing| standing.ack(token.seq, token.generation);
+                self.ack(token, ack, Ack::One(token.seq)).await
+            }
+            Settle::AckThrough => {
+                let ack = |standing: &mut Standing| standing.ack_through(token.seq, token.generation);
+                self.ack(token, ack, Ack::Through(token.seq)).await
+            }
             Settle::DeadLetter { reason } => {
-                let (id, attempts) = self.change(token, |standing| standing.bury(token.seq, token.generation))?;
+                let bury = |standing: &mut Standing| standing.bury(token.seq, token.generation);
+                let (id, attempts) = self.change(token, bury, |_, _| {})?;
                 let seq = token.seq;
                 self.bury(Dying { id, seq, attempts }, &reason).await
             }
             Settle::Retry { after } => {
                 let retry = |standing: &mut Standing| standing.retry(token.seq, token.generation, now + after);
-                self.change(token, retry).map(drop)
+                self.change(token, retry, |_, _| {}).map(drop)
             }
             Settle::Extend { by } => {
                 let extend = |standing: &mut Standing| standing.extend(token.seq, token.generation, now + by);
-                self.change(token, extend).map(drop)
+                self.change(token, extend, |_, _| {}).map(drop)
             }
         }
     }
 
-    async fn ack(&self, token: &DeliveryToken) -> Result<()> {
+    async fn ack(
+        &self,
+        token: &DeliveryToken,
+        change: impl FnOnce(&mut Standing) -> Result<(), Lost>,
+        ack: Ack,
+    ) -> Result<()> {
         // Done in memory first, and whatever becomes of the record: the work is done, so this process must not do it
         // again. The record keeps the next process from doing it.
-        let (id, ()) = self.change(token, |standing| standing.ack(token.seq, token.generation))?;
-        {
-            let mut core = self.core.lock();
+        let waits = self.settings.ack_durability == Durability::Disk;
+        let now = self.env.now();
+        let (id, ()) = self.change(token, change, |core, id| {
             core.counts.acked += 1;
-            core.settled(self.env.now());
-            self.tell(core, None);
+            core.settled(now);
+            if !waits {
+                core.acked(id, ack, now);
+            }
+        })?;
+        if waits {
+            self.note(&ack.record(id), Durability::Disk).await?.await?;
         }
-        let seqs = vec![token.seq];
-        self.note(&Record::Acked { id, seqs }).await?.await?;
         Ok(())
     }
 
     pub(super) fn release(&self, token: &DeliveryToken) {
         // One that has lost its lease has nothing to give back.
-        drop(self.change(token, |standing| standing.release(token.seq, token.generation)));
+        let release = |standing: &mut Standing| standing.release(token.seq, token.generation);
+        drop(self.change(token, release, |_, _| {}));
     }
 
-    /// Changes the state of a delivery that still holds its lease.
+    /// Changes the state of a delivery that still holds its lease, and what else is `then` to change.
     fn change<T>(
         &self,
         token: &DeliveryToken,
         change: impl FnOnce(&mut Standing) -> Result<T, Lost>,
+        then: impl FnOnce(&mut Core, SubId),
     ) -> Result<(SubId, T)> {
-        self.check()?;
         let mut core = self.core.lock();
+        if core.closed {
+            return Err(Error::Closed);
+        }
+        self.log.check()?;
         let lost = Error::LeaseLost { seq: token.seq };
         let Some(id) = core.state.find(&token.topic, &token.subscription) else {
             return Err(lost);
         };
         let changed = core.state.settle(self.env.now(), id, change);
+        if changed.is_ok() {
+            then(&mut core, id);
+        }
         self.nudge(core, id);
         Ok((id, changed.map_err(|Lost| lost)?))
+    }
+
+    /// A changed copy of a message on its way into another topic.
+    pub(super) fn copy_of(&self, topic: &str, message: &Message) -> Batch {
+        let sent = self.env.wall();
+        Batch {
+            topic: topic.into(),
+            sent,
+            messages: vec![Outgoing::copy(topic, sent, message, (&self.keys, &self.ids))],
+        }
     }
 
     /// Makes a message a dead letter: its copy and its acknowledgement are one append.
@@ -214,22 +262,20 @@ impl Shell {
             self.core.lock().state.lose(id, seq);
             return Ok(());
         };
-        let letter = dead_letter(message(&entry)?, dying, &topic, &name, reason);
-        let dead: Arc<str> = dead_letters(&topic).into();
-        let copy = encode_message(&dead, &letter);
+        let letter = dead_letter(message(&entry)?.1, dying, &topic, &name, reason);
+        let letter = self.copy_of(&dead_letters(&topic), &letter);
         let acked = Record::Acked { id, seqs: vec![seq] };
         let make = |_: &mut Core| {
-            let effect = Effect::Buried {
-                id,
-                seq,
-                topic: Arc::clone(&dead),
-                entry: copy.clone(),
-            };
-            (vec![copy.clone(), acked.encode()], effect)
+            let mut entries = letter.entries();
+            entries.push(acked.encode());
+            let letter = letter.clone();
+            Some((entries, Effect::Buried { id, seq, letter }))
         };
         let append = self.append(make).await?;
         open.dying = None;
-        append.done().await?;
+        if let Some(append) = append {
+            append.done().await?;
+        }
         let mut core = self.core.lock();
         core.settled(self.env.now());
         self.tell(core, None);
@@ -237,23 +283,23 @@ impl Shell {
     }
 }
 
-/// The message in an entry.
-fn message(entry: &Bytes) -> Result<Message> {
-    match Record::decode(entry) {
-        Ok(Record::Message { message, .. }) => Ok(message),
-        Ok(_) => Err(Error::Corrupt {
-            what: "an entry that was a message is none".into(),
-        }),
-        Err(malformed) => Err(Error::Corrupt {
-            what: malformed.to_string(),
-        }),
-    }
+/// The message in an entry, and when it was sent.
+pub(super) fn message(entry: &Bytes) -> Result<(WallTime, Message)> {
+    open_message(entry).map_err(|malformed| Error::Corrupt {
+        what: malformed.to_string(),
+    })
 }
 
-fn dead_letter(mut message: Message, dying: Dying, topic: &str, name: &str, reason: &str) -> Message {
-    // A letter that died before says only why it died last.
+/// A message without what made it a dead letter, and without what its sender wished for its delivery.
+pub(super) fn plain(mut message: Message) -> Message {
     message.headers.retain(|(name, _)| !name.starts_with("outgrow-dead-"));
+    (message.deliver, message.ttl) = (None, None);
     message
+}
+
+fn dead_letter(message: Message, dying: Dying, topic: &str, name: &str, reason: &str) -> Message {
+    // A letter that died before says only why it died last.
+    plain(message)
         .header(DEAD_REASON, reason[..reason.floor_char_boundary(MAX_REASON)].to_owned())
         .header(DEAD_TOPIC, topic.to_owned())
         .header(DEAD_SUBSCRIPTION, name.to_owned())

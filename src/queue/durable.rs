@@ -1,41 +1,56 @@
+use super::ages::Ages;
 use super::cache::Cache;
+use super::dedup::Gather;
+use super::limits::Settings;
+use super::outgoing::stored;
 use super::pump;
-use super::record::{Record, encode_message};
-use super::shell::{Core, Effect, Shell};
+use super::record::Record;
+use super::shell::{Core, Shell};
 use super::state::State;
 use super::{
-    Capability, DeliveryToken, Error, Lost, Message, OpenReport, Queue, QueueStats, RawDelivery, Receipt, Result,
-    Settle, Start, Subscription, Topic,
+    Capability, DeliveryToken, Error, Lost, Message, OnFull, OpenReport, Queue, QueueStats, RawDelivery, Receipt,
+    Result, Retention, Settle, Subscription, Topic,
 };
 use crate::env::Env;
-use crate::log::{Item, Log, LogOptions};
+use crate::env::WallTime;
+use crate::hash::KeyedHash;
+use crate::log::{Durability, Item, Log, LogOptions};
 use crate::sync::{Mutex, Waiters};
-use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The most bytes of a message, with its key, headers and topic. It leaves room in a frame of the log for what a dead
-/// letter says more.
-const MAX_MESSAGE: usize = 960 << 10;
 /// The most bytes of a topic's or a subscription's name.
 const MAX_NAME: usize = 200;
-const MAX_SUBSCRIPTIONS: usize = 10_000;
-const MAX_IN_FLIGHT: usize = 65_536;
+/// The most messages that a subscription may have in flight.
+const MAX_IN_FLIGHT: usize = 1 << 20;
 
 /// A queue in a directory of this machine: many topics, one log, one sync for all who send at the same time. Cheap to
 /// clone; the last clone to go closes it in the background.
 ///
-/// - A **send** is durable when it returns, and a batch is sent as a whole or not at all (at most about 1 MiB).
-/// - An **acknowledgement** is durable when it returns. One that fails still holds in this process.
+/// - A **send** is durable when it returns (unless [`durability`](DurableQueueBuilder::durability) says less), and a batch
+///   is sent as a whole or not at all (at most about 1 MiB).
+/// - An **acknowledgement** is in force in this process when it returns, and durable by the next sync, which comes 5 ms
+///   later at most; a crash before that delivers the message again.
+///   [`ack_durability`](DurableQueueBuilder::ack_durability) has it wait. It never becomes durable before the message.
+/// - A **repetition** of a message, by its [`dedup_id`](Message::dedup_id), is told from a message for two minutes and
+///   100,000 ids, across restarts. One that comes while the first is still on its way waits for it, and fails with it; a
+///   send that fails leaves no id behind.
 /// - **Attempts** are written as they begin, without waiting: after a crash a message that was being handled counts as
 ///   tried, unless the record of it was among the last moments' writes. Retry times are not kept: after a restart
 ///   everything unsettled can be delivered at once.
 /// - **Damage** on disk costs the messages that it hit. The rest is served, and [`opened`](DurableQueue::opened) and
 ///   [`QueueStats::lost`] tell.
-/// - **Memory**: 16 bytes for each message kept, about 100 more while it is in flight, 32 for each write that the log
-///   keeps, and the cache of recent messages.
+/// - **Bounds**: names of 1 to 200 bytes, ids of 1 to 128; 10,000 subscriptions
+///   ([`max_subscriptions`](DurableQueueBuilder::max_subscriptions)); 1,048,576 messages in flight for each
+///   ([`max_in_flight`](Subscription::max_in_flight)); 16 GiB on disk ([`max_bytes`](DurableQueueBuilder::max_bytes), where
+///   [`on_full`](DurableQueueBuilder::on_full) says what then; acknowledgements still go through); messages for as long
+///   as somebody needs them ([`retention`](DurableQueueBuilder::retention)); 16 MiB on their way to the disk, after which
+///   sends wait.
+/// - **Memory**: 16 bytes for each message kept, about 100 more while it is in flight, 50 for each id remembered, 32 for
+///   each write that the log keeps, 16 for each second in which a topic got messages, and the cache of recent messages.
 ///
 /// After a failed write or sync everything fails with [`Error::Poisoned`]; open the queue again then, which trusts
 /// nothing but the device.
@@ -56,13 +71,33 @@ impl Drop for Handle {
 }
 
 /// Builds a [`DurableQueue`].
+///
+/// ```
+/// use outgrow::queue::{DurableQueue, Durability, Message, OnFull, Retention};
+/// use std::time::Duration;
+/// # let dir = std::env::temp_dir().join(format!("outgrow-doc-builder-{}", std::process::id()));
+/// # futures::executor::block_on(async {
+/// let queue = DurableQueue::builder()
+///     .max_bytes(1 << 30)
+///     .on_full(OnFull::Wait)
+///     .topic_retention("prices", Retention::all().max_messages(1_000))
+///     .dedup_window(Duration::from_secs(600))
+///     .ack_durability(Durability::Disk)
+///     .open(&dir)
+///     .await?;
+/// let orders = queue.topic("orders");
+/// let first = orders.send(Message::new("two tins").dedup_id("order-17")).await?;
+/// let again = orders.send(Message::new("two tins").dedup_id("order-17")).await?;
+/// assert!(again.duplicate && again.seq == first.seq);
+/// queue.close().await;
+/// # Ok::<(), outgrow::queue::Error>(()) }).unwrap();
+/// # std::fs::remove_dir_all(&dir).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct DurableQueueBuilder {
     env: Env,
-    segment_bytes: u64,
-    max_bytes: u64,
-    cache_bytes: usize,
+    settings: Settings,
 }
 
 impl DurableQueueBuilder {
@@ -73,78 +108,125 @@ impl DurableQueueBuilder {
     }
 
     /// How large a segment of the log gets; space is freed by whole segments, and opening reads one at a time into
-    /// memory. Default: 64 MiB; taken up to 8 KiB or down to 1 GiB.
+    /// memory. Default: 64 MiB; taken up to 8 KiB, or down to 1 GiB and a quarter of
+    /// [`max_bytes`](DurableQueueBuilder::max_bytes).
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
-        self.segment_bytes = bytes;
+        self.settings.segment_bytes = bytes;
         self
     }
 
-    /// How many bytes the log may have on disk; when it has them, sends are refused with [`Error::Full`] until
-    /// consumers have settled enough. Acknowledgements still go through. Default: 16 GiB.
+    /// How many bytes the log may have on disk; when it has them, sends do what
+    /// [`on_full`](DurableQueueBuilder::on_full) says. Acknowledgements still go through. Default: 16 GiB; at least
+    /// 24 KiB.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
-        self.max_bytes = bytes;
+        self.settings.max_bytes = bytes;
+        self
+    }
+
+    /// What a send does while there is no room. Default: [`OnFull::Refuse`].
+    pub fn on_full(mut self, on_full: OnFull) -> Self {
+        self.settings.on_full = on_full;
+        self
+    }
+
+    /// How long topics keep their messages. Default: [`Retention::acknowledged`].
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.settings.retention = retention;
+        self
+    }
+
+    /// How long the topic called `name` keeps its messages. Default: as all.
+    pub fn topic_retention(mut self, name: &str, retention: Retention) -> Self {
+        self.settings.topics.insert(name.into(), retention);
+        self
+    }
+
+    /// For how long a message's [id](Message::dedup_id) is remembered after it was sent. Default: 2 minutes; zero tells
+    /// no repetition.
+    pub fn dedup_window(mut self, window: Duration) -> Self {
+        self.settings.dedup_window = window;
+        self
+    }
+
+    /// How many ids are remembered at most, each for about 50 bytes of memory; then the oldest are forgotten before
+    /// their time, and counted in [`QueueStats::forgotten_ids`]. Default: 100,000; zero tells no repetition; taken down
+    /// to 2^31.
+    pub fn dedup_ids(mut self, ids: usize) -> Self {
+        self.settings.dedup_ids = ids;
+        self
+    }
+
+    /// How many subscriptions there may be; making more fails with [`Error::Full`]. Default: 10,000; at least 1.
+    pub fn max_subscriptions(mut self, subscriptions: usize) -> Self {
+        self.settings.max_subscriptions = subscriptions;
+        self
+    }
+
+    /// What holds when a send, a subscription or a dead letter returns. Default: [`Durability::Disk`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.settings.durability = durability;
+        self
+    }
+
+    /// What holds when an acknowledgement returns. Default: [`Durability::Os`], which here is less than for a send: it is
+    /// in force in this process, the log has it 5 ms later at most, and it is as durable as sends are with the sync that
+    /// follows. [`Durability::Disk`] waits for that sync.
+    pub fn ack_durability(mut self, durability: Durability) -> Self {
+        self.settings.ack_durability = durability;
         self
     }
 
     /// How many bytes of recent messages are kept in memory; older ones are read from disk. Default: 64 MiB.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
-        self.cache_bytes = bytes;
+        self.settings.cache_bytes = bytes;
         self
     }
 
     /// Opens the queue in `dir`, which is made if it does not exist. Takes time in proportion to the bytes there.
     ///
     /// # Errors
-    /// [`Error::Locked`] when it is open already, here or in another process; [`Error::Corrupt`] when a later release
-    /// wrote it; [`Error::Io`]. A torn write at the end, and damage, are not errors: see [`DurableQueue::opened`].
+    /// [`Error::Invalid`] when a setting is out of its bounds; [`Error::Locked`] when it is open already, here or in
+    /// another process; [`Error::Corrupt`] when a later release wrote it; [`Error::Io`]. A torn write at the end, and damage, are not errors: see [`DurableQueue::opened`].
     ///
     /// # Cancel safety
     /// Dropping the future gives up opening; the directory is free again shortly after.
     pub async fn open(self, dir: impl AsRef<Path>) -> Result<DurableQueue> {
+        let (env, settings) = (self.env, self.settings.check()?);
         let options = LogOptions {
-            segment_bytes: self.segment_bytes,
+            segment_bytes: settings.segment_bytes,
             ..LogOptions::default()
         };
-        let (log, report) = Log::open(&self.env, dir.as_ref(), options).await?;
-        let mut state = State::new(self.env.rng("queue").next_u64());
-        let mut cache = Cache::new(self.cache_bytes);
-        let mut lost = Vec::new();
+        let (log, report) = Log::open(&env, dir.as_ref(), options).await?;
+        let mut rng = env.rng("queue");
+        let keys = KeyedHash::new(rng.next_u64(), rng.next_u64());
+        let mut found = Found::new(State::new(rng.next_u64()), &settings, env.wall());
         let mut reader = log.reader(report.range.start);
         while let Some(item) = reader.next().await? {
-            match item {
-                Item::Record { seq, bytes } => {
-                    let record = Record::decode(&bytes).map_err(|malformed| Error::Corrupt {
-                        what: format!("entry {seq}: {malformed}"),
-                    })?;
-                    state.replay(seq, bytes.len() as u32, &record);
-                    if Record::is_message(&bytes) {
-                        cache.put(seq, bytes);
-                    }
-                }
-                Item::Gap(gap) => lost.push(Lost {
-                    seqs: gap.range,
-                    why: gap.why.to_string(),
-                }),
-            }
+            found.item(item, &keys)?;
         }
-        state.trim();
+        let (mut core, lost) = found.finish(&env, (rng.next_u64(), rng.next_u64()));
+        core.trim(&settings);
+        core.retain_all(&settings, env.now(), env.wall());
         let damaged = report.damage.iter().map(|damage| {
             let (segment, bytes) = (damage.segment, &damage.bytes);
             format!("segment {segment:x} bytes {}..{}", bytes.start, bytes.end)
         });
         let opened = OpenReport {
-            messages: state.stats().values().map(|topic| topic.messages).sum(),
+            messages: core.state.stats().values().map(|topic| topic.messages).sum(),
             bytes: report.bytes,
             torn_bytes: report.torn,
             lost,
             damaged: damaged.collect(),
         };
         let shell = Arc::new(Shell {
-            env: self.env,
+            env,
             log,
-            max_bytes: self.max_bytes,
-            core: Mutex::new(Core::new(state, cache)),
+            settings,
+            keys,
+            ids: core.dedup.hash,
+            core: Mutex::new(core),
             pump: Waiters::default(),
+            room: Waiters::default(),
         });
         let handle = Handle { shell, opened };
         handle.shell.env.spawn(pump::run(Arc::clone(&handle.shell))).detach();
@@ -170,9 +252,7 @@ impl DurableQueue {
     pub fn builder() -> DurableQueueBuilder {
         DurableQueueBuilder {
             env: Env::default(),
-            segment_bytes: 64 << 20,
-            max_bytes: 16 << 30,
-            cache_bytes: 64 << 20,
+            settings: Settings::default(),
         }
     }
 
@@ -193,11 +273,13 @@ impl DurableQueue {
     pub fn stats(&self) -> QueueStats {
         let shell = &self.handle.shell;
         let log = shell.log.stats();
+        let wall = shell.env.wall();
         let mut core = shell.core.lock();
-        core.state.trim();
+        core.trim(&shell.settings);
         QueueStats {
-            topics: core.state.stats(),
+            topics: core.topic_stats(wall),
             lost: core.state.lost,
+            forgotten_ids: core.dedup.forgotten,
             bytes: log.bytes,
             syncs: log.syncs,
             ..core.counts.clone()
@@ -218,89 +300,93 @@ impl DurableQueue {
     /// # Cancel safety
     /// Dropping it does not undo it: closing goes on.
     pub async fn close(&self) {
-        self.handle.shell.close();
-        self.handle.shell.log.close().await;
+        let shell = &self.handle.shell;
+        shell.close();
+        if let Some(acks) = shell.write_acks().await {
+            // One that cannot be written delivers its message again.
+            drop(acks.done().await);
+        }
+        shell.log.close().await;
+    }
+
+    pub(super) fn shell(&self) -> &Arc<Shell> {
+        &self.handle.shell
+    }
+}
+
+/// What the log tells on opening.
+struct Found {
+    state: State,
+    cache: Cache,
+    ids: Gather,
+    ages: BTreeMap<Arc<str>, Ages>,
+    lost: Vec<Lost>,
+}
+
+impl Found {
+    fn new(state: State, settings: &Settings, wall: WallTime) -> Found {
+        Found {
+            state,
+            cache: Cache::new(settings.cache_bytes),
+            ids: Gather::new(wall, settings.dedup_window, settings.dedup_ids),
+            ages: BTreeMap::new(),
+            lost: Vec::new(),
+        }
+    }
+
+    fn item(&mut self, item: Item, keys: &KeyedHash) -> Result<()> {
+        let (seq, bytes) = match item {
+            Item::Record { seq, bytes } => (seq, bytes),
+            Item::Gap(gap) => {
+                let why = gap.why.to_string();
+                self.lost.push(Lost { seqs: gap.range, why });
+                return Ok(());
+            }
+        };
+        let record = Record::decode(&bytes).map_err(|malformed| Error::Corrupt {
+            what: format!("entry {seq}: {malformed}"),
+        })?;
+        match &record {
+            Record::Message { topic, sent, message } => {
+                if let Some(id) = &message.dedup_id {
+                    self.ids.message(topic, id, seq, *sent);
+                }
+                let stored = stored(seq, &bytes, *sent, message, keys);
+                drop(self.state.message(topic, stored));
+                match self.ages.get_mut(topic.as_str()) {
+                    Some(ages) => ages.sent(seq, *sent),
+                    None => self.ages.entry(topic.as_str().into()).or_default().sent(seq, *sent),
+                }
+                self.cache.put(seq, bytes);
+            }
+            Record::Ids { secret, ids } => self.ids.record(*secret, ids, seq),
+            other => self.state.replay(seq, other),
+        }
+        Ok(())
+    }
+
+    fn finish(self, env: &Env, secret: (u64, u64)) -> (Core, Vec<Lost>) {
+        let dedup = self.ids.finish(env.now(), secret);
+        let mut core = Core::new(self.state, self.cache, dedup);
+        core.ages = self.ages;
+        (core, self.lost)
     }
 }
 
 #[deny(clippy::missing_trait_methods)]
 impl Queue for DurableQueue {
     async fn send(&self, topic: &str, messages: Vec<Message>) -> Result<Vec<Receipt>> {
-        let shell = &self.handle.shell;
         check_name("a topic", topic)?;
-        let entries = messages
+        let capability = self.capability();
+        messages
             .iter()
-            .map(|message| encode(topic, message))
-            .collect::<Result<Vec<_>>>()?;
-        shell.check()?;
-        if entries.is_empty() {
-            return Ok(Vec::new());
-        }
-        if shell.log.bytes() >= shell.max_bytes {
-            return Err(Error::Full {
-                what: format!("the log has reached max_bytes ({})", shell.max_bytes),
-            });
-        }
-        let topic: Arc<str> = topic.into();
-        let make = |_: &mut Core| {
-            let effect = Effect::Sent {
-                topic: Arc::clone(&topic),
-                entries: entries.clone(),
-            };
-            (entries.clone(), effect)
-        };
-        let append = shell.append(make).await?;
-        let receipts = append.seqs().map(Receipt::new).collect();
-        append.done().await?;
-        Ok(receipts)
+            .try_for_each(|message| capability.require_for(message))?;
+        self.handle.shell.send(topic, &messages).await
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<()> {
-        let shell = &self.handle.shell;
         check_subscription(subscription)?;
-        shell.check()?;
-        let (topic, name) = (&*subscription.topic, &*subscription.name);
-        let id = {
-            let mut core = shell.core.lock();
-            if let Some(id) = core.state.find(topic, name) {
-                core.state.configure(id, subscription);
-                shell.nudge(core, id);
-                return Ok(());
-            }
-            if core.state.subscription_count() >= MAX_SUBSCRIPTIONS {
-                return Err(Error::Full {
-                    what: format!("a queue has at most {MAX_SUBSCRIPTIONS} subscriptions"),
-                });
-            }
-            core.state.new_id()
-        };
-        let make = |core: &mut Core| {
-            // What is before this has been settled by everybody, or comes after it in the state.
-            let first = || {
-                core.state
-                    .oldest_of(topic)
-                    .unwrap_or(core.settled_end(shell.log.durable()))
-            };
-            let from = match subscription.start {
-                Start::First => Some(first()),
-                Start::Now => None,
-            };
-            let record = Record::Subscribed {
-                id,
-                topic: topic.to_owned(),
-                name: name.to_owned(),
-                from,
-            };
-            let wanted = subscription.clone();
-            (vec![record.encode()], Effect::Subscribed { id, wanted, from })
-        };
-        shell.append(make).await?.done().await?;
-        let mut core = shell.core.lock();
-        if let Some(id) = core.state.find(topic, name) {
-            core.state.configure(id, subscription);
-            shell.nudge(core, id);
-        }
-        Ok(())
+        self.handle.shell.subscribe(subscription).await
     }
 
     async fn receive(&self, subscription: &Subscription, max: usize, wait: Duration) -> Result<Vec<RawDelivery>> {
@@ -322,14 +408,6 @@ impl Queue for DurableQueue {
 
     fn capability(&self) -> Capability {
         Capability::all()
-    }
-}
-
-fn encode(topic: &str, message: &Message) -> Result<Bytes> {
-    let entry = encode_message(topic, message);
-    match entry.len() {
-        len if len > MAX_MESSAGE => Err(Error::TooLarge { len, max: MAX_MESSAGE }),
-        _ => Ok(entry),
     }
 }
 

@@ -123,7 +123,7 @@ impl From<LogError> for Error {
             LogError::TooLarge { len, max } => Error::TooLarge { len, max },
             LogError::Locked => Error::Locked,
             LogError::Closed => Error::Closed,
-            LogError::Version { .. } => Error::Corrupt {
+            LogError::Version { .. } | LogError::Damaged { .. } => Error::Corrupt {
                 what: error.to_string(),
             },
             LogError::Gone { oldest } => Error::Corrupt {

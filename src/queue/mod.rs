@@ -27,34 +27,58 @@
 //! [`max_attempts`](Subscription::max_attempts) times without success becomes a dead letter: a copy goes to the topic
 //! `<topic>.dead`, with headers that say why, in the same write that takes it from its own.
 //!
-//! A topic without subscriptions keeps its messages until someone subscribes. Space is freed from the oldest end of the
-//! log, by whole segments, so one message that nobody settles (a dead letter is one) keeps everything after it on disk;
-//! at [`max_bytes`](DurableQueueBuilder::max_bytes) sends are refused.
+//! A topic without subscriptions keeps its messages until someone subscribes, unless a [`Retention`] says otherwise.
+//! Space is freed from the oldest end of the log, by whole segments, so one message that nobody settles (a dead letter is
+//! one, until it is [redriven](DurableQueue::redrive)) keeps everything after it on disk; at
+//! [`max_bytes`](DurableQueueBuilder::max_bytes) sends are refused, wait, or have the oldest dropped, as [`OnFull`] says.
 //!
 //! Not for many processes: one opens the directory, the second is refused.
 //!
 //! The parts: [`Queue`] is what an implementation provides; [`Topic`], [`Subscriber`] and [`Delivery`] are written once
-//! above it. Of the durable queue, `state` and `standing` are the pure heart, `record` is what it writes into the log,
-//! and `shell`, `consume`, `pump` and `durable` hold lock, log and tasks.
+//! above it. Of the durable queue, `state`, `standing` and what they are made of (`kept`, `lane`, `keys`, `agenda`) are
+//! the pure heart, with `dedup`, `ages`, `acks` and `limits`; `record` is what it writes into the log, and `shell`,
+//! `send`, `subscribe`, `consume`, `retain`, `redrive`, `pump` and `durable` hold lock, log and tasks.
 
+mod acks;
+mod agenda;
+mod ages;
 mod cache;
 mod capability;
 mod consume;
+mod dedup;
 mod delivery;
 mod durable;
 mod error;
+mod fate;
+#[cfg(test)]
+mod heart_tests;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod hooks;
+mod kept;
+mod keys;
+mod lane;
+mod latency;
+#[cfg(all(test, feature = "sim"))]
+mod limit_tests;
+mod limits;
 mod message;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod naive;
+mod outgoing;
 mod pump;
 mod record;
+mod redrive;
+mod retain;
+mod retained;
+mod send;
 mod shell;
 mod standing;
 mod state;
 mod stats;
+mod subscribe;
 mod subscriber;
 #[cfg(feature = "suite")]
 pub mod suite;
@@ -62,11 +86,14 @@ pub mod suite;
 mod tests;
 mod topic;
 
+pub use crate::log::Durability;
 pub use capability::{Capability, Feature};
 pub use delivery::Delivery;
 pub use durable::{DurableQueue, DurableQueueBuilder};
 pub use error::{Effect, Error, Result, Retry};
-pub use message::{DeliveryToken, Message, RawDelivery, Receipt, Settle, Start, Subscription};
+pub use latency::Latencies;
+pub use limits::{OnFull, Retention};
+pub use message::{DeliverAt, DeliveryToken, Message, Priority, RawDelivery, Receipt, Settle, Start, Subscription};
 pub use stats::{Lost, OpenReport, QueueStats, SubscriptionStats, TopicStats};
 pub use subscriber::{Subscriber, SubscriberBuilder};
 pub use topic::Topic;

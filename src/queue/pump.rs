@@ -1,13 +1,17 @@
 //! The background task of the durable queue: it ends leases, buries what has used up its attempts, sees appends through
-//! whose callers went away, and frees space.
+//! whose callers went away, tells the log what nobody waits for, and frees space.
 
+use super::limits::OnFull;
 use super::record::{Record, SubId};
-use super::shell::Shell;
+use super::shell::{Core, Effect, InFlight, Shell};
 use super::state::Dying;
 use crate::env::{Env, Tick};
-use crate::log::{Append, LogError};
+use crate::log::{Append, Durability, LogError};
 use bytes::Bytes;
-use futures::future::{Either, join_all, pending, select};
+use futures::FutureExt;
+use futures::StreamExt;
+use futures::future::{BoxFuture, Either, join_all, pending, select};
+use futures::stream::FuturesUnordered;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,38 +20,68 @@ use std::time::Duration;
 const BURIED_AT_ONCE: usize = 64;
 /// The most bytes of one append of standings.
 const CHUNK: usize = 512 << 10;
+/// The most ids of one record.
+const IDS: usize = 1_000;
 /// How long after a failure the pump tries again to free space.
 const TIDY_AGAIN: Duration = Duration::from_secs(1);
 
 enum Chore {
     Stop,
+    /// A timer has fired.
+    Due,
     /// Something will be due earlier than expected.
     Rearm,
     Finish(Vec<(u64, Append)>),
     Bury(Vec<Dying>),
+    /// Limits have taken messages: up to where, by topic.
+    Dropped(Vec<Record>),
+    Acks,
 }
+
+/// Appends that nobody else waits for.
+type Running = FuturesUnordered<BoxFuture<'static, ()>>;
 
 /// Works until the queue is closed.
 pub(super) async fn run(shell: Arc<Shell>) {
+    let mut running = Running::new();
     loop {
-        let until = shell.next_due();
-        let chore = pin!(shell.pump.wait(|| shell.chore()));
-        match select(chore, pin!(due(&shell.env, until))).await {
-            Either::Left((Chore::Stop, _)) => return,
-            Either::Left((Chore::Rearm, _)) => {}
-            Either::Left((Chore::Finish(appends), _)) => {
-                let finish = appends.into_iter().map(|(id, append)| shell.finish(id, append));
-                join_all(finish).await;
+        match next(&shell, &mut running).await {
+            Chore::Stop => break,
+            Chore::Rearm => {}
+            Chore::Due => running.extend(shell.due().await.map(see_through)),
+            Chore::Finish(appends) => {
+                let finish = |(id, append)| finish(Arc::clone(&shell), id, append).boxed();
+                running.extend(appends.into_iter().map(finish));
             }
-            Either::Left((Chore::Bury(dying), _)) => {
+            Chore::Bury(dying) => {
                 for some in dying.chunks(BURIED_AT_ONCE) {
                     // One that fails waits and comes again.
                     let bury = some.iter().map(|dying| shell.bury(*dying, "its attempts are used up"));
                     join_all(bury).await;
                 }
             }
-            Either::Right(_) => shell.due().await,
+            Chore::Dropped(records) => {
+                for record in records {
+                    // Not waited for: after a crash the limits hold again.
+                    drop(shell.note(&record, Durability::Os).await);
+                }
+            }
+            Chore::Acks => running.extend(shell.write_acks().await.map(see_through)),
         }
+    }
+    running.collect::<()>().await;
+}
+
+/// Waits for something to do.
+async fn next(shell: &Shell, running: &mut Running) -> Chore {
+    let until = shell.next_due();
+    let chore = pin!(shell.pump.wait(|| shell.chore()));
+    let due = pin!(due(&shell.env, until));
+    let finished = pin!(finished(running));
+    match select(chore, select(due, finished)).await {
+        Either::Left((chore, _)) => chore,
+        Either::Right((Either::Left(_), _)) => Chore::Due,
+        Either::Right((Either::Right(_), _)) => Chore::Rearm,
     }
 }
 
@@ -58,10 +92,26 @@ async fn due(env: &Env, until: Option<Tick>) {
     }
 }
 
+/// The next of those to be ready.
+async fn finished(running: &mut Running) {
+    if running.next().await.is_none() {
+        pending::<()>().await;
+    }
+}
+
+async fn finish(shell: Arc<Shell>, id: u64, append: Append) {
+    let result = append.await.map_err(Into::into);
+    shell.complete(id, &result);
+}
+
+fn see_through(append: InFlight) -> BoxFuture<'static, ()> {
+    append.done().map(drop).boxed()
+}
+
 impl Shell {
     fn next_due(&self) -> Option<Tick> {
         let mut core = self.core.lock();
-        let next = core.next_due();
+        let next = core.next_due(&self.env).filter(|_| !core.closed);
         core.pump_until = next;
         core.rearm = false;
         next
@@ -69,46 +119,85 @@ impl Shell {
 
     fn chore(&self) -> Option<Chore> {
         let mut core = self.core.lock();
-        if core.closed {
-            return Some(Chore::Stop);
-        }
         if !core.orphans.is_empty() {
             return Some(Chore::Finish(std::mem::take(&mut core.orphans)));
+        }
+        if core.closed {
+            // Repetitions may still wait for what is on its way.
+            return match (core.acks.is_empty(), core.is_idle()) {
+                (false, _) => Some(Chore::Acks),
+                (true, true) => Some(Chore::Stop),
+                (true, false) => None,
+            };
         }
         if core.state.has_dying() {
             return Some(Chore::Bury(core.state.dying()));
         }
+        if !core.dropped.is_empty() {
+            return Some(Chore::Dropped(core.dropped_records()));
+        }
         std::mem::take(&mut core.rearm).then_some(Chore::Rearm)
     }
 
-    async fn finish(&self, id: u64, append: Append) {
-        let done = append.await.is_ok();
-        self.complete(id, done);
-    }
-
-    /// A timer has fired.
-    async fn due(&self) {
-        let now = self.env.now();
-        let (freed, tidy): (Vec<(SubId, usize)>, bool) = {
+    async fn due(self: &Arc<Self>) -> Option<InFlight> {
+        let (now, wall) = (self.env.now(), self.env.wall());
+        let is_due = |at: &mut Option<Tick>| at.take_if(|at| *at <= now).is_some();
+        let (freed, tidy, acks): (Vec<(SubId, usize)>, bool, bool) = {
             let mut core = self.core.lock();
-            let freed = core.state.expire(now);
-            let tidy = core.tidy_at.is_some_and(|at| at <= now);
-            core.tidy_at = core.tidy_at.filter(|_| !tidy);
-            (freed, tidy)
+            let freed = core.state.expire(now, wall);
+            if is_due(&mut core.retain_at) {
+                core.retain_all(&self.settings, now, wall);
+            }
+            (freed, is_due(&mut core.tidy_at), is_due(&mut core.acks_at))
         };
         self.tell(self.core.lock(), freed);
         if tidy && self.tidy().await.is_err() {
             self.core.lock().tidy_at.get_or_insert(self.env.now() + TIDY_AGAIN);
         }
+        if acks { self.write_acks().await } else { None }
     }
 
-    /// Frees the segments that nobody needs. What their records said of subscriptions is written anew first.
+    /// Gives the log the acknowledgements that wait in memory.
+    pub(super) async fn write_acks(self: &Arc<Self>) -> Option<InFlight> {
+        loop {
+            let room = {
+                let mut core = self.core.lock();
+                let acks = std::mem::take(&mut core.acks);
+                core.acks_at = None;
+                if acks.is_empty() {
+                    return None;
+                }
+                match self.append_effect(&mut core, acks.entries(), Effect::Acked(acks.clone())) {
+                    Ok(append) => return Some(append),
+                    Err(LogError::Busy { len, .. }) => {
+                        core.acks_again(acks, self.env.now());
+                        len
+                    }
+                    Err(LogError::TooLarge { .. }) => {
+                        let (some, rest) = acks.halves();
+                        core.acks_again(rest, self.env.now());
+                        let append = self.append_effect(&mut core, some.entries(), Effect::Acked(some));
+                        return append.ok();
+                    }
+                    // They hold in this process, and there will be no other chance to write them.
+                    Err(_) => return None,
+                }
+            };
+            self.log.room(room).await;
+        }
+    }
+
+    /// Frees the segments that nobody needs. What their records said that still matters is written anew first.
     async fn tidy(&self) -> Result<(), LogError> {
+        let (now, wall) = (self.env.now(), self.env.wall());
         let (appends, oldest) = {
             let mut core = self.core.lock();
-            core.state.trim();
+            core.trim(&self.settings);
+            if core.short > 0 && self.settings.on_full == OnFull::DropOldest && self.is_full() {
+                self.drop_segment(&mut core, now);
+            }
             let mut next = self.log.range().end;
-            core.forget_failed(next, self.env.now());
+            core.forget_failed(next, now);
             let end = core.settled_end(self.log.durable());
             let oldest = core.state.oldest(end);
             let first_time = !std::mem::replace(&mut core.stood, true);
@@ -117,19 +206,67 @@ impl Shell {
             }
             // Under the lock: what comes later in the log must also be later than what these say, and they are true only
             // if all that is pending comes to be.
+            let mut records = core.standings();
+            records.extend(core.dropped_records());
+            let ids = core.dedup.fading(now, wall, oldest);
+            let secret = core.dedup.hash.secret();
+            records.extend(ids.chunks(IDS).map(|ids| Record::Ids {
+                secret,
+                ids: ids.to_vec(),
+            }));
             let mut appends = Vec::new();
-            for chunk in chunks(core.standings().iter().map(Record::encode).collect()) {
+            for chunk in chunks(records.iter().map(Record::encode).collect()) {
                 let append = self.log.append_at(next, chunk)?.ok_or(LogError::Full)?;
                 next = append.seqs().end;
                 appends.push(append);
             }
             (appends, oldest)
         };
-        let first = appends.first().map_or(u64::MAX, |append| append.seqs().start);
+        let first = appends.first().map(|append| append.seqs().start);
         for append in appends {
             append.await?;
         }
-        self.log.release_before(oldest.min(first)).await
+        if let Some(first) = first {
+            self.core.lock().dedup.written(oldest, first);
+        }
+        let freed = self.log.frees(oldest);
+        self.log.release_before(oldest.min(first.unwrap_or(u64::MAX))).await?;
+        if freed {
+            self.room.wake_all();
+        }
+        Ok(())
+    }
+
+    /// Drops the messages in the oldest segment, if there is another.
+    fn drop_segment(&self, core: &mut Core, now: Tick) {
+        let range = self.log.range();
+        let (mut low, mut high) = (range.start, range.end);
+        if !self.log.frees(high) {
+            core.tidy_at = Some(now + TIDY_AGAIN);
+            return;
+        }
+        // The lowest number before which a segment ends.
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.log.frees(middle) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        core.drop_before(low, now);
+    }
+}
+
+impl Core {
+    /// What the log does not know yet of what limits have taken.
+    fn dropped_records(&mut self) -> Vec<Record> {
+        let dropped = std::mem::take(&mut self.dropped);
+        let record = |(topic, before): (Arc<str>, u64)| Record::Dropped {
+            topic: topic.to_string(),
+            before,
+        };
+        dropped.into_iter().map(record).collect()
     }
 }
 

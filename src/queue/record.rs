@@ -1,8 +1,11 @@
 //! What the queue writes into its log, one record an entry.
 
-use super::Message;
+use super::dedup::{Id, Noted};
+use super::{DeliverAt, Message, Priority};
 use crate::codec::{Malformed, Reader, put_bytes, put_varint};
+use crate::env::WallTime;
 use bytes::Bytes;
+use std::time::Duration;
 
 /// A subscription's number, short because every acknowledgement carries it.
 pub(super) type SubId = u32;
@@ -10,8 +13,12 @@ pub(super) type SubId = u32;
 /// One entry of the log. What it says is true from its place in the log on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Record {
-    /// A message was sent.
-    Message { topic: String, message: Message },
+    /// A message was sent. When it is delivered is an absolute time here.
+    Message {
+        topic: String,
+        sent: WallTime,
+        message: Message,
+    },
     /// A subscription was made; it gets messages from number `from` on, or from its own.
     Subscribed {
         id: SubId,
@@ -23,6 +30,8 @@ pub(super) enum Record {
     Delivered { id: SubId, attempts: Vec<(u64, u32)> },
     /// Messages were acknowledged.
     Acked { id: SubId, seqs: Vec<u64> },
+    /// Everything up to this number was acknowledged.
+    AckedThrough { id: SubId, seq: u64 },
     /// Where a subscription stands, so that older records are no longer needed: before `cursor` only `open` messages
     /// are not acknowledged.
     Standing {
@@ -32,6 +41,13 @@ pub(super) enum Record {
         cursor: u64,
         open: Vec<(u64, u32)>,
     },
+    /// A limit of the topic took the messages before this number from every subscription.
+    Dropped { topic: String, before: u64 },
+    /// Messages left their topic for another.
+    Moved { topic: String, seqs: Vec<u64> },
+    /// Ids of messages that may be gone from the log, so that their repetitions are told all the same. They are hashed
+    /// under `secret`, which is the same in every such record of a log.
+    Ids { secret: (u64, u64), ids: Vec<Noted> },
 }
 
 const MESSAGE: u8 = 1;
@@ -39,11 +55,25 @@ const SUBSCRIBED: u8 = 2;
 const DELIVERED: u8 = 3;
 const ACKED: u8 = 4;
 const STANDING: u8 = 5;
+const DROPPED: u8 = 6;
+const MOVED: u8 = 7;
+const IDS: u8 = 8;
+const ACKED_THROUGH: u8 = 9;
+
+/// What of a message's parts is there, in its second byte. Two of the bits are its priority.
+const KEY: u8 = 1;
+const HEADERS: u8 = 1 << 1;
+const DUE: u8 = 1 << 2;
+const TTL: u8 = 1 << 3;
+const PRIORITY_AT: u32 = 4;
+const DEDUP: u8 = 1 << 6;
+const UNKNOWN: u8 = 1 << 7;
+const PRIORITIES: [Priority; 4] = [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent];
 
 impl Record {
     pub(super) fn encode(&self) -> Bytes {
         match self {
-            Record::Message { topic, message } => encode_message(topic, message),
+            Record::Message { topic, sent, message } => encode_message(topic, *sent, message),
             Record::Subscribed { id, topic, name, from } => {
                 let mut out = vec![SUBSCRIBED];
                 put_varint(&mut out, (*id).into());
@@ -62,8 +92,7 @@ impl Record {
             Record::Acked { id, seqs } => {
                 let mut out = vec![ACKED];
                 put_varint(&mut out, (*id).into());
-                put_varint(&mut out, seqs.len() as u64);
-                seqs.iter().for_each(|seq| put_varint(&mut out, *seq));
+                put_seqs(&mut out, seqs);
                 out.into()
             }
             Record::Standing {
@@ -81,12 +110,38 @@ impl Record {
                 put_attempts(&mut out, open);
                 out.into()
             }
+            Record::AckedThrough { id, seq } => {
+                let mut out = vec![ACKED_THROUGH];
+                put_varint(&mut out, (*id).into());
+                put_varint(&mut out, *seq);
+                out.into()
+            }
+            Record::Dropped { topic, before } => {
+                let mut out = vec![DROPPED];
+                put_bytes(&mut out, topic.as_bytes());
+                put_varint(&mut out, *before);
+                out.into()
+            }
+            Record::Moved { topic, seqs } => {
+                let mut out = vec![MOVED];
+                put_bytes(&mut out, topic.as_bytes());
+                put_seqs(&mut out, seqs);
+                out.into()
+            }
+            Record::Ids { secret, ids } => encode_ids(*secret, ids),
         }
     }
 
     /// Whether an entry is a message.
     pub(super) fn is_message(entry: &Bytes) -> bool {
         entry.first() == Some(&MESSAGE)
+    }
+
+    /// The topic of an entry that is a message.
+    pub(super) fn topic_of(entry: &[u8]) -> Option<&[u8]> {
+        let (&[kind, _flags], rest) = entry.split_first_chunk()?;
+        let topic = Reader::new(rest).bytes().ok()?;
+        (kind == MESSAGE).then_some(topic)
     }
 
     /// Reads an entry; payloads share its memory.
@@ -104,12 +159,10 @@ impl Record {
                 id: id(&mut input)?,
                 attempts: attempts(&mut input)?,
             },
-            ACKED => {
-                let id = id(&mut input)?;
-                let count = input.varint()?;
-                let seqs = (0..count).map(|_| input.varint()).collect::<Result<_, _>>()?;
-                Record::Acked { id, seqs }
-            }
+            ACKED => Record::Acked {
+                id: id(&mut input)?,
+                seqs: seqs(&mut input)?,
+            },
             STANDING => Record::Standing {
                 id: id(&mut input)?,
                 topic: string(&mut input)?,
@@ -117,6 +170,19 @@ impl Record {
                 cursor: input.varint()?,
                 open: attempts(&mut input)?,
             },
+            ACKED_THROUGH => Record::AckedThrough {
+                id: id(&mut input)?,
+                seq: input.varint()?,
+            },
+            DROPPED => Record::Dropped {
+                topic: string(&mut input)?,
+                before: input.varint()?,
+            },
+            MOVED => Record::Moved {
+                topic: string(&mut input)?,
+                seqs: seqs(&mut input)?,
+            },
+            IDS => decode_ids(&mut input)?,
             _ => return Err(Malformed("a record of an unknown kind")),
         };
         match input.is_empty() {
@@ -126,46 +192,160 @@ impl Record {
     }
 }
 
-/// The entry of a message.
-pub(super) fn encode_message(topic: &str, message: &Message) -> Bytes {
+/// The entry of a message: 9 bytes and the topic's name beside a plain payload.
+pub(super) fn encode_message(topic: &str, sent: WallTime, message: &Message) -> Bytes {
     let headers: usize = message
         .headers
         .iter()
         .map(|(name, value)| name.len() + value.len() + 8)
         .sum();
-    let key = message.key.as_ref().map_or(0, Bytes::len);
-    let mut out = Vec::with_capacity(message.payload.len() + headers + key + topic.len() + 24);
-    out.push(MESSAGE);
+    let parts = [&message.key, &message.dedup_id];
+    let parts: usize = parts.into_iter().flatten().map(|part| part.len() + 4).sum();
+    let mut out = Vec::with_capacity(message.payload.len() + headers + parts + topic.len() + 32);
+    let due = due(message, sent);
+    let mut flags = (message.priority as u8) << PRIORITY_AT;
+    let present = [
+        (KEY, message.key.is_some()),
+        (HEADERS, !message.headers.is_empty()),
+        (DUE, due.is_some()),
+        (TTL, message.ttl.is_some()),
+        (DEDUP, message.dedup_id.is_some()),
+    ];
+    present
+        .into_iter()
+        .filter(|(_, there)| *there)
+        .for_each(|(flag, _)| flags |= flag);
+    out.extend([MESSAGE, flags]);
     put_bytes(&mut out, topic.as_bytes());
-    match &message.key {
-        None => out.push(0),
-        Some(key) => {
-            out.push(1);
-            put_bytes(&mut out, key);
+    put_varint(&mut out, sent.as_millis());
+    if let Some(due) = due {
+        put_varint(&mut out, due.as_millis() - sent.as_millis());
+    }
+    if let Some(ttl) = message.ttl {
+        put_varint(&mut out, millis(ttl));
+    }
+    if let Some(key) = &message.key {
+        put_bytes(&mut out, key);
+    }
+    if !message.headers.is_empty() {
+        put_varint(&mut out, message.headers.len() as u64);
+        for (name, value) in &message.headers {
+            put_bytes(&mut out, name.as_bytes());
+            put_bytes(&mut out, value);
         }
     }
-    put_varint(&mut out, message.headers.len() as u64);
-    for (name, value) in &message.headers {
-        put_bytes(&mut out, name.as_bytes());
-        put_bytes(&mut out, value);
+    if let Some(id) = &message.dedup_id {
+        put_bytes(&mut out, id);
     }
-    put_bytes(&mut out, &message.payload);
+    out.extend_from_slice(&message.payload);
     out.into()
 }
 
-fn decode_message(input: &mut Reader<'_>, entry: &Bytes) -> Result<Record, Malformed> {
-    let topic = string(input)?;
-    let key = match input.byte()? {
-        0 => None,
-        1 => Some(input.shared(entry)?),
-        _ => return Err(Malformed("a message that is neither with nor without a key")),
+/// When a message that was sent at `sent` may be delivered, if that is later.
+pub(super) fn due(message: &Message, sent: WallTime) -> Option<WallTime> {
+    let due = match message.deliver? {
+        DeliverAt::In(delay) => sent + Duration::from_millis(millis(delay)),
+        DeliverAt::At(at) => at,
     };
-    let count = input.varint()?;
+    Some(due).filter(|due| *due > sent)
+}
+
+/// When a message that was sent at `sent` is no longer worth delivering.
+pub(super) fn expires(message: &Message, sent: WallTime) -> Option<WallTime> {
+    Some(sent + Duration::from_millis(millis(message.ttl?)))
+}
+
+/// Whole milliseconds, never fewer than were asked for.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// What the entry of a message says, its topic left aside.
+pub(super) fn open_message(entry: &Bytes) -> Result<(WallTime, Message), Malformed> {
+    let mut input = Reader::new(entry);
+    match input.byte()? {
+        MESSAGE => parts(&mut input, entry).map(|(_topic, sent, message)| (sent, message)),
+        _ => Err(Malformed("an entry that was a message is none")),
+    }
+}
+
+fn decode_message(input: &mut Reader<'_>, entry: &Bytes) -> Result<Record, Malformed> {
+    let (topic, sent, message) = parts(input, entry)?;
+    let topic = String::from_utf8(topic.to_vec()).map_err(|_| Malformed("a name that is not UTF-8"))?;
+    Ok(Record::Message { topic, sent, message })
+}
+
+fn parts<'a>(input: &mut Reader<'a>, entry: &Bytes) -> Result<(&'a [u8], WallTime, Message), Malformed> {
+    let flags = input.byte()?;
+    if flags & UNKNOWN != 0 {
+        return Err(Malformed("a message with parts of an unknown kind"));
+    }
+    let has = |flag| flags & flag != 0;
+    let topic = input.bytes()?;
+    let sent = WallTime::from_millis(input.varint()?);
+    let due = has(DUE).then(|| input.varint()).transpose()?;
+    let ttl = has(TTL).then(|| input.varint()).transpose()?;
+    let key = has(KEY).then(|| input.shared(entry)).transpose()?;
+    let count = if has(HEADERS) { input.varint()? } else { 0 };
     let header = |_| Ok((string(input)?, input.shared(entry)?));
     let headers = (0..count).map(header).collect::<Result<_, _>>()?;
-    let payload = input.shared(entry)?;
-    let message = Message { payload, key, headers };
-    Ok(Record::Message { topic, message })
+    let dedup_id = has(DEDUP).then(|| input.shared(entry)).transpose()?;
+    let message = Message {
+        payload: entry.slice_ref(input.rest()),
+        key,
+        headers,
+        deliver: due.map(|after| DeliverAt::At(sent + Duration::from_millis(after))),
+        ttl: ttl.map(Duration::from_millis),
+        priority: PRIORITIES[usize::from(flags >> PRIORITY_AT & 3)],
+        dedup_id,
+    };
+    Ok((topic, sent, message))
+}
+
+fn encode_ids((k0, k1): (u64, u64), ids: &[Noted]) -> Bytes {
+    let mut out = Vec::with_capacity(ids.len() * 32 + 32);
+    out.push(IDS);
+    out.extend(k0.to_le_bytes());
+    out.extend(k1.to_le_bytes());
+    put_varint(&mut out, ids.len() as u64);
+    for noted in ids {
+        out.extend(noted.id.to_bytes());
+        put_varint(&mut out, noted.seq);
+        put_varint(&mut out, noted.sent.as_millis());
+    }
+    out.into()
+}
+
+fn decode_ids(input: &mut Reader<'_>) -> Result<Record, Malformed> {
+    let secret = (word(input)?, word(input)?);
+    let count = input.varint()?;
+    let noted = |_| {
+        Ok(Noted {
+            id: Id::from_words(word(input)?, word(input)?),
+            seq: input.varint()?,
+            sent: WallTime::from_millis(input.varint()?),
+        })
+    };
+    let ids = (0..count).map(noted).collect::<Result<_, _>>()?;
+    Ok(Record::Ids { secret, ids })
+}
+
+fn word(input: &mut Reader<'_>) -> Result<u64, Malformed> {
+    let mut word = [0; 8];
+    for byte in &mut word {
+        *byte = input.byte()?;
+    }
+    Ok(u64::from_le_bytes(word))
+}
+
+fn put_seqs(out: &mut Vec<u8>, seqs: &[u64]) {
+    put_varint(out, seqs.len() as u64);
+    seqs.iter().for_each(|seq| put_varint(out, *seq));
+}
+
+fn seqs(input: &mut Reader<'_>) -> Result<Vec<u64>, Malformed> {
+    let count = input.varint()?;
+    (0..count).map(|_| input.varint()).collect()
 }
 
 fn put_attempts(out: &mut Vec<u8>, attempts: &[(u64, u32)]) {
@@ -199,15 +379,23 @@ mod tests {
     use super::*;
 
     fn samples() -> Vec<Record> {
+        let sent = WallTime::from_millis(1_700_000_000_000);
         let message = Message::new("payload").key("k").header("a", "1").header("", "");
+        let message = message
+            .deliver_at(sent + Duration::from_secs(5))
+            .ttl(Duration::from_millis(300))
+            .priority(Priority::Urgent)
+            .dedup_id("id");
         vec![
             Record::Message {
                 topic: "mail".into(),
+                sent,
                 message,
             },
             Record::Message {
                 topic: "t".into(),
-                message: Message::new(""),
+                sent,
+                message: Message::new("").dedup_id("").key(""),
             },
             Record::Subscribed {
                 id: 7,
@@ -236,6 +424,23 @@ mod tests {
                 cursor: 9,
                 open: vec![(3, 0), (4, 2)],
             },
+            Record::AckedThrough { id: 3, seq: 1 << 40 },
+            Record::Dropped {
+                topic: "mail".into(),
+                before: 300,
+            },
+            Record::Moved {
+                topic: "mail.dead".into(),
+                seqs: vec![7, 1 << 40],
+            },
+            Record::Ids {
+                secret: (1, u64::MAX),
+                ids: vec![Noted {
+                    id: Id::from_words(3, 1 << 63),
+                    seq: 9,
+                    sent,
+                }],
+            },
         ]
     }
 
@@ -243,11 +448,43 @@ mod tests {
     fn records_round_trip_and_no_prefix_passes() {
         for record in samples() {
             let bytes = record.encode();
+            // The payload is the rest of a message's entry, which is as long as the log says.
+            let payload = match &record {
+                Record::Message { message, .. } => message.payload.len(),
+                _ => 0,
+            };
             assert_eq!(Record::decode(&bytes), Ok(record));
-            for len in 0..bytes.len() {
+            for len in 0..bytes.len() - payload {
                 assert!(Record::decode(&bytes.slice(..len)).is_err());
             }
         }
+    }
+
+    #[test]
+    fn a_plain_message_costs_a_few_bytes() {
+        let sent = WallTime::from_millis(1_700_000_000_000);
+        let entry = encode_message("mail", sent, &Message::new(vec![7; 100]));
+        assert_eq!(entry.len(), 100 + "mail".len() + 9);
+        let (at, message) = open_message(&entry).unwrap();
+        assert_eq!((at, message), (sent, Message::new(vec![7; 100])));
+    }
+
+    #[test]
+    fn times_are_absolute_and_never_early() {
+        let sent = WallTime::from_millis(5_000);
+        let at = |message: Message| due(&message, sent).map(WallTime::as_millis);
+        let delayed = |nanos| Message::new("").deliver_in(Duration::from_nanos(nanos));
+        assert_eq!(at(delayed(1)), Some(5_001), "rounded up");
+        assert_eq!(at(delayed(2_000_000)), Some(5_002));
+        assert_eq!(at(delayed(0)), None);
+        assert_eq!(
+            at(Message::new("").deliver_at(WallTime::from_millis(4_999))),
+            None,
+            "at once"
+        );
+        assert_eq!(at(Message::new("").deliver_in(Duration::MAX)), Some(u64::MAX));
+        let short = Message::new("").ttl(Duration::from_nanos(1));
+        assert_eq!(expires(&short, sent), Some(WallTime::from_millis(5_001)));
     }
 
     #[test]
@@ -255,7 +492,7 @@ mod tests {
         // A count of 2^63 acknowledgements, none of them there.
         let mut many = vec![ACKED, 1];
         put_varint(&mut many, 1 << 63);
-        for bytes in [&[][..], &[0], &[9, 1], &[MESSAGE, 1, b'x', 2], &many] {
+        for bytes in [&[][..], &[0], &[99, 1], &[MESSAGE, UNKNOWN, 1, b'x', 2], &many] {
             assert!(Record::decode(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
         }
     }

@@ -1,38 +1,62 @@
 //! The shell of the durable queue: the lock around the heart, and what goes to and comes from the log.
 
+use super::acks::{Ack, Acks};
+use super::ages::Ages;
 use super::cache::Cache;
+use super::dedup::{Dedup, IdHash};
+use super::fate::Fate;
+use super::limits::Settings;
+use super::outgoing::Batch;
 use super::record::{Record, SubId};
-use super::standing::Stored;
 use super::state::State;
 use super::{Error, QueueStats, Result, Subscription};
-use crate::env::{Env, Tick};
-use crate::log::{Append, Log, LogError};
+use crate::env::{Env, Tick, WallTime};
+use crate::hash::KeyedHash;
+use crate::log::{Append, Durability, Log, LogError};
 use crate::sync::{Mutex, MutexGuard, Waiters};
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long after an acknowledgement the queue looks whether space can be freed.
 const TIDY_AFTER: Duration = Duration::from_millis(100);
+/// How long an acknowledgement that nobody waits for stays in memory before the log gets it.
+const ACKS_AFTER: Duration = Duration::from_millis(5);
+/// How many of them there may be in a subscription before the log gets them at once.
+const ACKS_AT_ONCE: usize = 4_096;
 
 pub(super) struct Shell {
     pub(super) env: Env,
     pub(super) log: Log,
-    pub(super) max_bytes: u64,
+    pub(super) settings: Settings,
+    /// Tells message keys apart, in this process.
+    pub(super) keys: KeyedHash,
+    pub(super) ids: IdHash,
     pub(super) core: Mutex<Core>,
     /// The pump, when it has nothing to do.
     pub(super) pump: Waiters,
+    /// Sends that wait for room on the disk.
+    pub(super) room: Waiters,
 }
 
 /// What the lock guards.
 pub(super) struct Core {
     pub(super) state: State,
     pub(super) cache: Cache,
+    pub(super) dedup: Dedup,
+    /// When messages were sent, by topic.
+    pub(super) ages: BTreeMap<Arc<str>, Ages>,
     /// What becomes true when it is durable, in the order of the log.
     pending: VecDeque<Pending>,
     last_append: u64,
+    /// Everything before this number is as durable as its senders asked for.
+    reached: u64,
+    /// Repetitions wait here for what becomes of an append.
+    fates: BTreeMap<u64, Arc<Fate>>,
+    /// Fates that are told, and whose waiters are to be woken.
+    told: Vec<Arc<Fate>>,
     /// Consumers that wait for messages.
     waiters: BTreeMap<SubId, Arc<Waiters>>,
     /// Appends whose callers went away before they were durable.
@@ -43,35 +67,56 @@ pub(super) struct Core {
     pub(super) rearm: bool,
     /// When to look whether space can be freed.
     pub(super) tidy_at: Option<Tick>,
+    /// When to look whether messages are too old.
+    pub(super) retain_at: Option<Tick>,
+    /// Sends that wait for room on the disk.
+    pub(super) short: usize,
+    /// Up to where limits have taken messages of a topic of which the log does not know yet.
+    pub(super) dropped: BTreeMap<Arc<str>, u64>,
+    /// Acknowledgements of which the log does not know yet, and when it has to.
+    pub(super) acks: Acks,
+    pub(super) acks_at: Option<Tick>,
     /// Whether the standings have been written since the queue was opened.
     pub(super) stood: bool,
     pub(super) counts: QueueStats,
+    pub(super) redelivered: BTreeMap<SubId, u64>,
+    /// Dead letters on their way back.
+    pub(super) moving: BTreeSet<u64>,
 }
 
 struct Pending {
     append: u64,
     seqs: Range<u64>,
+    since: Tick,
     effect: Effect,
 }
 
 /// What a durable append does to the state.
 pub(super) enum Effect {
-    Sent {
-        topic: Arc<str>,
-        entries: Vec<Bytes>,
-    },
+    Sent(Batch),
     Subscribed {
         id: SubId,
         wanted: Subscription,
         from: Option<u64>,
     },
+    /// A dead letter takes the place of a message.
     Buried {
         id: SubId,
         seq: u64,
-        topic: Arc<str>,
-        entry: Bytes,
+        letter: Batch,
     },
+    /// A dead letter goes back.
+    Redriven {
+        from: Arc<str>,
+        seq: u64,
+        message: Batch,
+    },
+    /// The log knows of acknowledgements that are in the state already.
+    Acked(Acks),
 }
+
+/// How many messages each subscription may get for what has happened.
+pub(super) type News = BTreeMap<SubId, usize>;
 
 /// An append on its way to the disk, whose effect is to happen. Dropped before that, it goes on without its caller.
 #[must_use]
@@ -89,10 +134,10 @@ impl InFlight {
 
     pub(super) async fn done(mut self) -> Result<()> {
         let Some(append) = &mut self.append else { return Ok(()) };
-        let result = append.await;
+        let result = append.await.map_err(Error::from);
         self.append = None;
-        self.shell.complete(self.id, result.is_ok());
-        Ok(result?)
+        self.shell.complete(self.id, &result);
+        result
     }
 }
 
@@ -106,20 +151,32 @@ impl Drop for InFlight {
 }
 
 impl Core {
-    pub(super) fn new(state: State, cache: Cache) -> Core {
+    pub(super) fn new(state: State, cache: Cache, dedup: Dedup) -> Core {
         Core {
             state,
             cache,
+            dedup,
+            ages: BTreeMap::new(),
             pending: VecDeque::new(),
             last_append: 0,
+            reached: 0,
+            fates: BTreeMap::new(),
+            told: Vec::new(),
             waiters: BTreeMap::new(),
             orphans: Vec::new(),
             closed: false,
             pump_until: None,
             rearm: false,
             tidy_at: Some(Tick::ZERO),
+            retain_at: None,
+            short: 0,
+            dropped: BTreeMap::new(),
+            acks: Acks::default(),
+            acks_at: None,
             stood: false,
             counts: QueueStats::default(),
+            redelivered: BTreeMap::new(),
+            moving: BTreeSet::new(),
         }
     }
 
@@ -129,70 +186,83 @@ impl Core {
 
     /// Everything before this number is in the state.
     pub(super) fn settled_end(&self, durable: u64) -> u64 {
-        self.pending
-            .front()
-            .map_or(durable, |first| first.seqs.start.min(durable))
+        let end = durable.max(self.reached);
+        self.pending.front().map_or(end, |first| first.seqs.start.min(end))
     }
 
-    fn push(&mut self, seqs: Range<u64>, effect: Effect) -> u64 {
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// What becomes of an append that is on its way.
+    pub(super) fn fate(&mut self, append: u64) -> Arc<Fate> {
+        Arc::clone(self.fates.entry(append).or_default())
+    }
+
+    fn push(&mut self, seqs: Range<u64>, since: Tick, effect: Effect) -> u64 {
         self.last_append += 1;
+        let append = self.last_append;
+        if let Effect::Sent(batch) = &effect {
+            let ids = seqs.clone().zip(&batch.messages);
+            ids.filter_map(|(seq, message)| Some((seq, message.id?)))
+                .for_each(|(seq, id)| self.dedup.claim(id, append, seq));
+        }
         self.pending.push_back(Pending {
-            append: self.last_append,
+            append,
             seqs,
+            since,
             effect,
         });
-        self.last_append
+        append
     }
 
-    /// What is pending from number `next` on has failed, since the log gives these numbers again.
+    /// What is pending from number `next` on has failed, since the log gives these numbers again: that is for want of
+    /// room only.
     pub(super) fn forget_failed(&mut self, next: u64, now: Tick) {
         while self.pending.back().is_some_and(|last| last.seqs.end > next) {
             let failed = self.pending.pop_back();
-            failed.into_iter().for_each(|failed| self.undo(&failed.effect, now));
+            let error = Error::from(LogError::Full);
+            failed.into_iter().for_each(|failed| self.undo(failed, now, &error));
         }
     }
 
-    /// Lets everything before `durable` happen; returns how many messages each subscription may get for it.
-    fn promote(&mut self, durable: u64) -> BTreeMap<SubId, usize> {
-        let mut news = BTreeMap::new();
-        while self.pending.front().is_some_and(|first| first.seqs.end <= durable) {
-            let Some(done) = self.pending.pop_front() else { break };
-            self.happen(done.seqs, done.effect, &mut news);
-        }
-        news
+    /// An append failed by itself.
+    fn fail(&mut self, append: u64, now: Tick, error: &Error) {
+        let failed = self.at(append).and_then(|at| self.pending.remove(at));
+        failed.into_iter().for_each(|failed| self.undo(failed, now, error));
     }
 
-    fn happen(&mut self, seqs: Range<u64>, effect: Effect, news: &mut BTreeMap<SubId, usize>) {
-        match effect {
-            Effect::Sent { topic, entries } => {
-                self.counts.sent += entries.len() as u64;
-                seqs.zip(entries)
-                    .for_each(|(seq, entry)| self.sent(seq, &topic, entry, news));
+    /// An append is as durable as was asked for, and what is before it in the log with it.
+    fn reach(&mut self, append: u64) {
+        let end = self.at(append).map_or(0, |at| self.pending[at].seqs.end);
+        self.reached = self.reached.max(end);
+    }
+
+    /// Where an append is among the pending.
+    fn at(&self, append: u64) -> Option<usize> {
+        self.pending
+            .binary_search_by_key(&append, |pending| pending.append)
+            .ok()
+    }
+
+    fn undo(&mut self, failed: Pending, now: Tick, error: &Error) {
+        match failed.effect {
+            Effect::Buried { id, seq, .. } => self.state.unbury(now, id, seq),
+            Effect::Sent(batch) => {
+                let ids = batch.messages.iter().filter_map(|message| message.id);
+                ids.for_each(|id| self.dedup.unclaim(id, failed.append));
             }
-            Effect::Subscribed { id, wanted, from } => {
-                let from = from.unwrap_or(seqs.start);
-                self.state.subscribed(id, &wanted.topic, &wanted.name, from);
-            }
-            Effect::Buried { id, seq, topic, entry } => {
-                self.counts.dead += 1;
-                self.state.buried(id, seq);
-                self.sent(seqs.start, &topic, entry, news);
-                *news.entry(id).or_default() += 1;
-            }
+            Effect::Acked(acks) => self.acks_again(acks, now),
+            Effect::Redriven { seq, .. } => drop(self.moving.remove(&seq)),
+            Effect::Subscribed { .. } => {}
         }
+        self.tell_fate(failed.append, || Err(error.clone()));
     }
 
-    fn sent(&mut self, seq: u64, topic: &str, entry: Bytes, news: &mut BTreeMap<SubId, usize>) {
-        let len = entry.len() as u32;
-        for id in self.state.message(topic, Stored { seq, len }) {
-            *news.entry(id).or_default() += 1;
-        }
-        self.cache.put(seq, entry);
-    }
-
-    fn undo(&mut self, effect: &Effect, now: Tick) {
-        if let Effect::Buried { id, seq, .. } = effect {
-            self.state.unbury(now, *id, *seq);
+    fn tell_fate(&mut self, append: u64, result: impl FnOnce() -> Result<()>) {
+        if let Some(fate) = self.fates.remove(&append) {
+            fate.tell(result());
+            self.told.push(fate);
         }
     }
 
@@ -201,7 +271,7 @@ impl Core {
     pub(super) fn standings(&self) -> Vec<Record> {
         let burials = self.pending.iter().filter_map(|pending| match pending.effect {
             Effect::Buried { id, seq, .. } => Some((id, seq)),
-            Effect::Sent { .. } | Effect::Subscribed { .. } => None,
+            _ => None,
         });
         self.state.standings(&burials.collect())
     }
@@ -211,17 +281,33 @@ impl Core {
         self.tidy_at.get_or_insert(now + TIDY_AFTER);
     }
 
+    /// A message was acknowledged, and nobody waits until the log knows.
+    pub(super) fn acked(&mut self, id: SubId, ack: Ack, now: Tick) {
+        if self.acks.add(id, ack) >= ACKS_AT_ONCE {
+            self.acks_at = Some(now);
+        }
+        self.acks_at.get_or_insert(now + ACKS_AFTER);
+    }
+
+    /// The log could not be told of acknowledgements.
+    pub(super) fn acks_again(&mut self, acks: Acks, now: Tick) {
+        self.acks.add_all(acks);
+        self.acks_at = Some(now + TIDY_AFTER);
+    }
+
     /// When the pump has something to do by itself.
-    pub(super) fn next_due(&self) -> Option<Tick> {
-        [self.state.next_timer(), self.tidy_at].into_iter().flatten().min()
+    pub(super) fn next_due(&self, env: &Env) -> Option<Tick> {
+        let state = self.state.next_timer(env.now(), env.wall());
+        let timers = [state, self.tidy_at, self.retain_at, self.acks_at];
+        timers.into_iter().flatten().min()
     }
 
     /// Whether the pump has to look again, since something comes earlier than it expects.
-    fn pump_is_late(&mut self) -> bool {
-        let next = self.next_due();
+    fn pump_is_late(&mut self, env: &Env) -> bool {
+        let next = self.next_due(env);
         let late = next.is_some_and(|next| self.pump_until.is_none_or(|until| next < until));
         self.rearm |= late;
-        late || self.state.has_dying()
+        late || self.state.has_dying() || !self.dropped.is_empty()
     }
 }
 
@@ -235,24 +321,42 @@ impl Shell {
     }
 
     /// Appends what `make` makes under the lock, whose effect is to happen once it is durable. Waits for room in the
-    /// log's buffer.
-    pub(super) async fn append(self: &Arc<Self>, make: impl Fn(&mut Core) -> (Vec<Bytes>, Effect)) -> Result<InFlight> {
+    /// log's buffer. Nothing is appended when `make` makes nothing.
+    pub(super) async fn append<F>(self: &Arc<Self>, mut make: F) -> Result<Option<InFlight>>
+    where
+        F: FnMut(&mut Core) -> Option<(Vec<Bytes>, Effect)>,
+    {
         loop {
-            match self.try_append(&make) {
+            match self.try_append(&mut make) {
                 Err(LogError::Busy { len, .. }) => self.log.room(len).await,
                 appended => return Ok(appended?),
             }
         }
     }
 
-    fn try_append(self: &Arc<Self>, make: &impl Fn(&mut Core) -> (Vec<Bytes>, Effect)) -> Result<InFlight, LogError> {
+    fn try_append<F>(self: &Arc<Self>, make: &mut F) -> Result<Option<InFlight>, LogError>
+    where
+        F: FnMut(&mut Core) -> Option<(Vec<Bytes>, Effect)>,
+    {
         let mut core = self.core.lock();
         if core.closed {
             return Err(LogError::Closed);
         }
-        let (entries, effect) = make(&mut core);
-        let append = self.append_locked(&mut core, entries)?;
-        let id = core.push(append.seqs(), effect);
+        let Some((entries, effect)) = make(&mut core) else {
+            return Ok(None);
+        };
+        self.append_effect(&mut core, entries, effect).map(Some)
+    }
+
+    /// Appends what has an effect.
+    pub(super) fn append_effect(
+        self: &Arc<Self>,
+        core: &mut Core,
+        entries: Vec<Bytes>,
+        effect: Effect,
+    ) -> Result<InFlight, LogError> {
+        let append = self.append_locked(core, entries, self.settings.durability)?;
+        let id = core.push(append.seqs(), self.env.now(), effect);
         Ok(InFlight {
             shell: Arc::clone(self),
             id,
@@ -263,17 +367,17 @@ impl Shell {
     /// Appends to the log. Everything does so under the lock, so that what is pending is in the order of the log, and
     /// so that numbers which the log gives again are taken from the appends that failed: their callers may not have
     /// heard of it yet, and what is pending under such a number would happen together with what the number means now.
-    fn append_locked(&self, core: &mut Core, entries: Vec<Bytes>) -> Result<Append, LogError> {
-        let append = self.log.append(entries)?;
+    fn append_locked(&self, core: &mut Core, entries: Vec<Bytes>, how: Durability) -> Result<Append, LogError> {
+        let append = append_to(&self.log, entries, how)?;
         core.forget_failed(append.seqs().start, self.env.now());
         Ok(append)
     }
 
     /// Appends an entry without an effect of its own.
-    pub(super) async fn note(&self, record: &Record) -> Result<Append> {
+    pub(super) async fn note(&self, record: &Record, how: Durability) -> Result<Append> {
         let entry = record.encode();
         loop {
-            let appended = self.append_locked(&mut self.core.lock(), vec![entry.clone()]);
+            let appended = self.append_locked(&mut self.core.lock(), vec![entry.clone()], how);
             match appended {
                 Err(LogError::Busy { len, .. }) => self.log.room(len).await,
                 appended => return Ok(appended?),
@@ -282,28 +386,91 @@ impl Shell {
     }
 
     /// An append has ended: what is durable happens, what failed does not.
-    pub(super) fn complete(&self, id: u64, done: bool) {
+    pub(super) fn complete(&self, id: u64, result: &Result<()>) {
         let durable = self.log.durable();
+        let (now, wall) = (self.env.now(), self.env.wall());
         let mut core = self.core.lock();
-        if !done && let Some(at) = core.pending.iter().position(|pending| pending.append == id) {
-            let failed = core.pending.remove(at);
-            failed
-                .into_iter()
-                .for_each(|failed| core.undo(&failed.effect, self.env.now()));
+        match result {
+            Ok(()) => core.reach(id),
+            Err(error) => core.fail(id, now, error),
         }
-        let news = core.promote(durable);
+        let news = self.promote(&mut core, durable, now, wall);
+        let closing = core.closed && core.is_idle();
         self.tell(core, news);
-        if !done && self.log.check().is_err() {
+        if closing {
+            self.pump.wake(1);
+        }
+        if result.is_err() && self.log.check().is_err() {
             self.wake_all();
         }
     }
 
+    /// Lets everything happen that is as durable as was asked for.
+    fn promote(&self, core: &mut Core, durable: u64, now: Tick, wall: WallTime) -> News {
+        let mut news = News::new();
+        core.reached = core.reached.max(durable);
+        while core.pending.front().is_some_and(|first| first.seqs.end <= core.reached) {
+            let Some(done) = core.pending.pop_front() else { break };
+            if let Effect::Sent(_) = done.effect {
+                core.counts.sends.record(now - done.since);
+            }
+            self.happen(core, done.seqs, done.effect, (now, wall), &mut news);
+            core.tell_fate(done.append, || Ok(()));
+        }
+        news
+    }
+
+    fn happen(&self, core: &mut Core, seqs: Range<u64>, effect: Effect, time: (Tick, WallTime), news: &mut News) {
+        match effect {
+            Effect::Sent(batch) => {
+                core.counts.sent += batch.messages.len() as u64;
+                self.arrive(core, seqs.start, batch, time, news);
+            }
+            Effect::Subscribed { id, wanted, from } => {
+                let from = from.unwrap_or(seqs.start);
+                core.state.subscribed(id, &wanted.topic, &wanted.name, from);
+            }
+            Effect::Buried { id, seq, letter } => {
+                core.counts.dead += 1;
+                core.state.buried(id, seq);
+                self.arrive(core, seqs.start, letter, time, news);
+                *news.entry(id).or_default() += 1;
+            }
+            Effect::Redriven { from, seq, message } => {
+                core.counts.redriven += 1;
+                core.moving.remove(&seq);
+                core.state.remove(&from, seq);
+                self.arrive(core, seqs.start, message, time, news);
+                core.settled(time.0);
+            }
+            Effect::Acked(_) => {}
+        }
+    }
+
+    /// Messages are there, the first of them as number `first`.
+    fn arrive(&self, core: &mut Core, first: u64, batch: Batch, (now, wall): (Tick, WallTime), news: &mut News) {
+        let topic = batch.topic;
+        core.aged(&topic, first, batch.sent);
+        for (seq, message) in (first..).zip(batch.messages) {
+            for id in core.state.message(&topic, message.stored(seq)) {
+                *news.entry(id).or_default() += 1;
+            }
+            if let Some(id) = message.id {
+                core.dedup.sent(now, id, seq);
+            }
+            core.cache.put(seq, message.entry);
+        }
+        core.retain(&topic, self.settings.retention_of(&topic), now, wall);
+    }
+
     /// Wakes consumers for messages that they may get, and the pump if it is late. Takes the lock with it.
     pub(super) fn tell(&self, mut core: MutexGuard<'_, Core>, news: impl IntoIterator<Item = (SubId, usize)>) {
-        let late = core.pump_is_late();
+        let late = core.pump_is_late(&self.env);
+        let told = std::mem::take(&mut core.told);
         let waiting: Vec<_> = news.into_iter().map(|(id, n)| (core.waiters(id), n)).collect();
         drop(core);
         waiting.into_iter().for_each(|(waiters, n)| waiters.wake(n));
+        told.iter().for_each(|fate| fate.wake());
         if late {
             self.pump.wake(1);
         }
@@ -318,6 +485,7 @@ impl Shell {
     pub(super) fn wake_all(&self) {
         let waiting: Vec<_> = self.core.lock().waiters.values().map(Arc::clone).collect();
         waiting.iter().for_each(|waiters| waiters.wake_all());
+        self.room.wake_all();
         self.pump.wake_all();
     }
 
@@ -326,4 +494,9 @@ impl Shell {
         self.core.lock().closed = true;
         self.wake_all();
     }
+}
+
+/// The one place where the queue gives the log what it has.
+fn append_to(log: &Log, entries: Vec<Bytes>, _how: Durability) -> Result<Append, LogError> {
+    log.append(entries)
 }

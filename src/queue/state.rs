@@ -1,22 +1,33 @@
-//! The heart of the durable queue: what topics hold and where subscriptions stand. Plain data; `now` is an argument.
+//! The heart of the durable queue: what topics hold and where subscriptions stand. Plain data; the time is an argument,
+//! by both clocks: leases and retries go by ticks, which pass evenly, and what was asked for by a message (when it is
+//! due, when it is over) by the wall clock, which goes on while nobody runs and which may jump.
 
+use super::kept::Kept;
 use super::record::{Record, SubId};
 use super::standing::{Lease, Lost, Standing, Stored};
 use super::{Subscription, TopicStats};
-use crate::env::Tick;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::env::{Tick, WallTime};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How soon to look again at the wall clock while something waits for it, since it may have jumped.
+const WALL_CHECK: Duration = Duration::from_secs(1);
 
 /// Everything that a queue knows besides the messages' bytes.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    topics: BTreeMap<Arc<str>, Topic>,
-    subscriptions: BTreeMap<SubId, Standing>,
+    pub(super) topics: BTreeMap<Arc<str>, Topic>,
+    pub(super) subscriptions: BTreeMap<SubId, Standing>,
     last_id: SubId,
-    /// Grows with every delivery; it begins at chance, so that a token from an earlier life fits nothing.
-    generation: u64,
-    /// When each subscription has something to do next.
-    timers: BTreeSet<(Tick, SubId)>,
+    /// By chance, so that a token from an earlier life fits nothing.
+    salt: u64,
+    /// When the next lease or wait of each subscription ends.
+    ends: BTreeSet<(Tick, SubId)>,
+    /// When the next delayed message of each subscription is due.
+    dues: BTreeSet<(WallTime, SubId)>,
+    /// The wall clock as last heard of.
+    pub(super) wall: WallTime,
     dying: Vec<Dying>,
     /// Messages that damage took.
     pub(super) lost: u64,
@@ -24,10 +35,9 @@ pub(super) struct State {
 
 /// The messages of one topic that some subscription may still want.
 #[derive(Debug, Default)]
-struct Topic {
-    messages: VecDeque<Stored>,
-    bytes: u64,
-    subscriptions: BTreeMap<Arc<str>, SubId>,
+pub(super) struct Topic {
+    pub(super) messages: Kept,
+    pub(super) subscriptions: BTreeMap<Arc<str>, SubId>,
 }
 
 /// A message that has used up its attempts.
@@ -39,22 +49,35 @@ pub(super) struct Dying {
 }
 
 impl State {
-    pub(super) fn new(generation: u64) -> State {
+    pub(super) fn new(salt: u64) -> State {
         State {
-            generation,
+            salt,
             ..State::default()
         }
     }
 
-    /// A message is durable. Returns the subscriptions that may want it.
+    /// A message is durable. Returns the subscriptions that may want it now.
     pub(super) fn message(&mut self, topic: &str, stored: Stored) -> impl Iterator<Item = SubId> {
-        if !self.topics.contains_key(topic) {
-            self.topics.insert(topic.into(), Topic::default());
+        let of = match self.topics.get_mut(topic) {
+            Some(of) => of,
+            None => self.topics.entry(topic.into()).or_default(),
+        };
+        of.messages.push(&stored);
+        if stored.due > 0 {
+            let ids: Vec<SubId> = of.subscriptions.values().copied().collect();
+            for id in ids {
+                self.with(id, |standing, messages| standing.await_due(&stored, messages));
+            }
         }
-        let topic = self.topics.get_mut(topic).expect("it was just made sure of");
-        topic.messages.push_back(stored);
-        topic.bytes += u64::from(stored.len);
-        topic.subscriptions.values().copied()
+        let subscriptions = &self.subscriptions;
+        let ids = self
+            .topics
+            .get(topic)
+            .into_iter()
+            .flat_map(|of| of.subscriptions.values().copied());
+        ids.filter(move |id| {
+            stored.due == 0 || subscriptions.get(id).is_some_and(|standing| standing.is_ahead(&stored))
+        })
     }
 
     /// A subscription is durable; it gets messages from number `from` on.
@@ -65,7 +88,8 @@ impl State {
             return;
         }
         topic.subscriptions.insert(Arc::clone(&name), id);
-        self.subscriptions.insert(id, Standing::new(id, topic_name, name, from));
+        self.subscriptions
+            .insert(id, Standing::new(id, topic_name, name, from, self.salt));
         self.last_id = self.last_id.max(id);
     }
 
@@ -79,7 +103,7 @@ impl State {
         self.topics.get(topic)?.subscriptions.get(name).copied()
     }
 
-    /// Whether a consumer that asked now would get something.
+    /// Whether a consumer that asked now might get something.
     pub(super) fn has_more(&self, id: SubId) -> bool {
         let standing = self.subscriptions.get(&id);
         let has_more = |standing: &Standing| {
@@ -94,14 +118,16 @@ impl State {
     }
 
     pub(super) fn configure(&mut self, id: SubId, wanted: &Subscription) {
-        self.with(id, |standing, _, _| standing.configure(wanted));
+        self.with(id, |standing, messages| standing.configure(wanted, messages));
     }
 
     /// Leases up to `max` messages to a consumer.
-    pub(super) fn take(&mut self, now: Tick, id: SubId, max: usize) -> Vec<Lease> {
-        let taken = self.with(id, |standing, messages, generation| {
+    pub(super) fn take(&mut self, now: Tick, wall: WallTime, id: SubId, max: usize) -> Vec<Lease> {
+        self.wall = wall;
+        let taken = self.with(id, |standing, messages| {
             standing.expire(now);
-            standing.take(now, messages, max, generation)
+            standing.mature(wall);
+            standing.take(now, wall, messages, max)
         });
         taken.unwrap_or_default()
     }
@@ -113,7 +139,7 @@ impl State {
         id: SubId,
         change: impl FnOnce(&mut Standing) -> Result<T, Lost>,
     ) -> Result<T, Lost> {
-        let changed = self.with(id, |standing, _, _| {
+        let changed = self.with(id, |standing, _| {
             standing.expire(now);
             change(standing)
         });
@@ -122,28 +148,38 @@ impl State {
 
     /// Takes back leases that never reached anybody.
     pub(super) fn unlease(&mut self, id: SubId, leases: &[Lease]) {
-        self.with(id, |standing, _, _| {
+        self.with(id, |standing, _| {
             leases
                 .iter()
                 .for_each(|lease| standing.unlease(lease.seq, lease.generation));
         });
     }
 
-    /// Ends every lease and wait that is over, and names the subscriptions that have messages again, with how many.
-    pub(super) fn expire(&mut self, now: Tick) -> Vec<(SubId, usize)> {
+    /// Ends every lease and wait that is over, and delays up to a bound, and names the subscriptions that have messages
+    /// for it, with how many. Leaves [`next_timer`](State::next_timer) at `now` when it has more to do.
+    pub(super) fn expire(&mut self, now: Tick, wall: WallTime) -> Vec<(SubId, usize)> {
+        self.wall = wall;
         let mut freed = Vec::new();
-        while let Some(&(at, id)) = self.timers.first()
+        while let Some(&(at, id)) = self.ends.first()
             && at <= now
         {
-            let some = self.with(id, |standing, _, _| standing.expire(now));
+            let some = self.with(id, |standing, _| standing.expire(now));
+            freed.extend(some.map(|some| (id, some)));
+        }
+        let due: Vec<SubId> = self.dues.range(..=(wall, SubId::MAX)).map(|(_, id)| *id).collect();
+        for id in due {
+            let some = self.with(id, |standing, _| standing.mature(wall));
             freed.extend(some.map(|some| (id, some)));
         }
         freed
     }
 
-    /// When [`expire`](State::expire) has something to do next.
-    pub(super) fn next_timer(&self) -> Option<Tick> {
-        self.timers.first().map(|(at, _)| *at)
+    /// When [`expire`](State::expire) has something to do next. While something waits for the wall clock it is at most
+    /// [`WALL_CHECK`] away: this clock may jump ahead meanwhile, and then the wait is over earlier.
+    pub(super) fn next_timer(&self, now: Tick, wall: WallTime) -> Option<Tick> {
+        let end = self.ends.first().map(|(at, _)| *at);
+        let due = self.dues.first().map(|(due, _)| now + (*due - wall).min(WALL_CHECK));
+        [end, due].into_iter().flatten().min()
     }
 
     /// Messages that have used up their attempts; from now on they are the caller's to bury.
@@ -157,24 +193,23 @@ impl State {
 
     /// A message's copy is among the dead letters.
     pub(super) fn buried(&mut self, id: SubId, seq: u64) {
-        self.with(id, |standing, _, _| standing.forget(seq));
+        self.with(id, |standing, _| standing.buried(seq));
     }
 
     pub(super) fn unbury(&mut self, now: Tick, id: SubId, seq: u64) {
-        self.with(id, |standing, _, _| standing.unbury(seq, now));
+        self.with(id, |standing, _| standing.unbury(seq, now));
     }
 
-    /// Works on one subscription, and keeps its timer and its dying messages known.
-    fn with<T>(&mut self, id: SubId, work: impl FnOnce(&mut Standing, &VecDeque<Stored>, &mut u64) -> T) -> Option<T> {
+    /// Works on one subscription, and keeps known when it has something to do and which of its messages are dying.
+    pub(super) fn with<T>(&mut self, id: SubId, work: impl FnOnce(&mut Standing, &Kept) -> T) -> Option<T> {
         let standing = self.subscriptions.get_mut(&id)?;
         let topic = self.topics.get(&standing.topic)?;
-        let before = standing.next_timer();
-        let result = work(standing, &topic.messages, &mut self.generation);
-        let after = standing.next_timer();
-        if before != after {
-            before.map(|at| self.timers.remove(&(at, id)));
-            after.map(|at| self.timers.insert((at, id)));
-        }
+        let before = (standing.next_end(), standing.next_due());
+        let result = work(standing, &topic.messages);
+        standing.tend(&topic.messages);
+        let after = (standing.next_end(), standing.next_due());
+        move_timer(&mut self.ends, id, before.0, after.0);
+        move_timer(&mut self.dues, id, before.1, after.1);
         let dying = standing.dying().into_iter();
         self.dying
             .extend(dying.map(|(seq, attempts)| Dying { id, seq, attempts }));
@@ -189,71 +224,71 @@ impl State {
 
     /// A message of the subscription's topic is damaged: nobody will get it.
     pub(super) fn lose(&mut self, id: SubId, seq: u64) {
-        let Some(name) = self.subscriptions.get(&id).map(|standing| Arc::clone(&standing.topic)) else {
-            return;
-        };
-        let Some(topic) = self.topics.get_mut(&name) else {
-            return;
-        };
-        if let Ok(at) = topic.messages.binary_search_by_key(&seq, |stored| stored.seq) {
-            let stored = topic.messages.remove(at).expect("just found");
-            topic.bytes -= u64::from(stored.len);
+        let name = self.subscriptions.get(&id).map(|standing| Arc::clone(&standing.topic));
+        if name.is_some_and(|name| self.remove(&name, seq)) {
             self.lost += 1;
         }
-        let ids: Vec<SubId> = topic.subscriptions.values().copied().collect();
-        for id in ids {
-            self.with(id, |standing, _, _| standing.forget(seq));
-        }
-    }
-
-    /// Forgets messages that every subscription of their topic has settled. A topic without subscriptions keeps all.
-    pub(super) fn trim(&mut self) {
-        self.topics.retain(|_, topic| {
-            let standings = topic.subscriptions.values().filter_map(|id| self.subscriptions.get(id));
-            if let Some(floor) = standings.map(Standing::floor).min() {
-                while let Some(stored) = topic.messages.front()
-                    && stored.seq < floor
-                {
-                    topic.bytes -= u64::from(stored.len);
-                    topic.messages.pop_front();
-                }
-            }
-            !topic.messages.is_empty() || !topic.subscriptions.is_empty()
-        });
     }
 
     /// The oldest message kept, or `end` if there is none.
     pub(super) fn oldest(&self, end: u64) -> u64 {
-        let first = |topic: &Topic| topic.messages.front().map(|stored| stored.seq);
+        let first = |topic: &Topic| topic.messages.next_seq(0);
         self.topics.values().filter_map(first).min().unwrap_or(end)
     }
 
     /// The oldest message kept in one topic.
     pub(super) fn oldest_of(&self, topic: &str) -> Option<u64> {
-        self.topics.get(topic)?.messages.front().map(|stored| stored.seq)
+        self.next_of(topic, 0)
+    }
+
+    /// The oldest message that a subscription has not settled.
+    pub(super) fn oldest_unsettled(&self, id: SubId) -> Option<u64> {
+        let standing = self.subscriptions.get(&id)?;
+        standing.oldest(&self.topics.get(&standing.topic)?.messages)
+    }
+
+    /// The first message kept in one topic whose number is `from` or higher.
+    pub(super) fn next_of(&self, topic: &str, from: u64) -> Option<u64> {
+        self.topics.get(topic)?.messages.next_seq(from)
     }
 
     /// Where every subscription stands, as records that make older ones of them needless. Burials of which the log
     /// knows already, though they have not happened yet, are `under_way`: their records come before these.
     pub(super) fn standings(&self, under_way: &BTreeSet<(SubId, u64)>) -> Vec<Record> {
         let record = |standing: &Standing| {
-            let (cursor, mut open) = standing.snapshot();
+            let messages = self.topics.get(&standing.topic).map(|topic| &topic.messages);
+            let (cursor, mut open) = standing.snapshot(messages?);
             open.retain(|(seq, _)| !under_way.contains(&(standing.id, *seq)));
-            Record::Standing {
+            Some(Record::Standing {
                 id: standing.id,
                 topic: standing.topic.to_string(),
                 name: standing.name.to_string(),
                 cursor,
                 open,
-            }
+            })
         };
-        self.subscriptions.values().map(record).collect()
+        self.subscriptions.values().filter_map(record).collect()
     }
 
-    /// Takes an entry of the log on opening.
-    pub(super) fn replay(&mut self, seq: u64, len: u32, record: &Record) {
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        let topics: usize = self.topics.values().map(|topic| topic.messages.memory()).sum();
+        topics + self.subscriptions.values().map(Standing::memory).sum::<usize>()
+    }
+
+    /// Takes an entry of the log on opening, other than a message.
+    pub(super) fn replay(&mut self, seq: u64, record: &Record) {
         match record {
-            Record::Message { topic, .. } => drop(self.message(topic, Stored { seq, len })),
+            Record::Message { .. } | Record::Ids { .. } => {}
+            Record::Dropped { topic, before } => self.drop_before(topic, *before),
+            Record::Moved { topic, seqs } => {
+                for seq in seqs {
+                    self.remove(topic, *seq);
+                }
+            }
+            Record::AckedThrough { id, seq } => {
+                self.replay_on(*id, |standing, messages| standing.replay_acked_through(*seq, messages));
+            }
             Record::Subscribed { id, topic, name, from } => self.subscribed(*id, topic, name, from.unwrap_or(seq)),
             Record::Delivered { id, attempts } => {
                 self.replay_on(*id, |standing, messages| {
@@ -281,10 +316,10 @@ impl State {
         }
     }
 
-    fn replay_on(&mut self, id: SubId, replay: impl FnOnce(&mut Standing, &VecDeque<Stored>)) {
+    fn replay_on(&mut self, id: SubId, replay: impl FnOnce(&mut Standing, &Kept)) {
         // A subscription whose making is lost to damage is made anew by its next subscriber, under another number.
         self.last_id = self.last_id.max(id);
-        self.with(id, |standing, messages, _| replay(standing, messages));
+        self.with(id, replay);
     }
 
     pub(super) fn stats(&self) -> BTreeMap<String, TopicStats> {
@@ -295,11 +330,18 @@ impl State {
             };
             let stats = TopicStats {
                 messages: topic.messages.len(),
-                bytes: topic.bytes,
+                bytes: topic.messages.bytes,
                 subscriptions: topic.subscriptions.iter().filter_map(of).collect(),
             };
             (name.to_string(), stats)
         };
         self.topics.iter().map(stats).collect()
+    }
+}
+
+fn move_timer<T: Ord>(timers: &mut BTreeSet<(T, SubId)>, id: SubId, before: Option<T>, after: Option<T>) {
+    if before != after {
+        before.map(|at| timers.remove(&(at, id)));
+        after.map(|at| timers.insert((at, id)));
     }
 }

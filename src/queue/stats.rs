@@ -1,5 +1,7 @@
+use super::Latencies;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 /// What a queue holds, and what it has done since it was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,12 +18,23 @@ pub struct QueueStats {
     pub acked: u64,
     /// Messages that became dead letters.
     pub dead: u64,
+    /// Dead letters that went back to where they came from.
+    pub redriven: u64,
+    /// Sends of a message that was there already, by its [id](super::Message::dedup_id).
+    pub duplicates: u64,
+    /// Ids forgotten before the end of their window, since
+    /// [`dedup_ids`](super::DurableQueueBuilder::dedup_ids) was reached.
+    pub forgotten_ids: u64,
+    /// Messages that a limit took before every subscription had settled them.
+    pub dropped: u64,
     /// Messages lost to damage.
     pub lost: u64,
     /// Bytes on disk.
     pub bytes: u64,
     /// Syncs of data.
     pub syncs: u64,
+    /// How long sends took from the moment the log had them until they were durable.
+    pub sends: Latencies,
 }
 
 /// One topic.
@@ -50,6 +63,18 @@ pub struct SubscriptionStats {
     pub in_flight: usize,
     /// Those that wait for a retry, or to become dead letters.
     pub waiting: usize,
+    /// Those that may not be delivered yet, as their senders wish.
+    pub delayed: usize,
+    /// Those that wait for another one of their key.
+    pub blocked: usize,
+    /// The messages of the topic from the oldest that is not settled on.
+    pub lag: usize,
+    /// How long ago the oldest that is not settled was sent, up to a second more.
+    pub oldest_age: Duration,
+    /// Deliveries that were not the first of their message, since the queue was opened.
+    pub redelivered: u64,
+    /// Messages that were not worth delivering any more, since the queue was opened.
+    pub expired: u64,
 }
 
 /// What opening a queue found.

@@ -48,7 +48,7 @@ impl<Q: Queue + Clone + 'static> SubscriberBuilder<Q> {
     }
 
     /// How many messages the whole subscription may have delivered and not settled for good. Default: 1,000; from 1 to
-    /// 65,536.
+    /// 1,048,576.
     pub fn max_in_flight(mut self, messages: usize) -> Self {
         self.subscription.max_in_flight = messages;
         self

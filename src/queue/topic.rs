@@ -17,6 +17,12 @@ impl<Q: Queue + Clone + 'static> Topic<Q> {
         }
     }
 
+    /// The queue.
+    #[must_use]
+    pub fn queue(&self) -> &Q {
+        &self.queue
+    }
+
     /// The name.
     #[must_use]
     pub fn name(&self) -> &str {

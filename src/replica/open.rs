@@ -152,7 +152,7 @@ pub(super) fn from_log(error: LogError) -> Error {
         LogError::TooLarge { .. } => Error::Invalid {
             what: error.to_string(),
         },
-        LogError::Gone { .. } | LogError::Version { .. } => Error::Corrupt {
+        LogError::Gone { .. } | LogError::Version { .. } | LogError::Damaged { .. } => Error::Corrupt {
             what: error.to_string(),
         },
         LogError::Locked | LogError::Closed => Error::Unavailable {

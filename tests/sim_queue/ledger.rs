@@ -1,6 +1,7 @@
 //! What was attempted, acknowledged and delivered, and what may be missing.
 
-use outgrow::queue::{Effect, Error, OpenReport, Receipt, Result};
+use outgrow::env::WallTime;
+use outgrow::queue::{Durability, Effect, Error, OpenReport, RawDelivery, Receipt, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -9,9 +10,26 @@ pub(crate) type Id = (String, u64);
 /// A subscription: topic and name.
 pub(crate) type Place = (&'static str, &'static str);
 
-#[derive(Default)]
+/// What a run is allowed to do that others are not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowed {
+    /// Bits flip.
+    pub(crate) rot: bool,
+    /// Acknowledgements of a life may be forgotten with it.
+    pub(crate) weak_acks: bool,
+    /// The oldest messages may be dropped for want of room.
+    pub(crate) drops: bool,
+}
+
+impl Allowed {
+    pub(crate) fn new(rot: bool, acks: Durability, drops: bool) -> Allowed {
+        let weak_acks = acks != Durability::Disk;
+        Allowed { rot, weak_acks, drops }
+    }
+}
+
 pub(crate) struct Ledger {
-    rotten: bool,
+    allowed: Allowed,
     /// The life that is running.
     life: u32,
     last_id: u64,
@@ -19,22 +37,64 @@ pub(crate) struct Ledger {
     refused: BTreeSet<Id>,
     /// Sent for sure, with number and life.
     acked: BTreeMap<Id, (u64, u32)>,
+    /// The numbers that a message was seen under; one, unless it was redriven.
+    seqs: BTreeMap<Id, BTreeSet<u64>>,
     delivered: BTreeSet<(Place, Id)>,
     /// Settled for sure: in which life, and which attempt did it.
-    done: BTreeMap<(Place, Id), (u32, u32)>,
-    /// Dead letters seen: whose they are, with their number there.
-    dead: BTreeMap<(String, Id), u64>,
+    done: BTreeMap<(Place, u64), (u32, u32)>,
+    /// Up to where everything was settled at once.
+    through: BTreeMap<Place, u64>,
+    /// Dead letters seen: whose they are and of which number, with their own number.
+    dead: BTreeMap<(String, u64), u64>,
+    dead_ids: BTreeSet<(String, Id)>,
+    /// Those that may have expired.
+    mortal: BTreeSet<Id>,
+    /// Not to be delivered for the first time before this.
+    due: BTreeMap<Id, WallTime>,
+    /// Of this life's deliveries where order matters: numbers and attempts, by place and key.
+    order: BTreeMap<(Place, Vec<u8>), BTreeMap<u64, u32>>,
+    /// Dead letters have been sent again.
+    redriven: bool,
     /// Numbers that the queue has reported as lost.
     lost: Vec<Range<u64>>,
     /// Lives whose last writes damage may have taken unseen.
     doubtful: BTreeSet<u32>,
+    pub(crate) counts: Counts,
+}
+
+/// How often a run did what.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) duplicates: u64,
+    pub(crate) delayed: u64,
+    pub(crate) ordered: u64,
+    pub(crate) through: u64,
+    pub(crate) redriven: u64,
+    pub(crate) dropped: u64,
 }
 
 impl Ledger {
-    pub(crate) fn new(rotten: bool) -> Ledger {
+    pub(crate) fn new(allowed: Allowed) -> Ledger {
         Ledger {
-            rotten,
-            ..Ledger::default()
+            allowed,
+            life: 0,
+            last_id: 0,
+            attempted: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            acked: BTreeMap::new(),
+            seqs: BTreeMap::new(),
+            delivered: BTreeSet::new(),
+            done: BTreeMap::new(),
+            through: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            dead_ids: BTreeSet::new(),
+            mortal: BTreeSet::new(),
+            due: BTreeMap::new(),
+            order: BTreeMap::new(),
+            redriven: false,
+            lost: Vec::new(),
+            doubtful: BTreeSet::new(),
+            counts: Counts::default(),
         }
     }
 
@@ -42,7 +102,7 @@ impl Ledger {
     pub(crate) fn opened(&mut self, report: &OpenReport) {
         let sound = report.lost.is_empty() && report.damaged.is_empty();
         assert!(
-            self.rotten || sound,
+            self.allowed.rot || sound,
             "no bit was flipped, yet it reports damage: {report:?}"
         );
         self.lost.extend(report.lost.iter().map(|lost| lost.seqs.clone()));
@@ -50,6 +110,7 @@ impl Ledger {
             self.doubtful.insert(self.life);
         }
         self.life += 1;
+        self.order.clear();
     }
 
     /// A fresh message of a topic.
@@ -59,22 +120,52 @@ impl Ledger {
         format!("{topic}/{}", self.last_id)
     }
 
-    pub(crate) fn sent(&mut self, payloads: Vec<String>, result: &Result<Vec<Receipt>>) {
+    /// What was wished for the message of an attempt.
+    pub(crate) fn wished(&mut self, payload: &str, due: Option<WallTime>, mortal: bool) {
+        let id = parse(payload.as_bytes());
+        self.counts.delayed += u64::from(due.is_some());
+        due.map(|due| self.due.insert(id.clone(), due));
+        if mortal {
+            self.mortal.insert(id);
+        }
+    }
+
+    pub(crate) fn sent(&mut self, payloads: &[String], again: bool, result: &Result<Vec<Receipt>>) {
         let ids = payloads.iter().map(|payload| parse(payload.as_bytes()));
         match result {
             Ok(receipts) => {
                 assert_eq!(receipts.len(), payloads.len());
-                let life = self.life;
-                self.acked
-                    .extend(ids.zip(receipts).map(|(id, receipt)| (id, (receipt.seq, life))));
+                for (id, receipt) in ids.zip(receipts) {
+                    assert!(again || !receipt.duplicate, "{id:?} is told to be a repetition");
+                    self.counts.duplicates += u64::from(receipt.duplicate);
+                    self.refused.remove(&id);
+                    self.seen(&id, receipt.seq);
+                    self.acked.insert(id, (receipt.seq, self.life));
+                }
             }
-            Err(error) if error.effect() == Effect::None => self.refused.extend(ids),
+            // One that is sent again may be there from the first time.
+            Err(error) if error.effect() == Effect::None && !again => self.refused.extend(ids),
             Err(_) => {}
         }
     }
 
-    pub(crate) fn delivered(&mut self, place: Place, payload: &[u8], attempt: u32, max: u32) -> Id {
-        let id = parse(payload);
+    /// A message will be sent again: its first send may yet arrive, whatever it said.
+    pub(crate) fn in_doubt(&mut self, payload: &str) {
+        self.refused.remove(&parse(payload.as_bytes()));
+    }
+
+    /// A message has one number, however often it is sent.
+    fn seen(&mut self, id: &Id, seq: u64) {
+        let seqs = self.seqs.entry(id.clone()).or_default();
+        seqs.insert(seq);
+        let once = seqs.len() == 1 || self.redriven || self.allowed.rot;
+        assert!(once, "{id:?} is there more than once: {seqs:?}");
+    }
+
+    /// A message is handed to a consumer, by a clock that says `wall`.
+    pub(crate) fn delivered(&mut self, place: Place, raw: &RawDelivery, wall: WallTime, max: u32) -> Id {
+        let (seq, attempt) = (raw.token.seq, raw.attempt);
+        let id = parse(&raw.message.payload);
         assert!(self.attempted.contains(&id), "{id:?} was never sent");
         assert!(
             !self.refused.contains(&id),
@@ -82,47 +173,95 @@ impl Ledger {
         );
         assert_eq!(id.0, place.0, "a message of another topic");
         assert!((1..=max).contains(&attempt), "attempt {attempt} of {id:?}");
-        // An earlier attempt, whose lease had ended, may reach its consumer late; after a restart nothing may.
-        let again = self
-            .done
-            .get(&(place, id.clone()))
-            .is_some_and(|&(life, settled)| life != self.life || attempt >= settled);
+        self.seen(&id, seq);
+        let due = self.due.get(&id).copied().unwrap_or_default();
         assert!(
-            self.rotten || !again,
+            wall >= due || attempt > 1 || self.redriven,
+            "{id:?} comes at {wall:?}, before {due:?}"
+        );
+        // An earlier attempt, whose lease had ended, may reach its consumer late; after a restart nothing may.
+        let forgets = self.allowed.rot || self.allowed.weak_acks;
+        let again = self.done.get(&(place, seq)).is_some_and(|&(life, settled)| {
+            if life == self.life {
+                attempt >= settled
+            } else {
+                !forgets
+            }
+        });
+        assert!(
+            self.allowed.rot || !again,
             "{id:?} was settled for good at {place:?}, and is delivered again"
         );
         self.delivered.insert((place, id.clone()));
         id
     }
 
-    pub(crate) fn settled(&mut self, place: Place, id: &Id, attempt: u32, result: &Result<()>) {
+    /// A message of an ordered subscription is handed to a consumer: all before it of its key are settled.
+    pub(crate) fn in_order(&mut self, place: Place, raw: &RawDelivery, max: u32) {
+        let Some(key) = &raw.message.key else { return };
+        self.counts.ordered += 1;
+        let (seq, attempt) = (raw.token.seq, raw.attempt);
+        let seen = self.order.entry((place, key.to_vec())).or_default();
+        let later = seen.last_key_value().is_some_and(|(last, _)| *last > seq);
+        let known = seen.entry(seq).or_insert(0);
+        // One whose lease ended on the way may arrive late.
+        let late = attempt <= *known || attempt == max;
+        assert!(!later || late, "number {seq} of key {key:?} comes after a later one");
+        *known = attempt.max(*known);
+    }
+
+    pub(crate) fn settled(&mut self, place: Place, id: &Id, (seq, attempt): (u64, u32), result: &Result<()>) {
         match result {
-            Ok(()) => drop(self.done.insert((place, id.clone()), (self.life, attempt))),
+            Ok(()) => drop(self.done.insert((place, seq), (self.life, attempt))),
             Err(Error::LeaseLost { .. } | Error::Poisoned | Error::Closed | Error::Full { .. } | Error::Io { .. }) => {}
             Err(error) => panic!("settling {id:?} at {place:?}: {error}"),
         }
     }
 
-    /// A dead letter: at most one for each message and subscription.
-    pub(crate) fn buried(&mut self, subscription: String, payload: &[u8], seq: u64) {
+    /// Whether messages of a place may go before anybody settles them.
+    pub(crate) fn may_drop(&self, place: Place) -> bool {
+        self.allowed.drops || place == super::life::LIMITED
+    }
+
+    /// Everything up to a number may be settled from now on.
+    pub(crate) fn through(&mut self, place: Place, seq: u64) {
+        self.counts.through += 1;
+        let through = self.through.entry(place).or_default();
+        *through = seq.max(*through);
+    }
+
+    /// Dead letters may be sent again from now on.
+    pub(crate) fn redrive(&mut self) {
+        self.redriven = true;
+    }
+
+    /// A dead letter of message number `of`: at most one for each message and subscription.
+    pub(crate) fn buried(&mut self, subscription: String, payload: &[u8], of: u64, seq: u64) {
         let id = parse(payload);
         assert!(self.attempted.contains(&id), "{id:?} was never sent");
-        let first = *self.dead.entry((subscription, id.clone())).or_insert(seq);
+        self.dead_ids.insert((subscription.clone(), id.clone()));
+        let first = *self.dead.entry((subscription, of)).or_insert(seq);
         assert!(
-            self.rotten || first == seq,
+            self.allowed.rot || first == seq,
             "two dead letters for {id:?}: {first} and {seq}"
         );
     }
 
     /// Everything acknowledged was delivered to every subscription, or became its dead letter.
     pub(crate) fn finish(&self) {
-        for (id, (seq, life)) in &self.acked {
+        if self.allowed.drops {
+            return;
+        }
+        let bound = super::life::LIMITED.0;
+        for (id, (seq, life)) in self.acked.iter().filter(|(id, _)| id.0 != bound) {
             for place in super::life::SUBSCRIPTIONS.into_iter().filter(|place| place.0 == id.0) {
                 let seen = self.delivered.contains(&(place, id.clone()));
-                let dead = self.dead.contains_key(&(place.1.to_owned(), id.clone()));
+                let dead = self.dead_ids.contains(&(place.1.to_owned(), id.clone()));
+                let through = self.through.get(&place).is_some_and(|through| seq <= through);
+                let over = through || self.mortal.contains(id);
                 let told = self.lost.iter().any(|lost| lost.contains(seq)) || self.doubtful.contains(life);
                 assert!(
-                    seen || dead || (self.rotten && told),
+                    seen || dead || over || (self.allowed.rot && told),
                     "{id:?}, number {seq}, is lost to {place:?}"
                 );
             }

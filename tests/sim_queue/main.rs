@@ -11,10 +11,10 @@ mod support;
 mod ledger;
 mod life;
 
-use ledger::Ledger;
-use life::{Life, SUBSCRIPTIONS};
+use ledger::{Allowed, Counts, Ledger};
+use life::{LIMITED, Life, SUBSCRIPTIONS};
 use outgrow::env::Rng;
-use outgrow::queue::DurableQueue;
+use outgrow::queue::{Durability, DurableQueue, OnFull, Retention};
 use outgrow::sim::{DiskOp, FaultKind, Faults, Inject, Machine, Trace, World, each_seed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -30,6 +30,9 @@ struct Run {
     faults: Faults,
     segment_bytes: u64,
     cache_bytes: usize,
+    acks: Durability,
+    /// Sends wait for room, or the oldest messages are dropped for it.
+    full: Option<OnFull>,
     ledger: Arc<Mutex<Ledger>>,
 }
 
@@ -49,24 +52,33 @@ impl Run {
             stall: 0.01,
             stall_for: Duration::from_millis(1 + rng.below(100)),
         };
+        let acks = [Durability::Os, Durability::Disk][rng.index(2)];
+        let full = [None, None, Some(OnFull::Wait), Some(OnFull::DropOldest)][rng.index(4)];
+        let allowed = Allowed::new(rotten, acks, full == Some(OnFull::DropOldest));
         Run {
             machine: world.machine("node"),
             faults,
             segment_bytes: (8 << 10) << rng.below(3),
             cache_bytes: rng.index(20_000),
-            ledger: Arc::new(Mutex::new(Ledger::new(rotten))),
+            acks,
+            full,
+            ledger: Arc::new(Mutex::new(Ledger::new(allowed))),
             rng,
         }
     }
 
     async fn open(&self) -> Option<Life> {
-        let queue = DurableQueue::builder()
+        let mut queue = DurableQueue::builder()
             .env(self.machine.env())
             .segment_bytes(self.segment_bytes)
             .cache_bytes(self.cache_bytes)
-            .open("data/queue")
-            .await
-            .ok()?;
+            .ack_durability(self.acks)
+            .dedup_window(Duration::from_secs(3_600))
+            .topic_retention(LIMITED.0, Retention::acknowledged().max_messages(10));
+        if let Some(full) = self.full {
+            queue = queue.max_bytes(60_000).on_full(full);
+        }
+        let queue = queue.open("data/queue").await.ok()?;
         self.ledger.lock().unwrap().opened(queue.opened());
         Some(Life {
             queue,
@@ -114,6 +126,7 @@ impl Run {
             .env()
             .sleep(Duration::from_micros(self.rng.below(60_000)))
             .await;
+        self.ledger.lock().unwrap().counts.dropped += life.queue.stats().dropped;
         match self.rng.below(4) {
             0 => self.machine.kill(),
             1 => life.queue.close().await,
@@ -128,7 +141,7 @@ impl Run {
         for _ in 0..=LIVES {
             self.machine.kill();
             let Some(life) = self.open().await else { continue };
-            if life.subscribe_all().await && life.drain_all().await {
+            if life.subscribe_all().await && life.drain_all(&mut self.rng).await {
                 return;
             }
         }
@@ -136,7 +149,7 @@ impl Run {
     }
 }
 
-fn simulate(world: &World) {
+fn simulate(world: &World) -> Counts {
     let mut run = Run::new(world);
     world.run(async {
         run.machine.set_faults(run.faults);
@@ -145,7 +158,9 @@ fn simulate(world: &World) {
         }
         run.heal().await;
     });
-    run.ledger.lock().unwrap().finish();
+    let ledger = run.ledger.lock().unwrap();
+    ledger.finish();
+    ledger.counts
 }
 
 fn trace_of(seed: u64) -> Trace {
@@ -166,11 +181,34 @@ fn a_seed_is_one_history() {
 #[test]
 fn nothing_acknowledged_is_lost() {
     let mut worlds = 0;
+    let mut total = [0; 6];
     let faults = each_seed(support::SEEDS, |world| {
-        simulate(world);
+        let counts = simulate(world);
+        let [duplicates, delayed, ordered, through, redriven, dropped] = &mut total;
+        *duplicates += counts.duplicates;
+        *delayed += counts.delayed;
+        *ordered += counts.ordered;
+        *through += counts.through;
+        *redriven += counts.redriven;
+        *dropped += counts.dropped;
         worlds += 1;
     });
     support::report("queue simulation", "seeds", worlds);
+    let names = [
+        "repetitions",
+        "delayed",
+        "in order",
+        "acknowledged through",
+        "redriven",
+        "dropped",
+    ];
+    for (name, count) in names.into_iter().zip(total) {
+        support::report("queue simulation", name, count);
+        assert!(
+            count * 10 >= worlds || worlds < 100,
+            "{name}: {count} in {worlds} seeds"
+        );
+    }
     for (kind, count) in faults.iter() {
         support::report("queue simulation", kind.name(), count);
         // A hundred of each kind in a thousand seeds; fewer seeds have to keep pace.

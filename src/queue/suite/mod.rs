@@ -25,8 +25,9 @@
 mod consumers;
 mod failures;
 mod messages;
+mod wishes;
 
-use super::{Delivery, Error, Message, Queue, Result, SubscriberBuilder, Subscription, Topic};
+use super::{Delivery, Error, Feature, Message, Queue, Result, SubscriberBuilder, Subscription, Topic};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::fmt;
@@ -124,6 +125,16 @@ impl<Q: Queue + Clone + Unpin + 'static> Subject<Q> {
         }
     }
 
+    /// What a call that needs `feature` gave, if the queue has it; if not, the call has to have said so.
+    fn has<T: fmt::Debug>(&self, feature: Feature, result: Result<T>) -> Option<T> {
+        if self.queue.capability().has(feature) {
+            return Some(result.expect("what the queue declares works"));
+        }
+        let unsupported = Error::Unsupported(feature);
+        assert_eq!(result.expect_err("what the queue lacks is refused"), unsupported);
+        None
+    }
+
     async fn is_empty(&self, from: &Subscription) {
         let some = self.take(from, 1, MOMENT).await;
         assert!(some.is_empty(), "nothing may come: {some:?}");
@@ -164,4 +175,13 @@ pub async fn queue<Q: Queue + Clone + Unpin + 'static>(make: impl AsyncFn() -> S
     failures::dead_letters_say_why(make().await).await;
     failures::attempts_are_bounded(make().await).await;
     failures::settled_is_settled(make().await).await;
+    wishes::delays_are_waited_for(make().await).await;
+    wishes::times_are_waited_for(make().await).await;
+    wishes::what_has_expired_is_not_delivered(make().await).await;
+    wishes::priorities_come_first_and_starve_nobody(make().await).await;
+    wishes::ordered_keys_come_one_by_one(make().await).await;
+    wishes::repetitions_are_told(make().await).await;
+    wishes::repetitions_at_once_are_told(make().await).await;
+    wishes::acknowledging_through_settles_all_before(make().await).await;
+    wishes::subscriptions_can_begin_anywhere(make().await).await;
 }

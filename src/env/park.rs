@@ -1,0 +1,51 @@
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+/// Runs a future on this thread, which sleeps while it waits. Unlike an executor's it may be called within another's, and
+/// makes nothing but one waker per thread.
+pub(crate) fn wait<F: Future>(future: F) -> F::Output {
+    thread_local!(static WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current()))));
+    let mut future = pin!(future);
+    WAKER.with(|waker| {
+        let mut cx = Context::from_waker(waker);
+        loop {
+            match future.as_mut().poll(&mut cx) {
+                Poll::Ready(output) => return output,
+                // One wake too many, perhaps of an earlier wait, costs a poll.
+                Poll::Pending => thread::park(),
+            }
+        }
+    })
+}
+
+/// Wakes a thread that is parked.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wait;
+    use futures::channel::oneshot;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "real threads are the subject")]
+    fn a_thread_waits_for_another_within_an_executor_too() {
+        let (send, receive) = oneshot::channel();
+        let other = std::thread::spawn(move || send.send(7));
+        let received = futures::executor::block_on(async { wait(receive) });
+        assert_eq!(received, Ok(7));
+        assert_eq!(other.join().unwrap(), Ok(()));
+    }
+}

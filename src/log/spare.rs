@@ -1,0 +1,314 @@
+//! Files of zeros that wait to become segments, made while the log does something else.
+//!
+//! A write into zeros that are on disk changes no metadata, so the sync behind it is one write of the device instead of
+//! two, and cannot fail for want of room. One file is kept in reserve for what frees room; a second is made when the
+//! active segment is half full. A segment that is freed becomes a spare again: it is renamed, and its zeros are written
+//! anew.
+
+use super::segment::{HEADER_LEN, is_spare, spare_name};
+use super::shared::{Phase, Shared, State, wake};
+use super::{LogError, LogOptions};
+use crate::env::{Disk, Env, File, OpenMode, Tick, read_exact_at, write_all_at};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the first segment is, and the reserve; each segment is twice as long as the one before.
+const FIRST: u64 = 256 << 10;
+/// The longest file that is filled while somebody waits.
+const INLINE: u64 = 1 << 20;
+/// How long to wait before a full disk is tried again.
+const AGAIN: Duration = Duration::from_millis(20);
+/// The most files that wait.
+const MOST: usize = 2;
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+
+/// A file of zeros.
+pub(super) struct Spare {
+    pub(super) file: Arc<dyn File>,
+    pub(super) path: PathBuf,
+    pub(super) len: u32,
+}
+
+/// Those that there are.
+#[derive(Debug, Default)]
+pub(super) struct Spares {
+    clean: Vec<Spare>,
+    /// Not known to be zeros.
+    used: Vec<Spare>,
+    /// Whether a file is being made or filled.
+    pub(super) working: bool,
+    /// Whether the disk was full when a segment was to be made.
+    pub(super) full: bool,
+    /// Whether something waits that is to find out whether it still is.
+    pub(super) probing: bool,
+    again: Option<Tick>,
+    /// How long the next segment is to be.
+    next_len: u64,
+}
+
+enum Step {
+    Make(u64),
+    Fill(Spare),
+}
+
+impl Spares {
+    pub(super) fn new(options: &LogOptions, newest: Option<u64>, used: Vec<Spare>) -> Spares {
+        let next_len = newest
+            .map_or(FIRST, |len| len * 2)
+            .clamp(FIRST, options.segment_bytes.max(FIRST));
+        Spares {
+            used,
+            next_len: next_len.min(options.segment_bytes),
+            ..Spares::default()
+        }
+    }
+
+    /// A file for the next segment: the last one only for what may use the reserve. Also how long the segment is.
+    pub(super) fn take(&mut self, reserve: bool) -> (Option<Spare>, u32) {
+        let least = if reserve { 1 } else { 2 };
+        let longest = (0..self.clean.len()).max_by_key(|&at| self.clean[at].len);
+        match longest.filter(|_| self.clean.len() >= least) {
+            Some(at) => {
+                let spare = self.clean.swap_remove(at);
+                let len = spare.len;
+                (Some(spare), len)
+            }
+            None => (None, self.next_len.min(INLINE) as u32),
+        }
+    }
+
+    /// A segment of this length is full.
+    pub(super) fn grow(&mut self, len: u32, options: &LogOptions) {
+        self.next_len = (u64::from(len) * 2).clamp(self.next_len, options.segment_bytes);
+    }
+
+    /// One that was taken and not used.
+    pub(super) fn give_back(&mut self, spare: Spare) {
+        self.clean.push(spare);
+    }
+
+    /// Whether a freed segment is of use.
+    pub(super) fn wants(&self) -> bool {
+        self.clean.len() + self.used.len() < MOST
+    }
+
+    /// Takes the file of a freed segment, which makes room on a full disk.
+    pub(super) fn recycle(&mut self, spare: Spare) {
+        self.used.push(spare);
+        self.again = None;
+    }
+
+    fn step(&mut self, half_full: bool, now: Tick, options: &LogOptions) -> Option<Step> {
+        if let Some(spare) = self.used.pop() {
+            return Some(Step::Fill(spare));
+        }
+        let wanted = if half_full || self.full { 2 } else { 1 };
+        let waits = self.again.is_some_and(|again| now < again);
+        if self.clean.len() >= wanted || waits {
+            return None;
+        }
+        let reserve = self.clean.is_empty() && !half_full;
+        Some(Step::Make(if reserve {
+            FIRST.min(options.segment_bytes)
+        } else {
+            self.next_len
+        }))
+    }
+}
+
+impl State {
+    /// Whether the spares need work, which the caller is then to begin by [`keep`]; it is counted as begun.
+    pub(super) fn begin_keeping(&mut self, now: Tick) -> bool {
+        let starts = self.phase == Phase::Open && !self.spares.working && !self.segments.is_empty() && {
+            let full = self.spares.used.is_empty() && self.spares.clean.len() >= self.spares_wanted();
+            let waits = self.spares.used.is_empty() && self.spares.again.is_some_and(|again| now < again);
+            !full && !waits
+        };
+        self.spares.working |= starts;
+        starts
+    }
+
+    fn spares_wanted(&self) -> usize {
+        if self.half_full() || self.spares.full { 2 } else { 1 }
+    }
+
+    fn half_full(&self) -> bool {
+        self.cursor.is_some_and(|cursor| cursor.offset >= cursor.limit / 2)
+    }
+}
+
+/// Starts work on the spares where it is needed, off the hot path.
+pub(super) fn keep(shared: &Arc<Shared>) {
+    let now = shared.env.coarse();
+    if shared.state.lock().begin_keeping(now) {
+        start(shared);
+    }
+}
+
+/// Starts the work that was counted as begun.
+pub(super) fn start(shared: &Arc<Shared>) {
+    shared.env.spawn_blocking(work(Arc::clone(shared))).detach();
+}
+
+async fn work(shared: Arc<Shared>) {
+    let mut done = Ending {
+        shared: &shared,
+        number: shared.env.rng("spare"),
+    };
+    loop {
+        let step = {
+            let mut state = shared.state.lock();
+            let half_full = state.half_full();
+            match state.phase {
+                Phase::Open => state.spares.step(half_full, shared.env.now(), &shared.options),
+                _ => None,
+            }
+        };
+        let Some(step) = step else { return };
+        let made = match step {
+            Step::Make(len) => make(&shared, &spare_name(done.number.next_u64()), len).await,
+            Step::Fill(spare) => fill(&shared, spare).await,
+        };
+        let mut state = shared.state.lock();
+        match made {
+            Ok(Some(spare)) => {
+                state.spares.clean.push(spare);
+            }
+            Ok(None) => {}
+            // It holds nothing, so nothing is lost with it. Whoever needs a segment meanwhile makes it in place.
+            Err(_) => state.spares.again = Some(shared.env.now() + AGAIN),
+        }
+    }
+}
+
+/// Says that no work is going on, also when the task is dropped.
+struct Ending<'a> {
+    shared: &'a Arc<Shared>,
+    number: crate::env::Rng,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.spares.working = false;
+        let task = state.task.take();
+        drop(state);
+        wake(task);
+    }
+}
+
+async fn make(shared: &Shared, name: &str, len: u64) -> io::Result<Option<Spare>> {
+    let disk = shared.env.disk();
+    let path = shared.dir.join(name);
+    let file = disk.open(&path, OpenMode::New).await?;
+    let spare = Spare {
+        file,
+        path,
+        len: len as u32,
+    };
+    zero(shared, spare, false).await
+}
+
+/// Makes zeros of what a file held.
+async fn fill(shared: &Shared, spare: Spare) -> io::Result<Option<Spare>> {
+    if spare.len <= HEADER_LEN || u64::from(spare.len) > shared.options.segment_bytes.max(FIRST) {
+        discard(shared, spare).await;
+        return Ok(None);
+    }
+    zero(shared, spare, true).await
+}
+
+async fn zero(shared: &Shared, spare: Spare, reads: bool) -> io::Result<Option<Spare>> {
+    match write_zeros(shared, &spare, reads).await {
+        Ok(true) => Ok(Some(spare)),
+        // The log is being closed; whoever opens it next goes on with the file.
+        Ok(false) => Ok(None),
+        Err(error) => {
+            discard(shared, spare).await;
+            Err(error)
+        }
+    }
+}
+
+async fn write_zeros(shared: &Shared, spare: &Spare, reads: bool) -> io::Result<bool> {
+    let mut at = 0;
+    let mut held = if reads { vec![0; ZEROS.len()] } else { Vec::new() };
+    while at < u64::from(spare.len) {
+        if shared.state.lock().phase != Phase::Open {
+            return Ok(false);
+        }
+        let zeros = &ZEROS[..ZEROS.len().min((u64::from(spare.len) - at) as usize)];
+        let is_zero = reads && {
+            let held = &mut held[..zeros.len()];
+            read_exact_at(&*spare.file, held, at).await.is_ok() && held == zeros
+        };
+        if !is_zero {
+            write_all_at(&*spare.file, zeros, at).await?;
+        }
+        at += zeros.len() as u64;
+    }
+    spare.file.sync_data().await?;
+    Ok(true)
+}
+
+/// Removes a file that is of no use. One that stays is found when the log is opened next.
+async fn discard(shared: &Shared, spare: Spare) {
+    drop(shared.env.disk().remove(&spare.path).await);
+}
+
+/// The spares in the directory of a log that is being opened, of `names`.
+pub(super) async fn find(disk: &dyn Disk, dir: &Path, names: &[String]) -> io::Result<Vec<Spare>> {
+    let mut found = Vec::new();
+    for name in names.iter().filter(|name| is_spare(name)) {
+        let path = dir.join(name);
+        let file = disk.open(&path, OpenMode::Existing).await?;
+        let len = u32::try_from(file.len().await?).unwrap_or(u32::MAX);
+        found.push(Spare { file, path, len });
+    }
+    Ok(found)
+}
+
+/// Makes the file of a segment where none was ready: the header, and zeros behind it.
+pub(super) async fn create(env: &Env, path: &Path, header: &[u8], len: u32) -> io::Result<Arc<dyn File>> {
+    let file = env.disk().open(path, OpenMode::New).await?;
+    write_all_at(&*file, header, 0).await?;
+    let mut at = header.len() as u64;
+    while at < u64::from(len) {
+        let zeros = &ZEROS[..ZEROS.len().min((u64::from(len) - at) as usize)];
+        write_all_at(&*file, zeros, at).await?;
+        at += zeros.len() as u64;
+    }
+    Ok(file)
+}
+
+/// Makes zeros, durably, of what a failed write left behind `tail`.
+pub(super) async fn undo_write(file: &dyn File, tail: u32, len: usize) -> io::Result<()> {
+    let end = file.len().await?.min(u64::from(tail) + len as u64);
+    let mut at = u64::from(tail);
+    while at < end {
+        let zeros = &ZEROS[..ZEROS.len().min((end - at) as usize)];
+        if write_all_at(file, zeros, at).await.is_err() {
+            file.set_len(tail.into()).await?;
+            break;
+        }
+        at += zeros.len() as u64;
+    }
+    file.sync_data().await
+}
+
+/// Whether opening a spare failed only because the disk is full.
+pub(super) fn full(error: &io::Error) -> LogError {
+    match LogError::from(error) {
+        LogError::Full => LogError::Full,
+        _ => LogError::unknown(error),
+    }
+}
+
+impl fmt::Debug for Spare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} bytes", self.path.display(), self.len)
+    }
+}

@@ -1,0 +1,339 @@
+//! Writing: whoever holds the [`Writer`] does one job after the other, and nobody else does meanwhile.
+
+use super::LogError;
+use super::batch::{Batch, Cursor, NewSegment, Part};
+use super::group::{End, Group};
+use super::segment::{HEADER_LEN, Header, Place, file_name, spare_name};
+use super::shared::{Job, Order, Shared};
+use super::spare::{self, Spare, create, undo_write};
+use crate::env::{DirLock, File, write_all_at};
+use crate::mutant::{Mutant, planted};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What only the one who writes needs.
+pub(super) struct Writer {
+    /// The segment that takes frames; when there is none, the next frame needs a new one.
+    active: Option<Active>,
+    /// Everything before this is on disk.
+    durable: Place,
+    /// Whether something was written since the last sync.
+    dirty: bool,
+    /// Last, so that the directory is free only when nothing of it is in use.
+    _lock: DirLock,
+}
+
+/// The segment that takes frames.
+pub(super) struct Active {
+    pub(super) id: u64,
+    pub(super) salt: u64,
+    pub(super) file: Arc<dyn File>,
+    /// Where the next byte goes.
+    pub(super) tail: u32,
+    /// Where it is full.
+    pub(super) limit: u32,
+}
+
+impl Writer {
+    pub(super) fn new(active: Option<Active>, durable: Place, lock: DirLock) -> Writer {
+        Writer {
+            active,
+            durable,
+            dirty: false,
+            _lock: lock,
+        }
+    }
+
+    /// Does a job and tells whoever waits for it. A failure fails everything that waits.
+    pub(super) async fn run(&mut self, shared: &Shared, job: Job) {
+        let (result, group) = match job {
+            Job::Batch(mut batch) => (self.batch(shared, &mut batch).await, Some(batch.group)),
+            Job::Order(order, group) => (self.obey(shared, order).await, Some(group)),
+            Job::Sync => (self.sync(shared).await, None),
+        };
+        match result {
+            Ok(()) => group.into_iter().for_each(|group| group.finish(End::Whole)),
+            Err(error) => shared.fail(&error, group, self.cursor()),
+        }
+    }
+
+    fn cursor(&self) -> Option<Cursor> {
+        self.active.as_ref().map(|active| Cursor {
+            segment: active.id,
+            salt: active.salt,
+            offset: active.tail,
+            limit: active.limit,
+        })
+    }
+
+    async fn batch(&mut self, shared: &Shared, batch: &mut Batch) -> Result<(), LogError> {
+        let parts = batch.parts.len();
+        for (n, part) in (1..).zip(&mut batch.parts) {
+            if let Some(new) = part.new.take() {
+                let floor = shared.state.lock().index.range().start;
+                self.roll(shared, new, floor).await?;
+            }
+            part.witness(self.durable);
+            self.write(shared, part).await?;
+            if planted(Mutant::AckBeforeSync) && n == parts {
+                shared.publish(&mut part.frames, part.bytes.len());
+                batch.group.finish(End::Whole);
+                part.bytes.clear();
+            }
+            if n < parts || batch.sync {
+                self.sync(shared).await?;
+            }
+            shared.publish(&mut part.frames, part.bytes.len());
+        }
+        self.committed(shared, batch);
+        Ok(())
+    }
+
+    /// Notes when what was written last is to be synced or vouched for, and keeps the buffer for the next batch.
+    fn committed(&mut self, shared: &Shared, batch: &mut Batch) {
+        let now = shared.env.now();
+        let only_mark = batch.len == super::frame::HEAD && !batch.sync;
+        let mut buffer = batch.parts.pop().map_or_else(Vec::new, |part| part.bytes);
+        buffer.clear();
+        let mut state = shared.state.lock();
+        if only_mark {
+            state.unmarked = false;
+        } else if batch.sync {
+            state.last_commit = now;
+        } else {
+            state.last_commit = now;
+            state.unsynced.get_or_insert(now);
+        }
+        if buffer.capacity() <= MAX_BUFFER && buffer.capacity() > state.buffer.capacity() {
+            state.buffer = buffer;
+        }
+    }
+
+    async fn write(&mut self, shared: &Shared, part: &Part) -> Result<(), LogError> {
+        let active = self.active.as_mut().expect("a part has a segment");
+        debug_assert_eq!(part.start, Place::new(active.id, active.tail));
+        if let Err(error) = write_all_at(&*active.file, &part.bytes, active.tail.into()).await {
+            // What a failed write left behind must not be taken for anything later, so it is undone, durably.
+            if LogError::from(&error) == LogError::Full {
+                undo_write(&*active.file, active.tail, part.bytes.len())
+                    .await
+                    .map_err(|e| LogError::unknown(&e))?;
+                return Err(LogError::Full);
+            }
+            return Err(LogError::unknown(&error));
+        }
+        active.tail = part.end();
+        self.dirty = true;
+        shared.state.lock().wrote(part.bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Makes what was written durable.
+    pub(super) async fn sync(&mut self, shared: &Shared) -> Result<(), LogError> {
+        let Some(active) = self.active.as_ref().filter(|_| self.dirty) else {
+            return Ok(());
+        };
+        active.file.sync_data().await.map_err(|e| LogError::unknown(&e))?;
+        self.dirty = false;
+        self.durable = Place::new(active.id, active.tail);
+        let mut state = shared.state.lock();
+        state.durable = self.durable;
+        state.unsynced = None;
+        state.unmarked = true;
+        state.stats.syncs += 1;
+        Ok(())
+    }
+
+    async fn obey(&mut self, shared: &Shared, order: Order) -> Result<(), LogError> {
+        match order {
+            Order::Truncate(new) => {
+                let floor = shared.state.lock().index.range().start;
+                self.roll(shared, new, floor).await
+            }
+            Order::Release(seq) => {
+                let keep = shared.state.lock().release(seq);
+                self.remove_before(shared, keep).await
+            }
+            Order::Reset(new) => {
+                let (id, base) = (new.id, new.base);
+                self.roll(shared, new, base).await?;
+                self.remove_before(shared, id).await
+            }
+        }
+    }
+
+    /// Begins a segment, which takes entries from `base` on and voids what was before `floor`, and what is not before
+    /// `base`. What was written before is durable by then.
+    async fn roll(&mut self, shared: &Shared, new: NewSegment, floor: u64) -> Result<(), LogError> {
+        self.sync(shared).await?;
+        let header = Header {
+            id: new.id,
+            salt: new.salt,
+            base: new.base,
+            floor,
+            prev: self.durable,
+        };
+        let path = shared.dir.join(file_name(header.id));
+        let says_nothing = new.reserved && new.spare.is_some();
+        let made = match new.spare {
+            Some(spare) => self.become_segment(shared, spare, &path, header).await,
+            None => self.create(shared, &path, header, new.len).await,
+        };
+        let file = match made {
+            Ok(file) => file,
+            Err(LogError::Full) => {
+                shared.state.lock().spares.full = true;
+                return Err(LogError::Full);
+            }
+            Err(error) => return Err(error),
+        };
+        self.active = Some(Active {
+            id: header.id,
+            salt: header.salt,
+            file: Arc::clone(&file),
+            tail: HEADER_LEN,
+            limit: new.len,
+        });
+        self.durable = Place::new(header.id, HEADER_LEN);
+        shared.rolled(header, file, new.len.into());
+        shared.state.lock().spares.full &= says_nothing;
+        Ok(())
+    }
+
+    /// Makes a segment of a file of zeros: its header is synced before it gets the name by which it counts.
+    async fn become_segment(
+        &self,
+        shared: &Shared,
+        spare: Spare,
+        path: &Path,
+        header: Header,
+    ) -> Result<Arc<dyn File>, LogError> {
+        let disk = shared.env.disk();
+        let named = async {
+            write_all_at(&*spare.file, &header.encode(), 0)
+                .await
+                .map_err(|e| spare::full(&e))?;
+            spare.file.sync_data().await.map_err(|e| LogError::unknown(&e))?;
+            disk.rename(&spare.path, path).await.map_err(|e| spare::full(&e))
+        };
+        match named.await {
+            Ok(()) => {}
+            Err(LogError::Full) => {
+                self.remove(shared, &spare.path)
+                    .await
+                    .map_err(|e| LogError::unknown(&e))?;
+                return Err(LogError::Full);
+            }
+            Err(error) => return Err(error),
+        }
+        disk.sync_dir(&shared.dir).await.map_err(|e| LogError::unknown(&e))?;
+        Ok(spare.file)
+    }
+
+    /// A new segment's file: written, synced and named durably before it takes any frame.
+    async fn create(&self, shared: &Shared, path: &Path, header: Header, len: u32) -> Result<Arc<dyn File>, LogError> {
+        let file = match create(&shared.env, path, &header.encode(), len).await {
+            Ok(file) => file,
+            Err(e) if LogError::from(&e) == LogError::Full => {
+                // A half-made segment must not come back after a crash and void what follows in the old one.
+                self.remove(shared, path).await.map_err(|e| LogError::unknown(&e))?;
+                return Err(LogError::Full);
+            }
+            Err(e) => return Err(LogError::unknown(&e)),
+        };
+        file.sync_data().await.map_err(|e| LogError::unknown(&e))?;
+        let disk = shared.env.disk();
+        disk.sync_dir(&shared.dir).await.map_err(|e| LogError::unknown(&e))?;
+        Ok(file)
+    }
+
+    async fn remove(&self, shared: &Shared, path: &Path) -> io::Result<()> {
+        let disk = shared.env.disk();
+        match disk.remove(path).await {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        disk.sync_dir(&shared.dir).await
+    }
+
+    /// Frees the segments before `keep`: the oldest first, each durably before the next, so that a crash never leaves a
+    /// hole.
+    async fn remove_before(&mut self, shared: &Shared, keep: u64) -> Result<(), LogError> {
+        loop {
+            let (id, file, size, recycles) = {
+                let mut state = shared.state.lock();
+                let Some(oldest) = state.segments.first_entry().filter(|oldest| *oldest.key() < keep) else {
+                    return Ok(());
+                };
+                let (id, segment) = oldest.remove_entry();
+                state.bytes -= segment.len;
+                // Whoever still reads it must find what was there.
+                let unread = Arc::strong_count(&segment.file) == 1;
+                let recycles = unread && state.spares.wants();
+                (id, segment.file, segment.size, recycles)
+            };
+            let path = shared.dir.join(file_name(id));
+            if recycles {
+                self.recycle(shared, id, &path, file, size).await
+            } else {
+                self.remove(shared, &path).await
+            }
+            .map_err(|e| LogError::unknown(&e))?;
+        }
+    }
+
+    /// Takes a freed segment's name from its file, which is filled with zeros again later.
+    async fn recycle(&self, shared: &Shared, id: u64, path: &Path, file: Arc<dyn File>, size: u64) -> io::Result<()> {
+        let to = shared.dir.join(spare_name(id));
+        let disk = shared.env.disk();
+        match disk.rename(path, &to).await {
+            Ok(()) => {}
+            Err(e) if LogError::from(&e) == LogError::Full => return self.remove(shared, path).await,
+            Err(e) => return Err(e),
+        }
+        disk.sync_dir(&shared.dir).await?;
+        let len = u32::try_from(size).unwrap_or(u32::MAX);
+        shared.state.lock().spares.recycle(Spare { file, path: to, len });
+        Ok(())
+    }
+
+    /// Vouches for what was written last and makes that durable too, for the end.
+    pub(super) async fn last_mark(&mut self, shared: &Shared) {
+        let (unmarked, unsynced) = {
+            let state = shared.state.lock();
+            (state.unmarked, state.unsynced.is_some())
+        };
+        // Nobody waits for this; without it the last group is as safe as at a crash.
+        if unsynced {
+            self.run(shared, Job::Sync).await;
+        }
+        if !unmarked && !unsynced {
+            return;
+        }
+        let mark = shared.state.lock().mark();
+        if let Some(mark) = mark {
+            self.run(shared, mark).await;
+            drop(self.sync(shared).await);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // The group that it was at is told by whoever let go of it.
+        self.active = None;
+    }
+}
+
+/// The largest buffer that is kept for the next batch.
+const MAX_BUFFER: usize = 4 << 20;
+
+/// Who waits for a job that will not be done.
+pub(super) fn group_of(job: &Job) -> Option<Arc<Group>> {
+    match job {
+        Job::Batch(batch) => Some(Arc::clone(&batch.group)),
+        Job::Order(_, group) => Some(Arc::clone(group)),
+        Job::Sync => None,
+    }
+}

@@ -1,0 +1,343 @@
+//! What a topic keeps of its messages in memory.
+
+use super::Priority;
+use std::collections::VecDeque;
+
+/// The levels of priority.
+pub(super) const LEVELS: usize = 4;
+
+/// What a topic keeps of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) seq: u64,
+    /// Bytes of its entry.
+    pub(super) len: u32,
+    pub(super) priority: Priority,
+    /// Not to be delivered before this, in milliseconds of the wall clock; 0 is at once.
+    pub(super) due: u64,
+    /// Not to be delivered from this on, in milliseconds of the wall clock; 0 is never.
+    pub(super) expires: u64,
+    /// A keyed hash of its key; 0 is none.
+    pub(super) key: u64,
+}
+
+impl Stored {
+    /// A message with nothing asked of its delivery.
+    #[cfg(test)]
+    pub(super) fn plain(seq: u64, len: u32) -> Stored {
+        Stored {
+            seq,
+            len,
+            priority: Priority::Normal,
+            due: 0,
+            expires: 0,
+            key: 0,
+        }
+    }
+
+    pub(super) fn has_expired(&self, wall: u64) -> bool {
+        self.expires != 0 && self.expires <= wall
+    }
+}
+
+/// The messages of one topic, those of each priority in the order of their numbers.
+#[derive(Debug)]
+pub(super) struct Kept {
+    levels: [Level; LEVELS],
+    pub(super) bytes: u64,
+}
+
+/// The messages of one priority. 16 bytes of memory for a message, and 8 more for each of a due time, an end and a key
+/// that it has.
+#[derive(Debug)]
+pub(super) struct Level {
+    priority: Priority,
+    heads: VecDeque<Head>,
+    /// Heads that have gone from the front.
+    heads_gone: u64,
+    /// What heads have besides, in their order.
+    words: VecDeque<u64>,
+    /// Words that have gone from the front.
+    words_gone: u64,
+}
+
+/// Number, and packed from the lowest bit on: 27 bits of length, whether there is a due time, an end, a key, and 34
+/// bits of where their words are, counted from the first that ever was.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    seq: u64,
+    packed: u64,
+}
+
+const LEN_MASK: u64 = (1 << 27) - 1;
+const DUE: u64 = 1 << 27;
+const EXPIRES: u64 = 1 << 28;
+const KEY: u64 = 1 << 29;
+const WORD_SHIFT: u32 = 30;
+const WORD_MASK: u64 = (1 << 34) - 1;
+
+impl Default for Kept {
+    fn default() -> Kept {
+        let of = |priority| Level {
+            priority,
+            heads: VecDeque::new(),
+            heads_gone: 0,
+            words: VecDeque::new(),
+            words_gone: 0,
+        };
+        Kept {
+            levels: [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent].map(of),
+            bytes: 0,
+        }
+    }
+}
+
+impl Kept {
+    /// Adds a message; its number is above all others.
+    pub(super) fn push(&mut self, stored: &Stored) {
+        self.bytes += u64::from(stored.len);
+        self.levels[stored.priority as usize].push(stored);
+    }
+
+    pub(super) fn level(&self, level: usize) -> &Level {
+        &self.levels[level]
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.levels.iter().map(Level::len).sum()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.levels.iter().all(|level| level.heads.is_empty())
+    }
+
+    pub(super) fn find(&self, seq: u64) -> Option<Stored> {
+        self.levels.iter().find_map(|level| level.find(seq))
+    }
+
+    /// The first number that is `from` or higher.
+    pub(super) fn next_seq(&self, from: u64) -> Option<u64> {
+        let next = |level: &Level| level.heads.get(level.first_from(from)).map(|head| head.seq);
+        self.levels.iter().filter_map(next).min()
+    }
+
+    /// Messages whose numbers are `from` or higher.
+    pub(super) fn count_from(&self, from: u64) -> usize {
+        let count = |level: &Level| level.len() - level.first_from(from);
+        self.levels.iter().map(count).sum()
+    }
+
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        let of = |level: &Level| level.heads.capacity() * size_of::<Head>() + level.words.capacity() * size_of::<u64>();
+        self.levels.iter().map(of).sum()
+    }
+
+    pub(super) fn pop_front(&mut self, level: usize) {
+        if let Some(len) = self.levels[level].pop_front() {
+            self.bytes -= u64::from(len);
+        }
+    }
+
+    /// Takes a message out; whether it was there.
+    pub(super) fn remove(&mut self, seq: u64) -> bool {
+        let len = self.levels.iter_mut().find_map(|level| level.remove(seq));
+        self.bytes -= u64::from(len.unwrap_or(0));
+        len.is_some()
+    }
+}
+
+impl Level {
+    fn push(&mut self, stored: &Stored) {
+        debug_assert!(self.heads.back().is_none_or(|last| last.seq < stored.seq));
+        let mut packed = u64::from(stored.len).min(LEN_MASK);
+        packed |= (self.words_end() & WORD_MASK) << WORD_SHIFT;
+        for (flag, word) in [(DUE, stored.due), (EXPIRES, stored.expires), (KEY, stored.key)] {
+            if word != 0 {
+                packed |= flag;
+                self.words.push_back(word);
+            }
+        }
+        let seq = stored.seq;
+        self.heads.push_back(Head { seq, packed });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Whether no message has a due time, an end or a key.
+    pub(super) fn is_plain(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<Stored> {
+        self.heads.get(index).map(|head| self.unpack(*head))
+    }
+
+    pub(super) fn find(&self, seq: u64) -> Option<Stored> {
+        let index = self.heads.binary_search_by_key(&seq, |head| head.seq).ok()?;
+        self.get(index)
+    }
+
+    /// The number of the message at `index`.
+    pub(super) fn seq(&self, index: usize) -> Option<u64> {
+        self.heads.get(index).map(|head| head.seq)
+    }
+
+    /// Where the messages from number `from` on begin.
+    pub(super) fn first_from(&self, from: u64) -> usize {
+        self.heads.partition_point(|head| head.seq < from)
+    }
+
+    /// The same, when its [place](Level::place) is probably `guess`.
+    pub(super) fn first_from_near(&self, from: u64, guess: u64) -> usize {
+        let guess = guess.saturating_sub(self.heads_gone) as usize;
+        let seq = |index: usize| self.heads.get(index).map(|head| head.seq);
+        let before = guess.checked_sub(1).map_or(Some(0), seq);
+        let is_right = before.is_some_and(|before| before < from) && seq(guess).is_none_or(|seq| seq >= from);
+        if is_right && from > 0 {
+            guess
+        } else {
+            self.first_from(from)
+        }
+    }
+
+    /// A name for an index that holds while messages come and go at the ends.
+    pub(super) fn place(&self, index: usize) -> u64 {
+        self.heads_gone + index as u64
+    }
+
+    fn unpack(&self, head: Head) -> Stored {
+        let mut at = self.word_of(head);
+        let mut word = |flag: u64| {
+            let word = if head.packed & flag == 0 {
+                None
+            } else {
+                self.words.get(at)
+            };
+            at += usize::from(word.is_some());
+            word.copied().unwrap_or(0)
+        };
+        Stored {
+            seq: head.seq,
+            len: (head.packed & LEN_MASK) as u32,
+            priority: self.priority,
+            due: word(DUE),
+            expires: word(EXPIRES),
+            key: word(KEY),
+        }
+    }
+
+    fn words_end(&self) -> u64 {
+        self.words_gone + self.words.len() as u64
+    }
+
+    /// Where a head's words are now.
+    fn word_of(&self, head: Head) -> usize {
+        ((head.packed >> WORD_SHIFT).wrapping_sub(self.words_gone) & WORD_MASK) as usize
+    }
+
+    fn pop_front(&mut self) -> Option<u32> {
+        let gone = self.heads.pop_front()?;
+        self.heads_gone += 1;
+        self.drop_words();
+        Some((gone.packed & LEN_MASK) as u32)
+    }
+
+    fn remove(&mut self, seq: u64) -> Option<u32> {
+        let index = self.heads.binary_search_by_key(&seq, |head| head.seq).ok()?;
+        if index == 0 {
+            return self.pop_front();
+        }
+        let gone = self.heads.remove(index)?;
+        // Its words stay until what is before them has gone.
+        Some((gone.packed & LEN_MASK) as u32)
+    }
+
+    /// Drops the words before those of the first head.
+    fn drop_words(&mut self) {
+        let unused = match self.heads.front() {
+            Some(first) => self.word_of(*first),
+            None => self.words.len(),
+        };
+        self.words.drain(..unused);
+        self.words_gone += unused as u64;
+        shrink(&mut self.words);
+        shrink(&mut self.heads);
+    }
+}
+
+/// Gives memory back when less than a quarter of it is in use.
+pub(super) fn shrink<T>(queue: &mut VecDeque<T>) {
+    if queue.capacity() > SMALL && queue.len() < queue.capacity() / 4 {
+        queue.shrink_to(queue.len() * 2);
+    }
+}
+
+/// Up to so many entries, memory is not worth giving back.
+pub(super) const SMALL: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn stored() -> impl Strategy<Value = Stored> {
+        let word = || prop_oneof![Just(0), any::<u64>()];
+        let priority = prop_oneof![Just(Priority::Normal), Just(Priority::Urgent)];
+        (0..1_u32 << 27, priority, word(), word(), word()).prop_map(|(len, priority, due, expires, key)| Stored {
+            seq: 0,
+            len,
+            priority,
+            due,
+            expires,
+            key,
+        })
+    }
+
+    proptest! {
+        /// Against a list of what was put in; after each step everything is looked up.
+        #[test]
+        fn what_is_kept_is_found_as_it_was(steps in prop::collection::vec((stored(), 0..4_usize, 0..8_usize), 1..60)) {
+            let (mut kept, mut list) = (Kept::default(), Vec::new());
+            for (seq, (stored, what, at)) in (1..).zip(steps) {
+                let stored = Stored { seq: seq * 2, ..stored };
+                kept.push(&stored);
+                list.push(stored);
+                let of_level = |stored: &Stored| stored.priority as usize == at % LEVELS;
+                match what {
+                    0 => {
+                        kept.pop_front(at % LEVELS);
+                        let first = list.iter().position(of_level);
+                        first.map(|first| list.remove(first));
+                    }
+                    1 if at < list.len() => {
+                        let gone = list.remove(at);
+                        prop_assert!(kept.remove(gone.seq));
+                        prop_assert!(!kept.remove(gone.seq));
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(kept.len(), list.len());
+                prop_assert_eq!(kept.is_empty(), list.is_empty());
+                prop_assert_eq!(kept.bytes, list.iter().map(|stored| u64::from(stored.len)).sum::<u64>());
+                for seq in 0..=seq * 2 + 1 {
+                    let known = list.iter().find(|stored| stored.seq == seq).copied();
+                    prop_assert_eq!(kept.find(seq), known);
+                    let next = list.iter().map(|stored| stored.seq).find(|known| *known >= seq);
+                    prop_assert_eq!(kept.next_seq(seq), next);
+                    let level = kept.level(at % LEVELS);
+                    for guess in 0..4 {
+                        prop_assert_eq!(level.first_from_near(seq, guess), level.first_from(seq));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_plain_message_is_16_bytes() {
+        assert_eq!(size_of::<Head>(), 16);
+    }
+}

@@ -1,0 +1,478 @@
+//! Where one subscription stands: which messages it has been given, which it has settled, and what comes next.
+
+mod order;
+mod replay;
+mod slots;
+
+use super::agenda::Agenda;
+use super::kept::{Kept, LEVELS};
+use super::keys::Keys;
+use super::lane::{Lane, Next, Phase, Slot, Turns};
+use super::record::SubId;
+use super::{Subscription, SubscriptionStats};
+use crate::env::{Tick, WallTime};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) use super::kept::Stored;
+
+/// How long a message waits when it could not be made a dead letter.
+const BURY_AGAIN: Duration = Duration::from_secs(1);
+/// The most messages that are made ready at once for being due, so that nobody waits long for the lock.
+const DUE_AT_ONCE: usize = 1_024;
+/// The most messages that stand behind others of their keys; then nothing new is delivered.
+const MAX_BLOCKED: usize = 1 << 20;
+
+/// One subscription. It has a lane for each priority, and takes from them by turns; an ordered one takes whatever has
+/// the lowest number, since the messages of a key may differ in priority.
+///
+/// Memory: 24 bytes for a message that is delivered and not settled, and 16 for the end of its lease or of its wait;
+/// the same for one that is not due yet.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) id: SubId,
+    pub(super) topic: Arc<str>,
+    pub(super) name: Arc<str>,
+    lease: Duration,
+    max_attempts: u32,
+    max_in_flight: usize,
+    ordered: bool,
+    /// Makes the generations of this life's deliveries unlike those of other lives and subscriptions.
+    salt: u64,
+    lanes: [Lane; LEVELS],
+    turns: Turns,
+    /// Empty unless ordered.
+    keys: Keys,
+    /// Ends of leases and of waits, in ticks.
+    ends: Agenda<(u64, u64)>,
+    /// When what is delayed is due, by the wall clock.
+    dues: Agenda<(u64, u64)>,
+    /// How many messages are in each phase.
+    counts: [usize; 7],
+    /// Messages delivered at least once and not settled: at most `max_in_flight`, unless that was lowered.
+    in_flight: usize,
+    /// Messages that have used up their attempts since somebody last asked.
+    dying: Vec<u64>,
+    /// Settled messages that may have held their keys.
+    released: Vec<u64>,
+    /// Everything before this is to be settled.
+    through: u64,
+    /// Messages that nobody got before their time was over.
+    expired: u64,
+}
+
+/// A delivery as the heart decides it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lease {
+    pub(super) seq: u64,
+    pub(super) attempt: u32,
+    pub(super) generation: u64,
+}
+
+/// The delivery is no longer the holder's to settle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lost;
+
+impl Standing {
+    /// A subscription that gets messages from number `from` on.
+    pub(super) fn new(id: SubId, topic: Arc<str>, name: Arc<str>, from: u64, salt: u64) -> Standing {
+        let defaults = Subscription::new("", "");
+        Standing {
+            id,
+            topic,
+            name,
+            lease: defaults.lease,
+            max_attempts: defaults.max_attempts,
+            max_in_flight: defaults.max_in_flight,
+            ordered: false,
+            salt: salt.wrapping_add(u64::from(id) << 32),
+            lanes: std::array::from_fn(|_| Lane::new(from)),
+            turns: Turns::default(),
+            keys: Keys::default(),
+            ends: Agenda::new(),
+            dues: Agenda::new(),
+            counts: [0; 7],
+            in_flight: 0,
+            dying: Vec::new(),
+            released: Vec::new(),
+            through: 0,
+            expired: 0,
+        }
+    }
+
+    /// Follows what its latest subscriber wants.
+    pub(super) fn configure(&mut self, wanted: &Subscription, messages: &Kept) {
+        (self.lease, self.max_attempts) = (wanted.lease, wanted.max_attempts);
+        self.max_in_flight = wanted.max_in_flight;
+        for seq in self.open_where(|slot| slot.phase == Phase::Ready && slot.attempts >= wanted.max_attempts) {
+            self.make_ready(seq);
+        }
+        if self.ordered != wanted.ordered {
+            self.ordered = wanted.ordered;
+            match self.ordered {
+                true => self.begin_order(messages),
+                false => self.end_order(),
+            }
+        }
+    }
+
+    /// Leases up to `max` messages. Within a priority they are in the order of their numbers.
+    pub(super) fn take(&mut self, now: Tick, wall: WallTime, messages: &Kept, max: usize) -> Vec<Lease> {
+        let wall = wall.as_millis();
+        let until = (now + self.lease).as_nanos();
+        let mut leases = Vec::new();
+        while leases.len() < max
+            && let Some((level, next)) = self.choose(wall, messages)
+        {
+            leases.push(self.lease(level, next, until, messages));
+        }
+        leases
+    }
+
+    /// Whether a consumer that asked now might get something.
+    pub(super) fn has_more(&self, messages: &Kept) -> bool {
+        (0..LEVELS).any(|level| self.next(level, messages).is_some())
+    }
+
+    /// The next message to deliver. What cannot be delivered on the way there is passed over.
+    fn choose(&mut self, wall: u64, messages: &Kept) -> Option<(usize, Next)> {
+        if self.ordered {
+            loop {
+                let nexts = (0..LEVELS).filter_map(|level| Some((level, self.next(level, messages)?)));
+                let (level, next) = nexts.min_by_key(|(_, next)| next.seq())?;
+                if self.is_time_for(level, next, wall, messages) {
+                    return Some((level, next));
+                }
+            }
+        }
+        let nexts: [Option<Next>; LEVELS] = std::array::from_fn(|level| {
+            loop {
+                let next = self.next(level, messages)?;
+                if self.is_time_for(level, next, wall, messages) {
+                    return Some(next);
+                }
+            }
+        });
+        let level = self.turns.next(nexts.map(|next| next.is_some()))?;
+        nexts[level].map(|next| (level, next))
+    }
+
+    fn next(&self, level: usize, messages: &Kept) -> Option<Next> {
+        let room = self.in_flight < self.max_in_flight;
+        let next = self.lanes[level].next(room, messages.level(level))?;
+        let is_new = matches!(next, Next::New(..));
+        (!is_new || self.count(Phase::Blocked) < MAX_BLOCKED).then_some(next)
+    }
+
+    /// Whether a message can be delivered now. If not, it is put where it no longer comes next.
+    fn is_time_for(&mut self, level: usize, next: Next, wall: u64, messages: &Kept) -> bool {
+        let of_level = messages.level(level);
+        if of_level.is_plain() {
+            return true;
+        }
+        let (stored, is_new) = match next {
+            Next::New(_, index) => (of_level.get(index), true),
+            Next::Again(seq) | Next::Fresh(seq) => (of_level.find(seq), false),
+        };
+        let Some(stored) = stored else { return true };
+        let seq = stored.seq;
+        if stored.has_expired(wall) {
+            self.expired += 1;
+            match next {
+                Next::New(seq, index) => self.lanes[level].pass(seq, index, of_level),
+                Next::Again(_) | Next::Fresh(_) => self.settle(seq, messages),
+            }
+            return false;
+        }
+        if is_new && self.ordered && stored.key != 0 && self.keys.is_held(stored.key) {
+            self.open(level, next, Slot::new(seq, Phase::Blocked, 0), messages);
+            self.line_up(stored.key, seq);
+            return false;
+        }
+        if stored.due > wall && !matches!(next, Next::Again(_)) {
+            match is_new {
+                true => self.open_holding(level, next, Slot::new(seq, Phase::Delayed, stored.due), messages),
+                false => self.shift(level, seq, Phase::Delayed, stored.due),
+            }
+            return false;
+        }
+        true
+    }
+
+    fn lease(&mut self, level: usize, next: Next, until: u64, messages: &Kept) -> Lease {
+        let seq = next.seq();
+        let attempt = match next {
+            Next::New(..) => {
+                let leased = Slot {
+                    attempts: 1,
+                    ..Slot::new(seq, Phase::Leased, until)
+                };
+                self.open_holding(level, next, leased, messages);
+                1
+            }
+            Next::Again(_) | Next::Fresh(_) => self
+                .change(level, seq, |slot| {
+                    (slot.phase, slot.at) = (Phase::Leased, until);
+                    slot.attempts = slot.attempts.saturating_add(1);
+                    slot.attempts
+                })
+                .expect("what is ready is open"),
+        };
+        Lease {
+            seq,
+            attempt,
+            generation: self.generation(attempt),
+        }
+    }
+
+    /// What tells a delivery from all others of its message: within this life the attempt does.
+    fn generation(&self, attempt: u32) -> u64 {
+        self.salt.wrapping_add(u64::from(attempt))
+    }
+
+    /// A message has come that is not due yet. Puts it where it waits for that, if nothing that came before it is ahead;
+    /// otherwise it is found there.
+    pub(super) fn await_due(&mut self, stored: &Stored, messages: &Kept) {
+        let level = stored.priority as usize;
+        let is_last = |of: usize| self.lanes[of].ahead(messages.level(of)) == usize::from(of == level);
+        if (0..LEVELS).all(is_last)
+            && self.count(Phase::Blocked) < MAX_BLOCKED
+            && let Some(next) = self.lanes[level].at_cursor(messages.level(level))
+        {
+            self.is_time_for(level, next, 0, messages);
+        }
+    }
+
+    /// Whether the cursor has not passed this message yet.
+    pub(super) fn is_ahead(&self, stored: &Stored) -> bool {
+        self.lanes[stored.priority as usize].cursor <= stored.seq
+    }
+
+    /// Whether a message of the topic is not settled.
+    pub(super) fn wants(&self, stored: &Stored) -> bool {
+        self.is_ahead(stored) || self.find(stored.seq).is_some()
+    }
+
+    /// Whether a message of the topic is not settled, and nobody has it.
+    pub(super) fn is_undealt(&self, stored: &Stored) -> bool {
+        let is_held = |slot: Slot| matches!(slot.phase, Phase::Leased | Phase::Burying);
+        match self.find(stored.seq) {
+            Some((_, slot)) => !is_held(slot),
+            None => self.is_ahead(stored),
+        }
+    }
+
+    /// The oldest message that is not settled.
+    pub(super) fn oldest(&self, messages: &Kept) -> Option<u64> {
+        let lanes = self.lanes.iter().enumerate();
+        let first = |(level, lane): (usize, &Lane)| {
+            let ahead = || lane.numbers_ahead(messages.level(level)).next();
+            lane.slots().next().map(|slot| slot.seq).or_else(ahead)
+        };
+        lanes.filter_map(first).min()
+    }
+
+    /// Ends what is over by now; returns how many messages may be delivered for it.
+    pub(super) fn expire(&mut self, now: Tick) -> usize {
+        let mut freed = 0;
+        while let Some((until, seq)) = self.ends.first()
+            && until <= now.as_nanos()
+        {
+            self.make_ready(seq);
+            freed += 1;
+        }
+        freed
+    }
+
+    /// Makes ready what is due, at most [`DUE_AT_ONCE`] messages; returns how many.
+    pub(super) fn mature(&mut self, wall: WallTime) -> usize {
+        let mut matured = 0;
+        while matured < DUE_AT_ONCE
+            && let Some((due, seq)) = self.dues.first()
+            && due <= wall.as_millis()
+        {
+            self.make_ready(seq);
+            matured += 1;
+        }
+        matured
+    }
+
+    /// The next time at which [`expire`](Standing::expire) has something to do.
+    pub(super) fn next_end(&self) -> Option<Tick> {
+        self.ends.first().map(|(until, _)| Tick::from_nanos(until))
+    }
+
+    /// The next time at which [`mature`](Standing::mature) has something to do.
+    pub(super) fn next_due(&self) -> Option<WallTime> {
+        self.dues.first().map(|(due, _)| WallTime::from_millis(due))
+    }
+
+    /// Settles a delivery for good.
+    pub(super) fn ack(&mut self, seq: u64, generation: u64) -> Result<(), Lost> {
+        self.held(seq, generation)?;
+        self.close(seq);
+        Ok(())
+    }
+
+    /// Settles a delivery for good, and everything with a lower number.
+    pub(super) fn ack_through(&mut self, seq: u64, generation: u64) -> Result<(), Lost> {
+        self.held(seq, generation)?;
+        self.through = seq + 1;
+        Ok(())
+    }
+
+    /// Has a message delivered again at `until`.
+    pub(super) fn retry(&mut self, seq: u64, generation: u64, until: Tick) -> Result<(), Lost> {
+        let (level, attempts) = self.held(seq, generation)?;
+        match attempts >= self.max_attempts {
+            true => self.make_ready(seq),
+            false => self.shift(level, seq, Phase::Waiting, until.as_nanos()),
+        }
+        Ok(())
+    }
+
+    /// Has a message delivered again at once.
+    pub(super) fn release(&mut self, seq: u64, generation: u64) -> Result<(), Lost> {
+        self.held(seq, generation)?;
+        self.make_ready(seq);
+        Ok(())
+    }
+
+    /// Takes back a lease that never reached anybody: its attempt does not count.
+    pub(super) fn unlease(&mut self, seq: u64, generation: u64) {
+        if let Ok((level, _)) = self.held(seq, generation) {
+            self.change(level, seq, |slot| {
+                slot.attempts -= 1;
+                (slot.phase, slot.at) = (Phase::Ready, 0);
+            });
+        }
+    }
+
+    /// Lets a lease last until `until`.
+    pub(super) fn extend(&mut self, seq: u64, generation: u64, until: Tick) -> Result<(), Lost> {
+        let (level, _) = self.held(seq, generation)?;
+        self.shift(level, seq, Phase::Leased, until.as_nanos());
+        Ok(())
+    }
+
+    /// Begins to make a delivered message a dead letter, and says how often it was delivered.
+    pub(super) fn bury(&mut self, seq: u64, generation: u64) -> Result<u32, Lost> {
+        let (level, attempts) = self.held(seq, generation)?;
+        self.shift(level, seq, Phase::Burying, 0);
+        Ok(attempts)
+    }
+
+    /// Gives up making a message a dead letter for now. It waits, and then is delivered or buried as its attempts say.
+    pub(super) fn unbury(&mut self, seq: u64, now: Tick) {
+        if let Some((level, slot)) = self.find(seq).filter(|(_, slot)| slot.phase == Phase::Burying) {
+            self.shift(level, slot.seq, Phase::Waiting, (now + BURY_AGAIN).as_nanos());
+        }
+    }
+
+    /// Messages that have used up their attempts, with their number; they count as being buried from now on.
+    pub(super) fn dying(&mut self) -> Vec<(u64, u32)> {
+        let dying = std::mem::take(&mut self.dying).into_iter();
+        dying
+            .filter_map(|seq| Some((seq, self.find(seq)?.1.attempts)))
+            .collect()
+    }
+
+    /// The message's copy is among the dead letters.
+    pub(super) fn buried(&mut self, seq: u64) {
+        self.close(seq);
+    }
+
+    /// The message is settled, or no longer there.
+    pub(super) fn settle(&mut self, seq: u64, messages: &Kept) {
+        if let Some((_, slot)) = self.find(seq).filter(|(_, slot)| slot.phase == Phase::Blocked) {
+            self.leave_line(slot, messages);
+        }
+        self.close(seq);
+        self.tend(messages);
+    }
+
+    /// Whether a message can be taken away when its time is over: whoever has it may still be in time, and a wait for a
+    /// retry ends by itself.
+    pub(super) fn can_expire(&self, seq: u64) -> bool {
+        let is_in_use = |slot: Slot| matches!(slot.phase, Phase::Leased | Phase::Waiting | Phase::Burying);
+        !self.find(seq).is_some_and(|(_, slot)| is_in_use(slot))
+    }
+
+    /// Settles a message whose time is over and which the topic is about to forget.
+    pub(super) fn settle_expired(&mut self, stored: &Stored, messages: &Kept) {
+        self.expired += u64::from(self.wants(stored));
+        self.settle(stored.seq, messages);
+    }
+
+    /// Finishes what a settlement began, now that the messages are at hand. The next one of a key becomes ready here.
+    pub(super) fn tend(&mut self, messages: &Kept) {
+        if self.through > 0 {
+            let through = std::mem::take(&mut self.through);
+            self.settle_before(through, messages);
+        }
+        while let Some(seq) = self.released.pop() {
+            let key = messages.find(seq).map_or(0, |stored| stored.key);
+            if key != 0 && self.keys.release(key) {
+                self.call_next(key);
+            }
+        }
+    }
+
+    fn settle_before(&mut self, end: u64, messages: &Kept) {
+        // In order, so that whoever is called from a line is settled next.
+        for seq in self.open_where(|slot| slot.seq < end) {
+            self.settle(seq, messages);
+        }
+        for lane in &mut self.lanes {
+            lane.cursor = lane.cursor.max(end);
+        }
+    }
+
+    /// Every message of this level before this is settled.
+    pub(super) fn floor(&self, level: usize) -> u64 {
+        self.lanes[level].floor()
+    }
+
+    /// What [`Record::Standing`](super::record::Record::Standing) says: in a lane that is behind, what is ahead is open.
+    pub(super) fn snapshot(&self, messages: &Kept) -> (u64, Vec<(u64, u32)>) {
+        let cursor = self.cursor();
+        let mut open = Vec::with_capacity(self.lanes.iter().map(Lane::live).sum());
+        for (level, lane) in self.lanes.iter().enumerate() {
+            open.extend(lane.slots().map(|slot| (slot.seq, slot.attempts)));
+            let ahead = lane.numbers_ahead(messages.level(level));
+            open.extend(ahead.take_while(|seq| *seq < cursor).map(|seq| (seq, 0)));
+        }
+        open.sort_unstable();
+        (cursor, open)
+    }
+
+    fn cursor(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.cursor).max().unwrap_or(0)
+    }
+
+    pub(super) fn stats(&self, messages: &Kept) -> SubscriptionStats {
+        let lanes = self.lanes.iter().enumerate();
+        let ahead: usize = lanes.map(|(level, lane)| lane.ahead(messages.level(level))).sum();
+        SubscriptionStats {
+            backlog: ahead + self.lanes.iter().map(Lane::live).sum::<usize>(),
+            ready: ahead + self.count(Phase::Ready),
+            in_flight: self.count(Phase::Leased),
+            waiting: self.count(Phase::Waiting) + self.count(Phase::Burying),
+            delayed: self.count(Phase::Delayed),
+            blocked: self.count(Phase::Blocked),
+            lag: self.oldest(messages).map_or(0, |oldest| messages.count_from(oldest)),
+            expired: self.expired,
+            ..SubscriptionStats::default()
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        let lanes: usize = self.lanes.iter().map(Lane::memory).sum();
+        lanes + self.ends.memory() + self.dues.memory() + self.keys.memory()
+    }
+
+    fn count(&self, phase: Phase) -> usize {
+        self.counts[phase as usize]
+    }
+}

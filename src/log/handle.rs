@@ -85,24 +85,33 @@ impl Log {
     }
 
     /// As [`append`](Log::append), ready when the entries are as durable as asked for.
-    pub(crate) fn append_with(&self, entries: Vec<impl Appended>, durability: Durability) -> Result<Append, LogError> {
+    pub(crate) fn append_with<T: Appended>(
+        &self,
+        entries: impl AsRef<[T]>,
+        durability: Durability,
+    ) -> Result<Append, LogError> {
         let how = How {
             durability,
             reserved: false,
             at: None,
         };
-        self.append_any(&entries, how)
+        self.append_any(entries.as_ref(), how)
     }
 
     /// As [`append_with`](Log::append_with), for what frees room: it goes through on a full disk, as long as the
     /// segment that is kept for this has room.
-    pub(crate) fn append_reserved(&self, entries: Vec<Bytes>, durability: Durability) -> Result<Append, LogError> {
+    #[allow(dead_code, reason = "the queue calls it as its parts land")]
+    pub(crate) fn append_reserved(
+        &self,
+        entries: impl AsRef<[Bytes]>,
+        durability: Durability,
+    ) -> Result<Append, LogError> {
         let how = How {
             durability,
             reserved: true,
             at: None,
         };
-        self.append_any(&entries, how)
+        self.append_any(entries.as_ref(), how)
     }
 
     fn append_any(&self, entries: &[impl Appended], how: How) -> Result<Append, LogError> {
@@ -112,13 +121,13 @@ impl Log {
 
     /// As [`append_reserved`](Log::append_reserved), unless the next number is not `next`, which means that earlier appends
     /// have failed: for entries that are true only if those are in the log.
-    pub(crate) fn append_at(&self, next: u64, entries: Vec<Bytes>) -> Result<Option<Append>, LogError> {
+    pub(crate) fn append_at(&self, next: u64, entries: impl AsRef<[Bytes]>) -> Result<Option<Append>, LogError> {
         let how = How {
             durability: Durability::Disk,
             reserved: true,
             at: Some(next),
         };
-        self.handle.shared.append(&entries, how)
+        self.handle.shared.append(entries.as_ref(), how)
     }
 
     /// Writes the pieces of an entry that is too long for a frame, one after the other, so that whatever is appended
@@ -130,6 +139,7 @@ impl Log {
     ///
     /// # Cancel safety
     /// Dropping it leaves pieces that nothing reads, which go with their segment.
+    #[allow(dead_code, reason = "the queue calls it as its parts land")]
     pub(crate) async fn stage(&self, bytes: Bytes) -> Result<Entry, LogError> {
         large::stage(&self.handle.shared, bytes).await
     }

@@ -50,11 +50,13 @@ mod verify;
 mod writer;
 
 pub(crate) use append::Append;
+#[allow(unused_imports, reason = "the queue uses it as its parts land")]
 pub(crate) use entry::{Appended, Entry};
 pub(crate) use error::LogError;
 pub(crate) use handle::{Log, LogStats};
 pub(crate) use reader::Reader;
 pub(crate) use recovery::Damage;
+#[allow(unused_imports, reason = "the queue uses it as its parts land")]
 pub(crate) use verify::{Progress, Verified};
 
 use bytes::Bytes;
@@ -86,6 +88,7 @@ pub(crate) enum OnDamage {
     #[default]
     Serve,
     /// Refuse to open, with [`LogError::Damaged`]. Nothing is changed.
+    #[allow(dead_code, reason = "the queue's builder asks for it as its parts land")]
     Refuse,
 }
 
@@ -186,5 +189,6 @@ pub(crate) struct OpenReport {
     /// Bytes that are not as they were written.
     pub(crate) damage: Vec<Damage>,
     /// How many damaged ranges were copied into `quarantine/`, or why they could not be.
+    #[allow(dead_code, reason = "the queue reports it as its parts land")]
     pub(crate) quarantine: Result<usize, String>,
 }

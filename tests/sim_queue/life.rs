@@ -1,7 +1,6 @@
 //! Those who use the queue while its machine is up.
 
 use super::ledger::{Ledger, Place};
-use futures::StreamExt;
 use outgrow::env::{Env, Rng};
 use outgrow::queue::{DEAD_SUBSCRIPTION, Delivery, DurableQueue, Error, Message, Queue, Subscription, dead_letters};
 use std::future::Future;

@@ -47,7 +47,7 @@ pub trait Codec<T>: Send + Sync {
 ///
 /// ```
 /// use outgrow::queue::{Codec, CodecError, Json};
-/// assert_eq!(Json.encode(&("Ada", 36))?, r#"["Ada",36]"#);
+/// assert_eq!(Json.encode(&("Ada".to_owned(), 36_u8))?, r#"["Ada",36]"#);
 /// let back: (String, u8) = Json.decode(&r#"["Ada", 36]"#.into())?;
 /// assert_eq!(back, ("Ada".to_owned(), 36));
 /// # Ok::<(), CodecError>(())

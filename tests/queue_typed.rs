@@ -151,7 +151,7 @@ impl Codec<u32> for Learns {
     }
 }
 
-fn numbers(topic: Topic<DurableQueue>) -> TypedTopic<u32, DurableQueue, Learns> {
+fn numbers(topic: &Topic<DurableQueue>) -> TypedTopic<u32, DurableQueue, Learns> {
     topic.typed_with(Learns::default())
 }
 
@@ -161,7 +161,7 @@ fn what_cannot_be_decoded_may_be_tried_again() {
     let env = world.env();
     world.run(async {
         let queue = open(&env).await;
-        let numbers = numbers(queue.topic("t"));
+        let numbers = numbers(&queue.topic("t"));
         numbers.send(&7).await.unwrap();
         let refused = numbers.send(&0).await.unwrap_err();
         assert!(

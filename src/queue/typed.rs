@@ -373,6 +373,27 @@ impl<T, Q: Queue, C> fmt::Debug for TypedSubscriber<T, Q, C> {
 }
 
 /// A [`Delivery`] with the value that its payload says, to which it derefs.
+///
+/// ```
+/// # #[cfg(feature = "json")] fn main() {
+/// # use outgrow::queue::{DurableQueue, Undecodable};
+/// # let dir = std::env::temp_dir().join(format!("outgrow-doc-typed-delivery-{}", std::process::id()));
+/// # futures::executor::block_on(async {
+/// # let queue = DurableQueue::open(&dir).await?;
+/// let numbers = queue.topic("numbers").typed::<u32>();
+/// numbers.send(&7).await?;
+/// let mut jobs = numbers.subscribe("adder").undecodable(Undecodable::Retry).build().await?;
+/// let seven = jobs.next().await.expect("the queue is open")?;
+/// assert_eq!((*seven + 1, seven.delivery().attempt()), (8, 1));
+/// let (seven, delivery) = seven.into_parts();
+/// delivery.ack().await?; // or `ack` on the whole
+/// assert_eq!(seven, 7);
+/// # queue.close().await;
+/// # Ok::<(), outgrow::queue::Error>(()) }).unwrap();
+/// # std::fs::remove_dir_all(&dir).unwrap();
+/// # }
+/// # #[cfg(not(feature = "json"))] fn main() {}
+/// ```
 #[must_use = "a delivery that is dropped goes back to the queue"]
 pub struct TypedDelivery<T, Q: Queue> {
     value: T,

@@ -30,7 +30,9 @@ fn slow_jobs_are_nobody_elses_meanwhile() {
             let subscriber = subscribe(&slow).prefetch(prefetch).build().await.unwrap();
             let worker = Worker::new(subscriber).concurrency(3);
             let backlog = async {
+                let start = env.now();
                 while queue.stats().topics["t"].subscriptions["s"].backlog > 0 {
+                    assert!(env.now() - start < 60 * SECOND, "it never ends");
                     env.sleep(LEASE).await;
                 }
             };

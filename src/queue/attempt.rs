@@ -65,7 +65,9 @@ impl Work {
     /// Settles the delivery, again if that fails for a moment.
     async fn settle<Q: Queue>(&self, delivery: &mut Delivery<Q>, outcome: Outcome) -> Fate {
         let (settle, fate) = self.fate(delivery, outcome);
-        let mut pauses = Pauses::new(&self.env);
+        // At least half of the lease is left when it is kept no more: the waits together are less.
+        let lease = delivery.lease();
+        let mut pauses = Pauses::new(&self.env, lease / 16, lease / 4);
         for _ in 1..SETTLE_TRIES {
             match delivery.try_settle(settle.clone()).await {
                 Ok(()) => return fate,
@@ -135,9 +137,9 @@ pub(super) struct Pauses {
 }
 
 impl Pauses {
-    pub(super) fn new(env: &Env) -> Pauses {
+    pub(super) fn new(env: &Env, first: Duration, most: Duration) -> Pauses {
         Pauses {
-            backoff: Backoff::exponential(Duration::from_millis(100), Duration::from_secs(10)).jitter(0.5),
+            backoff: Backoff::exponential(first, most).jitter(0.5),
             errors: 0,
             rng: env.rng("worker"),
         }

@@ -246,6 +246,11 @@ impl<Q: Queue> Delivery<Q> {
         self.consumer.wait(self.attempt)
     }
 
+    /// How long a lease of the subscription lasts.
+    pub(super) fn lease(&self) -> Duration {
+        self.consumer.lease
+    }
+
     /// Takes the message out of the delivery, which remains to be settled.
     pub(super) fn take_message(&mut self) -> Message {
         std::mem::take(&mut self.message)

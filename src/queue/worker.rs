@@ -138,7 +138,7 @@ impl<S: Source> Worker<S> {
             limit: None,
             stopping: false,
         };
-        let mut pauses = Pauses::new(&env);
+        let mut pauses = Pauses::new(&env, Duration::from_millis(100), Duration::from_secs(10));
         let mut failed = None;
         let mut turns: u32 = 0;
         loop {

@@ -133,8 +133,10 @@ impl Default for Backoff {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::Backoff;
+    use crate::env::Rng;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     proptest! {
         #[test]

@@ -2,7 +2,6 @@
 //! queue, mail servers behind a pool, all of it one system. `cargo run --example embed`
 #![allow(clippy::print_stdout, reason = "a program, not a library")]
 
-use futures::StreamExt;
 use futures::executor::block_on;
 use outgrow::balance::{Endpoint, Pool, PowerOfTwo, Request};
 use outgrow::cache::CachedStore;

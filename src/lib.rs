@@ -33,11 +33,12 @@
 //! |---|---|
 //! | `tokio` | [`Env::tokio`](env::Env), and `Env::default()` finds the current runtime; `balance::TcpCheck` |
 //! | `serde` | `Serialize` for statistics and status |
+//! | `json` | queues of whatever serde can serialize, as JSON: `queue::Topic::typed` |
 //! | `postcard` | a codec that keeps whatever serde can serialize in a cache's snapshot |
 //! | `redis` | a store and an invalidation bus on a Redis server: `store::RedisStore`, `cache::RedisBus` |
 //! | `dns` | endpoints from DNS, A, AAAA and SRV records: `balance::discover::DnsSource` |
 //! | `tower` | the balancer as a tower service, with retries and hedges as a layer: `balance::tower` |
-//! | `tracing` | spans of what takes long: a cache's loads, snapshots, changes of size |
+//! | `tracing` | spans of what takes long: a cache's loads, snapshots, changes of size; a queue's sends, settlements, handlers |
 //! | `metrics` | statistics, published to the installed recorder of the `metrics` crate |
 //! | `geoip` | `geo::GeoIpDatabase`: where a client's address is, from a MaxMind database |
 //! | `sim` | the module `sim`: virtual time, machines, disks and faults, to test what is built on the blocks |

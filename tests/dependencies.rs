@@ -93,6 +93,7 @@ fn each_feature_brings_what_it_says() {
     for (feature, brings) in [
         ("tokio", &["mio", "socket2", "tokio"][..]),
         ("serde", &["serde", "serde_core"][..]),
+        ("json", &["serde", "serde_core"][..]),
         ("postcard", &["postcard", "serde", "serde_core"][..]),
         ("redis", &["mio", "redis", "socket2", "tokio"][..]),
         (

@@ -32,7 +32,7 @@ pub(crate) use park::wait;
 pub use rng::Rng;
 pub use spawn::{Spawn, Task, TaskGone};
 #[cfg(feature = "tokio")]
-pub(crate) use tokio::has_tokio;
+pub(crate) use tokio::{has_tokio, may_block};
 
 use crate::sync::Mutex;
 use futures::future::BoxFuture;
@@ -207,6 +207,10 @@ impl Env {
         task
     }
 }
+
+/// Panics on a thread that must not be blocked, as far as this build can know.
+#[cfg(not(feature = "tokio"))]
+pub(crate) fn may_block() {}
 
 impl Default for Env {
     fn default() -> Env {

@@ -11,6 +11,14 @@ pub(crate) fn has_tokio() -> bool {
     Handle::try_current().is_ok()
 }
 
+/// Panics, with tokio's own words, on a thread that runs tasks of a tokio runtime and must not be blocked. Threads for
+/// blocking work may.
+pub(crate) fn may_block() {
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.block_on(std::future::ready(()));
+    }
+}
+
 /// Spawns on a tokio runtime. Dedicated threads are the operating system's.
 pub(super) struct TokioSpawn(Handle);
 

@@ -1,29 +1,71 @@
-use super::{DeliveryToken, Message, Queue, RawDelivery, Result, Settle};
+use super::consumer::Consumer;
+use super::keep_alive::{KeepId, Keeper};
+use super::{DeliveryToken, Message, Queue, RawDelivery, Result, Settle, trace};
+use crate::env::{Tick, WallTime};
 use bytes::Bytes;
 use std::fmt;
+use std::future::{pending, poll_fn};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A message in the hands of a consumer, until its lease ends.
 ///
-/// Settle it with [`ack`](Delivery::ack), [`retry_in`](Delivery::retry_in) or [`dead_letter`](Delivery::dead_letter).
-/// One that is dropped goes back at once and has used up an attempt.
+/// Settle it with [`ack`](Delivery::ack), [`retry`](Delivery::retry), [`retry_in`](Delivery::retry_in) or
+/// [`dead_letter`](Delivery::dead_letter). One that is dropped goes back at once and has used up an attempt.
+///
+/// ```
+/// # use outgrow::queue::{DurableQueue, Message};
+/// # use std::time::Duration;
+/// # let dir = std::env::temp_dir().join(format!("outgrow-doc-delivery-{}", std::process::id()));
+/// # futures::executor::block_on(async {
+/// # let queue = DurableQueue::open(&dir).await?;
+/// let mail = queue.topic("mail");
+/// mail.send(Message::new("to Ada").key("user-7").header("trace", "4bf92f35")).await?;
+///
+/// let mut jobs = mail.subscribe("mailer").build().await?;
+/// let mut job = jobs.next().await.expect("the queue is open")?;
+/// assert_eq!((job.attempt(), job.key().unwrap().as_ref()), (1, b"user-7".as_slice()));
+/// assert_eq!(job.headers(), [("trace".to_owned(), "4bf92f35".into())]);
+/// assert!(job.enqueued_at().as_millis() > 0);
+/// job.extend(Duration::from_secs(60)).await?; // from now
+/// drop(job);                                  // given back
+///
+/// let again = jobs.next().await.expect("the queue is open")?;
+/// assert_eq!((again.payload().as_ref(), again.attempt()), (b"to Ada".as_slice(), 2));
+/// again.ack().await?;
+/// # queue.close().await;
+/// # Ok::<(), outgrow::queue::Error>(()) }).unwrap();
+/// # std::fs::remove_dir_all(&dir).unwrap();
+/// ```
 #[must_use = "a delivery that is dropped goes back to the queue"]
 pub struct Delivery<Q: Queue> {
-    queue: Q,
+    consumer: Arc<Consumer<Q>>,
     token: DeliveryToken,
     attempt: u32,
+    enqueued_at: WallTime,
     message: Message,
+    /// When the lease began, if anyone looked at the clock then.
+    since: Option<Tick>,
+    kept: Option<KeepId>,
     settled: bool,
 }
 
 impl<Q: Queue> Delivery<Q> {
-    /// The delivery that `queue` gave out as `raw`.
+    /// The delivery that `queue` gave out as `raw`. What a subscriber's builder can set is as by default: the
+    /// [schedule](super::Backoff) of retries, and a lease of 30 s for [`keep_alive`](Delivery::keep_alive).
     pub fn new(queue: Q, raw: RawDelivery) -> Delivery<Q> {
+        Delivery::of(&Arc::new(Consumer::of(queue)), raw, None)
+    }
+
+    pub(super) fn of(consumer: &Arc<Consumer<Q>>, raw: RawDelivery, since: Option<Tick>) -> Delivery<Q> {
         Delivery {
-            queue,
+            consumer: Arc::clone(consumer),
             token: raw.token,
             attempt: raw.attempt,
+            enqueued_at: raw.enqueued_at,
             message: raw.message,
+            since,
+            kept: None,
             settled: false,
         }
     }
@@ -40,6 +82,12 @@ impl<Q: Queue> Delivery<Q> {
         self.attempt
     }
 
+    /// When the message was sent, by the wall clock of the queue.
+    #[must_use]
+    pub fn enqueued_at(&self) -> WallTime {
+        self.enqueued_at
+    }
+
     /// What the message says.
     #[must_use]
     pub fn payload(&self) -> &Bytes {
@@ -52,7 +100,13 @@ impl<Q: Queue> Delivery<Q> {
         self.message.key.as_ref()
     }
 
-    /// The message with its headers.
+    /// The message's headers, in the order in which they were added.
+    #[must_use]
+    pub fn headers(&self) -> &[(String, Bytes)] {
+        &self.message.headers
+    }
+
+    /// The whole message.
     #[must_use]
     pub fn message(&self) -> &Message {
         &self.message
@@ -73,6 +127,52 @@ impl<Q: Queue> Delivery<Q> {
     /// Dropping the future leaves open whether the message is done.
     pub async fn ack(self) -> Result<()> {
         self.settle(Settle::Ack).await
+    }
+
+    /// Says that the message is done, and so is everything that comes before it in the subscription, delivered or not: for
+    /// consumers that go through a topic as through a log.
+    ///
+    /// ```
+    /// # use outgrow::queue::{DurableQueue, Error, Feature, Queue};
+    /// # let dir = std::env::temp_dir().join(format!("outgrow-doc-through-{}", std::process::id()));
+    /// # futures::executor::block_on(async {
+    /// # let queue = DurableQueue::open(&dir).await?;
+    /// let steps = queue.topic("steps");
+    /// steps.send_all(["one", "two", "three"]).await?;
+    /// let mut follow = steps.subscribe("follower").prefetch(2).build().await?;
+    /// let one = follow.next().await.expect("the queue is open")?;
+    /// let two = follow.next().await.expect("the queue is open")?;
+    /// match two.ack_through().await {
+    ///     Ok(()) => assert!(matches!(one.ack().await, Err(Error::LeaseLost { .. })), "done with the other"),
+    ///     Err(unsupported) => assert_eq!(unsupported, Error::Unsupported(Feature::AckThrough)),
+    /// }
+    /// # queue.close().await;
+    /// # Ok::<(), outgrow::queue::Error>(()) }).unwrap();
+    /// # std::fs::remove_dir_all(&dir).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// As [`ack`](Delivery::ack), and [`Error::Unsupported`](super::Error::Unsupported) without
+    /// [`Feature::AckThrough`](super::Feature::AckThrough).
+    ///
+    /// # Cancel safety
+    /// As [`ack`](Delivery::ack).
+    pub async fn ack_through(self) -> Result<()> {
+        self.settle(Settle::AckThrough).await
+    }
+
+    /// Has the message delivered again when the wait is over that the subscriber's
+    /// [`backoff`](super::SubscriberBuilder::backoff) has for this attempt; if its attempts are used up, it becomes a dead
+    /// letter.
+    ///
+    /// # Errors
+    /// As [`ack`](Delivery::ack).
+    ///
+    /// # Cancel safety
+    /// As [`retry_in`](Delivery::retry_in).
+    pub async fn retry(self) -> Result<()> {
+        let after = self.consumer.wait(self.attempt);
+        self.settle(Settle::Retry { after }).await
     }
 
     /// Has the message delivered again in a while; if its attempts are used up, it becomes a dead letter.
@@ -106,20 +206,95 @@ impl<Q: Queue> Delivery<Q> {
     /// # Cancel safety
     /// Dropping the future leaves open how long the lease lasts.
     pub async fn extend(&mut self, by: Duration) -> Result<()> {
-        self.queue.settle(&self.token, Settle::Extend { by }).await
+        self.consumer.queue.settle(&self.token, Settle::Extend { by }).await
+    }
+
+    /// Waits until [`keep_alive`](Delivery::keep_alive) finds that the lease is lost all the same: the message is, or will
+    /// be, delivered to somebody else. Without `keep_alive` it waits for ever.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn lease_lost(&self) {
+        match self.kept {
+            Some(id) => poll_fn(|cx| self.consumer.keeper.poll_lost(id, cx)).await,
+            None => pending().await,
+        }
+    }
+
+    /// Settles it without giving it up, so that it can be tried again.
+    pub(super) async fn try_settle(&mut self, settle: Settle) -> Result<()> {
+        // Whatever is settled from here on must not be extended.
+        self.let_go();
+        let settling = self.consumer.queue.settle(&self.token, settle.clone());
+        trace::settle(&self.token, &settle, settling).await?;
+        self.settled = true;
+        Ok(())
     }
 
     async fn settle(mut self, settle: Settle) -> Result<()> {
-        self.queue.settle(&self.token, settle).await?;
-        self.settled = true;
-        Ok(())
+        self.try_settle(settle).await
+    }
+
+    fn let_go(&mut self) {
+        if let Some(id) = self.kept.take() {
+            self.consumer.keeper.let_go(id);
+        }
+    }
+
+    /// What the subscriber's schedule says of the next attempt.
+    pub(super) fn backoff(&self) -> Duration {
+        self.consumer.wait(self.attempt)
+    }
+
+    /// How long a lease of the subscription lasts.
+    pub(super) fn lease(&self) -> Duration {
+        self.consumer.lease
+    }
+
+    /// Takes the message out of the delivery, which remains to be settled.
+    pub(super) fn take_message(&mut self) -> Message {
+        std::mem::take(&mut self.message)
+    }
+}
+
+impl<Q: Queue + Clone + 'static> Delivery<Q> {
+    /// Has a task of the [`Env`](crate::env::Env) lengthen the lease, whenever a third to a half of it has passed, until
+    /// the delivery is settled or dropped; then nothing of it happens any more. It stops when the lease is lost, of which
+    /// [`lease_lost`](Delivery::lease_lost) tells.
+    ///
+    /// For work whose length nobody knows. Whoever holds the delivery for ever keeps the message for ever: give the work a
+    /// time limit. One task serves all deliveries of a subscriber.
+    ///
+    /// ```
+    /// # use outgrow::queue::DurableQueue;
+    /// # use std::time::Duration;
+    /// # let dir = std::env::temp_dir().join(format!("outgrow-doc-keep-{}", std::process::id()));
+    /// # futures::executor::block_on(async {
+    /// # let queue = DurableQueue::open(&dir).await?;
+    /// # let env = outgrow::env::Env::system();
+    /// let films = queue.topic("films");
+    /// films.send("convert film 7").await?;
+    /// let mut jobs = films.subscribe("converter").lease(Duration::from_millis(200)).build().await?;
+    /// let mut job = jobs.next().await.expect("the queue is open")?;
+    /// job.keep_alive();
+    /// env.sleep(Duration::from_millis(500)).await; // far longer than the lease
+    /// assert_eq!(job.ack().await, Ok(()));
+    /// # queue.close().await;
+    /// # Ok::<(), outgrow::queue::Error>(()) }).unwrap();
+    /// # std::fs::remove_dir_all(&dir).unwrap();
+    /// ```
+    pub fn keep_alive(&mut self) {
+        if self.kept.is_none() {
+            self.kept = Some(Keeper::keep(&self.consumer, &self.token, self.since));
+        }
     }
 }
 
 impl<Q: Queue> Drop for Delivery<Q> {
     fn drop(&mut self) {
+        self.let_go();
         if !self.settled {
-            self.queue.release(&self.token);
+            self.consumer.queue.release(&self.token);
         }
     }
 }

@@ -259,7 +259,7 @@ impl DurableQueue {
     /// The topic called `name`: 1 to 200 bytes. It exists while it has messages or subscriptions.
     #[must_use]
     pub fn topic(&self, name: &str) -> Topic<DurableQueue> {
-        Topic::new(self.clone(), name)
+        Topic::new(self.clone(), name).env(self.handle.shell.env.clone())
     }
 
     /// What opening found.

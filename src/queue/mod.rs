@@ -4,7 +4,6 @@
 //! producers share the syncs.
 //!
 //! ```
-//! use futures::StreamExt;
 //! use outgrow::queue::DurableQueue;
 //! # let dir = std::env::temp_dir().join(format!("outgrow-doc-{}", std::process::id()));
 //! # futures::executor::block_on(async {
@@ -34,18 +33,26 @@
 //!
 //! Not for many processes: one opens the directory, the second is refused.
 //!
-//! The parts: [`Queue`] is what an implementation provides; [`Topic`], [`Subscriber`] and [`Delivery`] are written once
-//! above it. Of the durable queue, `state`, `standing` and what they are made of (`kept`, `lane`, `keys`, `agenda`) are
-//! the pure heart, with `dedup`, `ages`, `acks` and `limits`; `record` is what it writes into the log, and `shell`,
-//! `send`, `subscribe`, `consume`, `retain`, `redrive`, `pump` and `durable` hold lock, log and tasks.
+//! The parts: [`Queue`] is what an implementation provides. Written once above it are [`Topic`], [`Subscriber`] and
+//! [`Delivery`]; the [`Worker`], which handles many jobs at a time and keeps their leases; a [`Backoff`] between attempts;
+//! topics of one type ([`TypedTopic`]), as a sink ([`TopicSink`]) and for plain threads ([`BlockingTopic`]). Whoever comes
+//! from another queue begins at [`coming_from`]. Of the durable queue, `state`, `standing` and what they are made of (`kept`,
+//! `lane`, `keys`, `agenda`) are the pure heart, with `dedup`, `ages`, `acks` and `limits`; `record` is what it writes into
+//! the log, and `shell`, `send`, `subscribe`, `consume`, `retain`, `redrive`, `pump` and `durable` hold lock, log and tasks.
 
 mod acks;
 mod agenda;
 mod ages;
+mod attempt;
+mod backoff;
+mod blocking;
 mod cache;
 mod capability;
+mod codec;
+pub mod coming_from;
 mod consume;
 mod dedup;
+mod consumer;
 mod delivery;
 mod durable;
 mod error;
@@ -62,12 +69,17 @@ mod latency;
 #[cfg(all(test, feature = "sim"))]
 mod limit_tests;
 mod limits;
+mod job;
+mod keep_alive;
 mod message;
+#[cfg(feature = "metrics")]
+mod metrics;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod naive;
 mod outgoing;
+mod progress;
 mod pump;
 mod record;
 mod redrive;
@@ -75,6 +87,7 @@ mod retain;
 mod retained;
 mod send;
 mod shell;
+mod sink;
 mod standing;
 mod state;
 mod stats;
@@ -85,18 +98,34 @@ pub mod suite;
 #[cfg(all(test, feature = "sim", feature = "suite"))]
 mod tests;
 mod topic;
+mod trace;
+mod typed;
+mod worker;
 
 pub use crate::log::Durability;
+pub use backoff::Backoff;
+pub use blocking::{BlockingDelivery, BlockingSubscriber, BlockingTopic};
 pub use capability::{Capability, Feature};
+#[cfg(feature = "json")]
+pub use codec::Json;
+#[cfg(feature = "postcard")]
+pub use codec::Postcard;
+pub use codec::{Codec, CodecError};
 pub use delivery::Delivery;
 pub use durable::{DurableQueue, DurableQueueBuilder};
 pub use error::{Effect, Error, Result, Retry};
 pub use latency::Latencies;
 pub use limits::{OnFull, Retention};
+pub use job::{IntoOutcome, Job, Outcome, Source};
 pub use message::{DeliverAt, DeliveryToken, Message, Priority, RawDelivery, Receipt, Settle, Start, Subscription};
+pub use progress::{WorkerCounts, WorkerProgress};
+pub use sink::TopicSink;
 pub use stats::{Lost, OpenReport, QueueStats, SubscriptionStats, TopicStats};
 pub use subscriber::{Subscriber, SubscriberBuilder};
 pub use topic::Topic;
+use typed::undecodable;
+pub use typed::{TypedDelivery, TypedSubscriber, TypedSubscriberBuilder, TypedTopic, Undecodable};
+pub use worker::Worker;
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,10 +1,14 @@
-use super::{Delivery, Queue, RawDelivery, Result, Retry, Start, Subscription};
+use super::consumer::Consumer;
+use super::{Backoff, Delivery, Queue, RawDelivery, Result, Retry, Start, Subscription, trace};
+use crate::env::Env;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FusedStream, Stream};
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,20 +16,53 @@ use std::time::Duration;
 const WAIT: Duration = Duration::from_secs(30);
 
 /// Builds a [`Subscriber`].
+///
+/// ```
+/// # use outgrow::queue::{Backoff, DurableQueue, Start};
+/// # use std::time::Duration;
+/// # let dir = std::env::temp_dir().join(format!("outgrow-doc-subscriber-{}", std::process::id()));
+/// # futures::executor::block_on(async {
+/// # let queue = DurableQueue::open(&dir).await?;
+/// let orders = queue.topic("orders");
+/// let mut jobs = orders
+///     .subscribe("billing")
+///     .start(Start::First)
+///     .lease(Duration::from_secs(60))
+///     .max_attempts(3)
+///     .backoff(Backoff::list([1, 60].map(Duration::from_millis)))
+///     .prefetch(10)
+///     .build()
+///     .await?;
+/// assert_eq!(jobs.subscription().max_attempts, 3);
+///
+/// orders.send("order 1").await?;
+/// let job = jobs.next().await.expect("the queue is open")?;
+/// job.retry().await?; // in a millisecond, as the list says
+/// let again = jobs.next().await.expect("the queue is open")?;
+/// assert_eq!(again.attempt(), 2);
+/// again.ack().await?;
+/// # queue.close().await;
+/// # Ok::<(), outgrow::queue::Error>(()) }).unwrap();
+/// # std::fs::remove_dir_all(&dir).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct SubscriberBuilder<Q> {
     queue: Q,
     subscription: Subscription,
     prefetch: usize,
+    backoff: Backoff,
+    env: Option<Env>,
 }
 
 impl<Q: Queue + Clone + 'static> SubscriberBuilder<Q> {
-    pub(super) fn new(queue: Q, topic: &str, name: &str) -> SubscriberBuilder<Q> {
+    pub(super) fn new(queue: Q, topic: &str, name: &str, env: Option<Env>) -> SubscriberBuilder<Q> {
         SubscriberBuilder {
             queue,
             subscription: Subscription::new(topic, name),
             prefetch: 1,
+            backoff: Backoff::default(),
+            env,
         }
     }
 
@@ -44,6 +81,26 @@ impl<Q: Queue + Clone + 'static> SubscriberBuilder<Q> {
     /// After how many deliveries a message becomes a dead letter. Default: 5; at least 1.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.subscription.max_attempts = attempts;
+        self
+    }
+
+    /// How long [`Delivery::retry`] and a [`Worker`](super::Worker) wait before a message is tried again. Default: a second
+    /// at first, twice as long each time, 5 minutes at most, with full jitter.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// Delivers messages of one key one after the other, in the order in which they were sent: the next one when the one
+    /// before it is settled for good. Default: no. See [`Feature::OrderedKeys`](super::Feature::OrderedKeys).
+    pub fn ordered(mut self) -> Self {
+        self.subscription.ordered = true;
+        self
+    }
+
+    /// The world that leases are kept and retries are drawn in. Default: that of the topic.
+    pub fn env(mut self, env: Env) -> Self {
+        self.env = Some(env);
         self
     }
 
@@ -71,10 +128,12 @@ impl<Q: Queue + Clone + 'static> SubscriberBuilder<Q> {
     /// Dropping the future leaves open whether the subscription exists.
     pub async fn build(self) -> Result<Subscriber<Q>> {
         self.queue.subscribe(&self.subscription).await?;
+        let consumer = Consumer::new(self.queue, self.subscription.lease, self.backoff, self.env);
         Ok(Subscriber {
-            queue: self.queue,
+            consumer: Arc::new(consumer),
             subscription: self.subscription,
             prefetch: self.prefetch,
+            keep_alive: false,
             ahead: VecDeque::new(),
             receiving: None,
             ended: false,
@@ -84,12 +143,15 @@ impl<Q: Queue + Clone + 'static> SubscriberBuilder<Q> {
 
 /// One consumer of a subscription: a stream of deliveries, without end while the queue is open.
 ///
-/// After an error that cannot pass ([`Retry::Never`]), such as a closed queue, the stream ends. Dropping it gives back
-/// what it has taken and not yet handed out.
+/// After an error that cannot pass ([`Retry::Never`]), such as a poisoned queue, the stream ends; a closed queue ends it
+/// without an error. Dropping it gives back what it has taken and not yet handed out. For deliveries to be handled many at
+/// a time, with everything that can go wrong, there is the [`Worker`](super::Worker).
 pub struct Subscriber<Q: Queue> {
-    queue: Q,
+    consumer: Arc<Consumer<Q>>,
     subscription: Subscription,
     prefetch: usize,
+    /// Whether leases are kept from the moment that deliveries come.
+    keep_alive: bool,
     ahead: VecDeque<Delivery<Q>>,
     receiving: Option<BoxFuture<'static, Result<Vec<RawDelivery>>>>,
     ended: bool,
@@ -101,12 +163,103 @@ impl<Q: Queue> Subscriber<Q> {
     pub fn subscription(&self) -> &Subscription {
         &self.subscription
     }
+
+    pub(super) fn env(&self) -> &Env {
+        self.consumer.env()
+    }
+
+    /// Gives back what it has taken and not yet handed out; returns how many deliveries that were.
+    pub(super) fn give_back(&mut self) -> usize {
+        self.receiving = None;
+        std::mem::take(&mut self.ahead).len()
+    }
+
+    /// Has the leases of what comes from now on kept until it is settled.
+    pub(super) fn keep_all_alive(&mut self) {
+        self.keep_alive = true;
+    }
 }
 
-impl<Q: Queue + Clone + 'static> Subscriber<Q> {
-    fn receive(&self) -> BoxFuture<'static, Result<Vec<RawDelivery>>> {
-        let (queue, subscription, max) = (self.queue.clone(), self.subscription.clone(), self.prefetch);
-        async move { queue.receive(&subscription, max, WAIT).await }.boxed()
+impl<Q: Queue + Clone + Unpin + 'static> Subscriber<Q> {
+    /// The next delivery; `None` when the queue is closed, or after an error that cannot pass.
+    ///
+    /// The [`Stream`] has a `next` of its own, in futures' `StreamExt`, and this one is better where it may be dropped
+    /// before its end, as in a race with something else: what the stream was about to take stays with the stream, which
+    /// for that moment nobody polls, and this one gives it back to the other consumers.
+    ///
+    /// # Errors
+    /// As [`Queue::receive`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing leased that was not leased before.
+    pub async fn next(&mut self) -> Option<Result<Delivery<Q>>> {
+        let next = Next(self);
+        poll_fn(|cx| next.0.poll_for(next.0.prefetch, cx)).await
+    }
+
+    /// Polls for the next delivery; if the queue has to be asked, for so many.
+    pub(super) fn poll_for(&mut self, max: usize, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery<Q>>>> {
+        loop {
+            if let Some(delivery) = self.ahead.pop_front() {
+                return Poll::Ready(Some(Ok(delivery)));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            let receiving = match &mut self.receiving {
+                Some(receiving) => receiving,
+                None => self
+                    .receiving
+                    .insert(receive(&self.consumer.queue, &self.subscription, max)),
+            };
+            let received = ready!(receiving.poll_unpin(cx));
+            self.receiving = None;
+            match received {
+                Ok(raw) => self.received(raw),
+                Err(super::Error::Closed) => self.ended = true,
+                Err(error) => {
+                    self.ended = error.retry() == Retry::Never;
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+        }
+    }
+
+    /// As [`poll_for`](Subscriber::poll_for), for a consumer that has room for so many.
+    pub(super) fn poll_with_room(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery<Q>>>> {
+        self.poll_for(room.max(self.prefetch), cx)
+    }
+
+    fn received(&mut self, raw: Vec<RawDelivery>) {
+        let since = self.consumer.now();
+        let deliveries = raw.into_iter().map(|raw| Delivery::of(&self.consumer, raw, since));
+        let before = self.ahead.len();
+        self.ahead.extend(deliveries);
+        if self.keep_alive {
+            self.ahead.range_mut(before..).for_each(Delivery::keep_alive);
+        }
+    }
+}
+
+fn receive<Q: Queue + Clone + 'static>(
+    queue: &Q,
+    subscription: &Subscription,
+    max: usize,
+) -> BoxFuture<'static, Result<Vec<RawDelivery>>> {
+    let (queue, subscription) = (queue.clone(), subscription.clone());
+    async move {
+        let receiving = queue.receive(&subscription, max, WAIT);
+        trace::receive(&subscription.topic, &subscription.name, receiving).await
+    }
+    .boxed()
+}
+
+/// A call of [`Subscriber::next`].
+struct Next<'a, Q: Queue>(&'a mut Subscriber<Q>);
+
+impl<Q: Queue> Drop for Next<'_, Q> {
+    fn drop(&mut self) {
+        self.0.receiving = None;
     }
 }
 
@@ -115,30 +268,7 @@ impl<Q: Queue + Clone + Unpin + 'static> Stream for Subscriber<Q> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        loop {
-            if let Some(delivery) = this.ahead.pop_front() {
-                return Poll::Ready(Some(Ok(delivery)));
-            }
-            if this.ended {
-                return Poll::Ready(None);
-            }
-            let receiving = match &mut this.receiving {
-                Some(receiving) => receiving,
-                None => this.receiving.insert(this.receive()),
-            };
-            let received = ready!(receiving.poll_unpin(cx));
-            this.receiving = None;
-            match received {
-                Ok(raw) => this
-                    .ahead
-                    .extend(raw.into_iter().map(|raw| Delivery::new(this.queue.clone(), raw))),
-                Err(super::Error::Closed) => this.ended = true,
-                Err(error) => {
-                    this.ended = error.retry() == Retry::Never;
-                    return Poll::Ready(Some(Err(error)));
-                }
-            }
-        }
+        this.poll_for(this.prefetch, cx)
     }
 }
 

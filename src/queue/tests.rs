@@ -7,7 +7,7 @@ use super::*;
 use crate::env::Env;
 use crate::sim::{DiskModel, DiskOp, Faults, Inject, World, drop_at_every_poll};
 use futures::future::join_all;
-use futures::{StreamExt, join};
+use futures::join;
 use std::cell::Cell;
 
 const SECOND: Duration = Duration::from_secs(1);

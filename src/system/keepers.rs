@@ -148,7 +148,6 @@ mod tests {
     use crate::sim::World;
     use crate::store::{LocalStore, StoreExt};
     use crate::system::System;
-    use futures::StreamExt;
 
     fn with(env: &Env, block: impl Block + 'static) -> System {
         let system = System::builder().env(env.clone()).block("it", block);

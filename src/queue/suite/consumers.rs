@@ -1,6 +1,6 @@
 use super::{Error, Queue, Subject, text};
 use crate::queue::{Start, Subscription};
-use futures::{StreamExt, join};
+use futures::join;
 use std::time::Duration;
 
 pub(super) async fn subscriptions_each_get_all<Q: Queue + Clone + Unpin + 'static>(subject: Subject<Q>) {

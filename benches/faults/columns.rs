@@ -187,7 +187,7 @@ fn failed_sync(kind: &Kind, _quick: bool) -> Result<String, String> {
     let end = written.listen(&mut writer, |_| false);
     writer.end();
     if !std::fs::read_to_string(&log).map_err(text)?.contains("INJECTED") {
-        return Ok("never syncs".to_owned());
+        return Ok("makes no such call".to_owned());
     }
     let verdict = read(kind, &store)?.verdict(&written.acked);
     Ok(format!("{}; {verdict}", how_it_failed(&written, end)))

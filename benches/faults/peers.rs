@@ -5,6 +5,7 @@ use okaywal::{Configuration, Entry, EntryId, LogManager, SegmentReader, WriteAhe
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use walrus_rust::{FsyncSchedule, ReadConsistency, Walrus};
 
 pub(super) fn all() -> Vec<Kind> {
     vec![
@@ -37,6 +38,11 @@ pub(super) fn all() -> Vec<Kind> {
             name: "sqlite",
             open: sqlite,
             read: read_sqlite,
+        },
+        Kind {
+            name: "walrus",
+            open: walrus,
+            read: read_walrus,
         },
     ]
 }
@@ -333,5 +339,32 @@ impl Driver for rusqlite::Connection {
     fn remove(&mut self) -> Option<Result<(), String>> {
         let removed = self.execute("DELETE FROM items WHERE id = (SELECT MIN(id) FROM items)", []);
         Some(removed.map(drop).map_err(text))
+    }
+}
+
+/// It keeps its files where the environment says, which a child's parent has set.
+fn open_walrus() -> Result<Walrus, String> {
+    Walrus::with_consistency_and_schedule(ReadConsistency::StrictlyAtOnce, FsyncSchedule::SyncEach).map_err(text)
+}
+
+fn walrus(_: &Path) -> Result<Box<dyn Driver>, String> {
+    Ok(Box::new(open_walrus()?))
+}
+
+fn read_walrus(_: &Path, found: &mut dyn FnMut(Found)) -> Result<(), String> {
+    let store = open_walrus()?;
+    while let Some(entry) = store.read_next("t", true).map_err(text)? {
+        found(Found::Message(entry.data));
+    }
+    Ok(())
+}
+
+impl Driver for Walrus {
+    fn send(&mut self, payload: &[u8]) -> Result<(), String> {
+        self.append_for_topic("t", payload).map_err(text)
+    }
+
+    fn remove(&mut self) -> Option<Result<(), String>> {
+        Some(self.read_next("t", true).map(drop).map_err(text))
     }
 }

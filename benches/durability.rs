@@ -42,7 +42,11 @@ fn main() -> ExitCode {
             .args(words)
             .status();
         let succeeded = status.expect("it could be run a moment ago").success();
-        return if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return if succeeded {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
     }
     let words: Vec<String> = words.into_iter().filter(|word| word != INSIDE).collect();
     print_matrix(words::filter(&words));
@@ -64,7 +68,10 @@ fn be_a_child(role: &str, words: &[String]) {
         panic!("a child is told how much to do: {numbers:?}")
     };
     let kinds = drivers::all();
-    let kind = kinds.iter().find(|kind| kind.name == name).expect("a store that there is");
+    let kind = kinds
+        .iter()
+        .find(|kind| kind.name == name)
+        .expect("a store that there is");
     let port = port.parse().expect("a port");
     let size = size as usize;
     match role {

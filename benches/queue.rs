@@ -377,7 +377,12 @@ fn targets(results: &Results) -> Vec<Target> {
     let rate_over = |workload, who| over(((workload, "ours"), RATE), ((workload, who), RATE));
     let in_raw = |workload| over(((workload, "ours"), P50), ((workload, "raw"), P50));
     let raw_syncs = |workload| over(((workload, "ours"), P99), ((workload, "raw"), P50));
-    let over_best = |workload| results.peers(workload).filter_map(|who| rate_over(workload, who)).reduce(f64::min);
+    let over_best = |workload| {
+        results
+            .peers(workload)
+            .filter_map(|who| rate_over(workload, who))
+            .reduce(f64::min)
+    };
     let ours = |workload, what| results.median((workload, "ours"), what);
     let at_most = |what, measured, must, goal| Target {
         what,
@@ -400,31 +405,126 @@ fn targets(results: &Results) -> Vec<Target> {
     vec![
         at_most("one producer, 100 B: p50 over raw", in_raw("one_100"), Some(1.3), 1.15),
         at_most("one producer, 1 KiB: p50 over raw", in_raw("one_1k"), Some(1.3), 1.15),
-        at_least("one producer, 100 B: rate over the best peer", over_best("one_100"), Some(0.95), 1.0),
-        at_least("one producer, 1 KiB: rate over the best peer", over_best("one_1k"), Some(0.95), 1.0),
-        at_least("64 producers: rate over raft_engine", rate_over("many_100", "raft_engine"), Some(1.2), 1.5),
-        at_least("64 producers: rate over okaywal", rate_over("many_100", "okaywal"), Some(2.0), 2.5),
-        at_least("64 producers: rate over redb", rate_over("many_100", "redb"), Some(15.0), 20.0),
-        at_least("64 producers: rate over fjall", rate_over("many_100", "fjall"), Some(15.0), 20.0),
-        at_least("64 producers: rate over sqlite", rate_over("many_100", "sqlite"), Some(15.0), 20.0),
-        at_least("64 producers: rate over redis", rate_over("many_100", "redis"), Some(2.5), 3.0),
-        at_least("64 producers: rate over jetstream", rate_over("many_100", "jetstream"), Some(25.0), 30.0),
+        at_least(
+            "one producer, 100 B: rate over the best peer",
+            over_best("one_100"),
+            Some(0.95),
+            1.0,
+        ),
+        at_least(
+            "one producer, 1 KiB: rate over the best peer",
+            over_best("one_1k"),
+            Some(0.95),
+            1.0,
+        ),
+        at_least(
+            "64 producers: rate over raft_engine",
+            rate_over("many_100", "raft_engine"),
+            Some(1.2),
+            1.5,
+        ),
+        at_least(
+            "64 producers: rate over okaywal",
+            rate_over("many_100", "okaywal"),
+            Some(2.0),
+            2.5,
+        ),
+        at_least(
+            "64 producers: rate over redb",
+            rate_over("many_100", "redb"),
+            Some(15.0),
+            20.0,
+        ),
+        at_least(
+            "64 producers: rate over fjall",
+            rate_over("many_100", "fjall"),
+            Some(15.0),
+            20.0,
+        ),
+        at_least(
+            "64 producers: rate over sqlite",
+            rate_over("many_100", "sqlite"),
+            Some(15.0),
+            20.0,
+        ),
+        at_least(
+            "64 producers: rate over redis",
+            rate_over("many_100", "redis"),
+            Some(2.5),
+            3.0,
+        ),
+        at_least(
+            "64 producers: rate over jetstream",
+            rate_over("many_100", "jetstream"),
+            Some(25.0),
+            30.0,
+        ),
         at_most("64 producers: p99 in raw syncs", raw_syncs("many_100"), None, 8.0),
-        at_least("512 tasks, 100 B: messages/s", ours("tasks_100", RATE), Some(1.0e6), 1.2e6),
-        at_least("512 tasks, 1 KiB: messages/s", ours("tasks_1k", RATE), Some(0.7e6), 0.85e6),
+        at_least(
+            "512 tasks, 100 B: messages/s",
+            ours("tasks_100", RATE),
+            Some(1.0e6),
+            1.2e6,
+        ),
+        at_least(
+            "512 tasks, 1 KiB: messages/s",
+            ours("tasks_1k", RATE),
+            Some(0.7e6),
+            0.85e6,
+        ),
         at_most("512 tasks, 100 B: p99 in raw syncs", raw_syncs("tasks_100"), None, 9.0),
         at_most("512 tasks, 1 KiB: p99 in raw syncs", raw_syncs("tasks_1k"), None, 9.0),
-        at_least("batches of 100, 100 B: messages/s", ours("batches_100", RATE), Some(1.6e6), 2.0e6),
+        at_least(
+            "batches of 100, 100 B: messages/s",
+            ours("batches_100", RATE),
+            Some(1.6e6),
+            2.0e6,
+        ),
         at_least("batches of 100, 1 KiB: share of raw bandwidth", share, Some(0.36), 0.45),
-        at_least("receive and ack, prefetch 100: messages/s", ours("receive_100", RATE), Some(500e3), 700e3),
-        at_least("receive and ack, 64 one by one: messages/s", ours("receive_64", RATE), None, 120e3),
-        at_least("level Os, one by one: rate over yaque", rate_over("os_one", "yaque"), Some(0.9), 1.0),
-        at_least("level Os, batches of 100: rate over yaque", rate_over("os_batches", "yaque"), Some(0.9), 1.0),
+        at_least(
+            "receive and ack, prefetch 100: messages/s",
+            ours("receive_100", RATE),
+            Some(500e3),
+            700e3,
+        ),
+        at_least(
+            "receive and ack, 64 one by one: messages/s",
+            ours("receive_64", RATE),
+            None,
+            120e3,
+        ),
+        at_least(
+            "level Os, one by one: rate over yaque",
+            rate_over("os_one", "yaque"),
+            Some(0.9),
+            1.0,
+        ),
+        at_least(
+            "level Os, batches of 100: rate over yaque",
+            rate_over("os_batches", "yaque"),
+            Some(0.9),
+            1.0,
+        ),
         at_most("idle, send to delivery: p50 less raw, us", idle, Some(100.0), 50.0),
-        at_most("reopen of many 1 KiB messages, ms", ours("reopen", OPEN), Some(100.0), 60.0),
+        at_most(
+            "reopen of many 1 KiB messages, ms",
+            ours("reopen", OPEN),
+            Some(100.0),
+            60.0,
+        ),
         at_most("their full verification, ms", ours("reopen", VERIFY), None, 600.0),
-        at_most("bytes for each message in flight", ours("memory", IN_FLIGHT), Some(96.0), 64.0),
-        at_most("bytes for each delayed message", ours("memory", DELAYED), Some(96.0), 64.0),
+        at_most(
+            "bytes for each message in flight",
+            ours("memory", IN_FLIGHT),
+            Some(96.0),
+            64.0,
+        ),
+        at_most(
+            "bytes for each delayed message",
+            ours("memory", DELAYED),
+            Some(96.0),
+            64.0,
+        ),
         at_least("many delayed: rate over undelayed", delayed, Some(0.5), 0.5),
         at_most("many delayed: lateness p99, ms", ours("delayed", LATE), Some(10.0), 5.0),
     ]

@@ -20,7 +20,7 @@ pub(crate) type Column = (&'static str, fn(&Kind, quick: bool) -> Result<String,
 pub(crate) const COLUMNS: [Column; 6] = [
     ("killed, again and again", killed),
     ("power cut (ext4)", power_cut),
-    ("one bit of message 200 of 400 flipped", flipped),
+    ("a bit of message 200 of 400 flipped", flipped),
     ("disk full after message 150", full),
     ("the 100th sync fails once", failed_sync),
     ("a second process", second_process),
@@ -78,7 +78,7 @@ fn killed(kind: &Kind, quick: bool) -> Result<String, String> {
             return Ok(format!("does not go on after kill {round}: {}", short(&why)));
         }
     }
-    Ok(read(kind, dir.path())?.verdict(&written.acked))
+    Ok(read(kind, dir.path())?.verdict(&written.safe()))
 }
 
 /// The machine loses everything that was not synced.
@@ -96,7 +96,7 @@ fn power_cut(kind: &Kind, _quick: bool) -> Result<String, String> {
     drop(disk);
     let disk = Mount::image(&image, &at)?;
     let contents = read(kind, disk.path())?;
-    Ok(contents.verdict(&written.acked))
+    Ok(contents.verdict(&written.safe()))
 }
 
 /// A bit changes on disk while nobody has the store open.
@@ -108,8 +108,12 @@ fn flipped(kind: &Kind, _quick: bool) -> Result<String, String> {
     if copies == 0 {
         return Err(format!("{} does not keep a message as it is", kind.name));
     }
-    let copies = if copies == 1 { String::new() } else { format!(" (in {copies} copies)") };
-    Ok(read(kind, dir.path())?.verdict(&written.acked) + &copies)
+    let copies = if copies == 1 {
+        String::new()
+    } else {
+        format!(" (in {copies} copies)")
+    };
+    Ok(read(kind, dir.path())?.verdict(&written.safe()) + &copies)
 }
 
 /// Somebody else fills the disk while the store sends; then there is room again.
@@ -137,7 +141,7 @@ fn full(kind: &Kind, _quick: bool) -> Result<String, String> {
         Some(false) => ", cannot remove either",
         None => "",
     };
-    let verdict = read(kind, disk.path())?.verdict(&written.acked);
+    let verdict = read(kind, disk.path())?.verdict(&written.safe());
     Ok(format!("{failed}{removed}; {verdict}"))
 }
 
@@ -189,7 +193,7 @@ fn failed_sync(kind: &Kind, _quick: bool) -> Result<String, String> {
     if !std::fs::read_to_string(&log).map_err(text)?.contains("INJECTED") {
         return Ok("makes no such call".to_owned());
     }
-    let verdict = read(kind, &store)?.verdict(&written.acked);
+    let verdict = read(kind, &store)?.verdict(&written.safe());
     Ok(format!("{}; {verdict}", how_it_failed(&written, end)))
 }
 
@@ -217,6 +221,6 @@ fn second_process(kind: &Kind, _quick: bool) -> Result<String, String> {
     one.end();
     other.end();
     let taken = written.acked.len();
-    let verdict = read(kind, dir.path())?.verdict(&written.acked);
+    let verdict = read(kind, dir.path())?.verdict(&written.safe());
     Ok(format!("allowed; of {taken} acknowledged {verdict}"))
 }

@@ -23,12 +23,15 @@ pub(crate) enum Found {
     Report(String),
 }
 
+/// Where what is found goes.
+pub(crate) type Tell<'a> = &'a mut dyn FnMut(Found);
+
 /// A store by name.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) open: fn(&Path) -> Result<Box<dyn Driver>, String>,
     /// Opens it and reads everything; an error is one that the store reports.
-    pub(crate) read: fn(&Path, &mut dyn FnMut(Found)) -> Result<(), String>,
+    pub(crate) read: fn(&Path, Tell<'_>) -> Result<(), String>,
 }
 
 /// Ours, and the peers where the bench was built with them.
@@ -67,7 +70,7 @@ fn ours(dir: &Path) -> Result<Box<dyn Driver>, String> {
     Ok(Box::new(open_ours(dir)?))
 }
 
-fn read_ours(dir: &Path, found: &mut dyn FnMut(Found)) -> Result<(), String> {
+fn read_ours(dir: &Path, found: Tell<'_>) -> Result<(), String> {
     let Ours { queue, from, .. } = open_ours(dir)?;
     let opened = queue.opened();
     for lost in &opened.lost {

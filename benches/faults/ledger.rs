@@ -28,7 +28,7 @@ pub(super) struct Written {
     pub(super) failed: Option<String>,
     /// How many sends were taken after that.
     pub(super) acked_after: usize,
-    /// Whether a message could be taken away after that.
+    /// Whether the oldest message could be taken away after that.
     pub(super) removed: Option<bool>,
 }
 
@@ -46,6 +46,12 @@ impl Written {
                 return End::Enough;
             }
         }
+    }
+
+    /// The messages that have to be there: all that were acknowledged, less the one that was taken away, or may have been.
+    pub(super) fn safe(&self) -> BTreeSet<u64> {
+        let removed = usize::from(self.removed.is_some());
+        self.acked.iter().copied().skip(removed).collect()
     }
 
     fn note(&mut self, line: &str) {
@@ -107,12 +113,12 @@ impl Contents {
         }
     }
 
-    /// What became of messages that were acknowledged.
+    /// What became of messages that have to be there.
     pub(super) fn verdict(&self, acked: &BTreeSet<u64>) -> String {
         let lost: Vec<u64> = acked.difference(&self.has).copied().collect();
         let mut said = match (&lost[..], acked.len()) {
             ([], _) => "0 lost".to_owned(),
-            ([only], _) => format!("{only} lost"),
+            ([only], _) => format!("1 lost ({only})"),
             ([first, .., last], all) if last - first == lost.len() as u64 - 1 => {
                 format!("{} of {all} lost ({first} to {last})", lost.len())
             }

@@ -1,6 +1,6 @@
 //! The crates that ours is compared with.
 
-use super::drivers::{Driver, Found, Kind};
+use super::drivers::{Driver, Found, Kind, Tell};
 use okaywal::{Configuration, Entry, EntryId, LogManager, SegmentReader, WriteAheadLog};
 use std::fmt::Display;
 use std::path::Path;
@@ -67,7 +67,7 @@ fn yaque(dir: &Path) -> Result<Box<dyn Driver>, String> {
     Ok(Box::new(open_yaque(dir)?))
 }
 
-fn read_yaque(dir: &Path, found: &mut dyn FnMut(Found)) -> Result<(), String> {
+fn read_yaque(dir: &Path, found: Tell<'_>) -> Result<(), String> {
     let Yaque(_sender, mut receiver) = open_yaque(dir)?;
     loop {
         match receiver.try_recv() {
@@ -127,7 +127,7 @@ fn okaywal(dir: &Path) -> Result<Box<dyn Driver>, String> {
     Ok(Box::new(open_okaywal(dir, Collect::default())?))
 }
 
-fn read_okaywal(dir: &Path, found: &mut dyn FnMut(Found)) -> Result<(), String> {
+fn read_okaywal(dir: &Path, found: Tell<'_>) -> Result<(), String> {
     let collect = Collect::default();
     let opened = open_okaywal(dir, collect.clone());
     collect.0.lock().expect("nobody panicked").drain(..).for_each(found);
@@ -174,7 +174,7 @@ fn raft_engine(dir: &Path) -> Result<Box<dyn Driver>, String> {
     Ok(Box::new(open_raft_engine(dir)?))
 }
 
-fn read_raft_engine(dir: &Path, found: &mut dyn FnMut(Found)) -> Result<(), String> {
+fn read_raft_engine(dir: &Path, found: Tell<'_>) -> Result<(), String> {
     let store = open_raft_engine(dir)?;
     let scanned = store.engine.scan_raw_messages(1, None, None, false, |_, value| {
         found(Found::Message(value.to_vec()));
@@ -209,7 +209,7 @@ fn redb(dir: &Path) -> Result<Box<dyn Driver>, String> {
     Ok(Box::new(Redb(database)))
 }
 
-fn read_redb(dir: &Path, found: &mut dyn FnMut(Found)) -> Result<(), String> {
+fn read_redb(dir: &Path, found: Tell<'_>) -> Result<(), String> {
     use redb::{ReadableDatabase, ReadableTable};
     let database = redb::Database::create(dir.join("redb")).map_err(text)?;
     let read = database.begin_read().map_err(text)?;
@@ -266,7 +266,7 @@ fn fjall(dir: &Path) -> Result<Box<dyn Driver>, String> {
     Ok(Box::new(open_fjall(dir)?))
 }
 
-fn read_fjall(dir: &Path, found: &mut dyn FnMut(Found)) -> Result<(), String> {
+fn read_fjall(dir: &Path, found: Tell<'_>) -> Result<(), String> {
     let store = open_fjall(dir)?;
     for item in store.items.iter() {
         found(Found::Message(item.value().map_err(text)?.to_vec()));
@@ -315,14 +315,16 @@ fn sqlite(dir: &Path) -> Result<Box<dyn Driver>, String> {
     Ok(Box::new(open_sqlite(dir)?))
 }
 
-fn read_sqlite(dir: &Path, found: &mut dyn FnMut(Found)) -> Result<(), String> {
+fn read_sqlite(dir: &Path, found: Tell<'_>) -> Result<(), String> {
     let connection = open_sqlite(dir)?;
     let check = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0));
     let check: String = check.map_err(text)?;
     if check != "ok" {
         found(Found::Report(check));
     }
-    let mut all = connection.prepare("SELECT value FROM items ORDER BY id").map_err(text)?;
+    let mut all = connection
+        .prepare("SELECT value FROM items ORDER BY id")
+        .map_err(text)?;
     let rows = all.query_map([], |row| row.get(0)).map_err(text)?;
     for row in rows {
         found(Found::Message(row.map_err(text)?));
@@ -351,7 +353,7 @@ fn walrus(_: &Path) -> Result<Box<dyn Driver>, String> {
     Ok(Box::new(open_walrus()?))
 }
 
-fn read_walrus(_: &Path, found: &mut dyn FnMut(Found)) -> Result<(), String> {
+fn read_walrus(_: &Path, found: Tell<'_>) -> Result<(), String> {
     let store = open_walrus()?;
     while let Some(entry) = store.read_next("t", true).map_err(text)? {
         found(Found::Message(entry.data));

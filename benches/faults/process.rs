@@ -29,7 +29,13 @@ pub(super) struct Process {
 
 impl Process {
     /// Has a child do `role` with a store in `dir`, run by the program and arguments of `through`, if any.
-    pub(super) fn start(role: &str, kind: &Kind, dir: &Path, job: Job, through: &[OsString]) -> Result<Process, String> {
+    pub(super) fn start(
+        role: &str,
+        kind: &Kind,
+        dir: &Path,
+        job: Job,
+        through: &[OsString],
+    ) -> Result<Process, String> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(text)?;
         let port = listener.local_addr().map_err(text)?.port();
         let me = std::env::current_exe().map_err(text)?;

@@ -50,7 +50,9 @@ pub(crate) fn threads(keep: &dyn Keep, load: Load, span: Duration) -> Figures {
         let threads: Vec<_> = (0..load.producers)
             .map(|_| scope.spawn(move || thread(keep, load, span, barrier)))
             .collect();
-        let joined = threads.into_iter().map(|thread| thread.join().expect("a producer ends"));
+        let joined = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a producer ends"));
         joined.unzip()
     });
     let calls: Vec<Duration> = calls.into_iter().flatten().collect();

@@ -76,38 +76,54 @@ impl Results {
 
     /// Everyone but `ours` and `raw` who sent in a workload.
     pub(crate) fn peers(&self, workload: &str) -> impl Iterator<Item = &'static str> {
-        let rates = self.cells.iter().filter(move |cell| cell.what == RATE && cell.who.0 == workload);
-        rates.map(|cell| cell.who.1).filter(|who| !matches!(*who, "ours" | "raw"))
+        let rates = self
+            .cells
+            .iter()
+            .filter(move |cell| cell.what == RATE && cell.who.0 == workload);
+        rates
+            .map(|cell| cell.who.1)
+            .filter(|who| !matches!(*who, "ours" | "raw"))
     }
 
-    /// Prints a row for each contender of each workload that sent or received.
+    /// Prints a row for each contender of each workload.
     pub(crate) fn print(&self) {
         println!("| workload | who | messages/s | spread | p50 us | p99 us | ours over it |");
         println!("|---|---|---|---|---|---|---|");
-        for cell in self.cells.iter().filter(|cell| cell.what == RATE) {
-            let who = cell.who;
-            let text = |what| self.median(who, what).map_or(String::new(), |value| format!("{value:.0}"));
-            let values = || cell.values.iter().map(|(_, value)| *value);
-            let (most, least) = (values().fold(f64::MIN, f64::max), values().fold(f64::MAX, f64::min));
-            let rate = self.median(who, RATE).unwrap_or(f64::NAN);
-            let ours = ((who.0, "ours"), RATE);
-            let ratio = match who.1 {
-                "ours" => None,
-                _ => self.paired(ours, (who, RATE), |ours, theirs| ours / theirs),
-            };
-            println!(
-                "| {} | {} | {rate:.0} | {:.0}% | {} | {} | {} |",
-                who.0,
-                who.1,
-                (most - least) * 100.0 / rate,
-                text(P50),
-                text(P99),
-                ratio.map_or(String::new(), |ratio| format!("{ratio:.2}")),
-            );
+        let mut printed: Vec<Who> = Vec::new();
+        for cell in self.cells.iter().filter(|cell| matches!(cell.what, RATE | P50)) {
+            if !printed.contains(&cell.who) {
+                printed.push(cell.who);
+                self.print_row(cell);
+            }
         }
         for (who, why) in &self.skipped {
             println!("* skipped: {who}: {why}");
         }
+    }
+
+    fn print_row(&self, cell: &Cell) {
+        let who = cell.who;
+        let text = |what| {
+            self.median(who, what)
+                .map_or(String::new(), |value| format!("{value:.0}"))
+        };
+        let values = || cell.values.iter().map(|(_, value)| *value);
+        let (most, least) = (values().fold(f64::MIN, f64::max), values().fold(f64::MAX, f64::min));
+        let spread = (most - least) * 100.0 / median(values().collect()).unwrap_or(f64::NAN);
+        let ours = ((who.0, "ours"), RATE);
+        let ratio = match who.1 {
+            "ours" => None,
+            _ => self.paired(ours, (who, RATE), |ours, theirs| ours / theirs),
+        };
+        println!(
+            "| {} | {} | {} | {spread:.0}% | {} | {} | {} |",
+            who.0,
+            who.1,
+            text(RATE),
+            text(P50),
+            text(P99),
+            ratio.map_or(String::new(), |ratio| format!("{ratio:.2}")),
+        );
     }
 }
 

@@ -4,12 +4,13 @@
 # Builds with --cfg peers in a target folder of its own, runs benches/NAME.rs in N rounds (default 3; a round runs ours
 # and each peer once, so that a slow spell of the machine meets them all), and prints the medians as one table with
 # ratios. FILTER picks workloads by a part of their names; --quick measures a second each. Without NAME it lists them.
-# A bench that measures no times runs once and prints a table of its own.
+# A bench that does not use criterion runs once and prints a table of its own; it is told of the rounds, and of --quick.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . .ci/common.sh
 
 rounds=3
+quick=
 criterion=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -17,7 +18,10 @@ while [ $# -gt 0 ]; do
             rounds=${2:-}
             shift
             ;;
-        --quick) criterion=(--warm-up-time 0.3 --measurement-time 1) ;;
+        --quick)
+            quick=1
+            criterion=(--warm-up-time 0.3 --measurement-time 1)
+            ;;
         -h | --help)
             sed -n '2,8s/^# \{0,1\}//p' "$0"
             exit 0
@@ -62,6 +66,7 @@ need_rust
 
 unset CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_ENCODED_RUSTFLAGS
 export RUSTFLAGS="--cfg peers"
+export OUTGROW_ROUNDS=$rounds OUTGROW_QUICK=$quick
 cargo bench --locked --all-features --target-dir target-peers --bench "$name" --no-run
 
 # What one contestant frees goes back to the system and not to the next: its pages may be large ones, which one asked for
@@ -83,7 +88,7 @@ for ((round = 1; round <= rounds; round++)); do
         exit 1
     }
     folders+=("$CRITERION_HOME")
-    # It took no times, so it answers by itself, and once is enough.
+    # Criterion took no times, so it answers by itself, and once is enough.
     if [ -z "$(find "$CRITERION_HOME" -name benchmark.json -print -quit)" ] && [ -s "$CRITERION_HOME/output.txt" ]; then
         printf '\n%s, %s\n\n' "$name" "$(rustc --version | cut -d ' ' -f 1-2)"
         cat "$CRITERION_HOME/output.txt"

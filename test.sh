@@ -40,6 +40,9 @@ missing() {
     [ ! -e .git ] || command -v git >/dev/null || packages+=(git)
     # Tests start servers of their own, on free ports; one that the package starts is left alone.
     command -v redis-server >/dev/null || packages+=(redis-server)
+    # The queue's tests cut the power of file systems of their own.
+    command -v mkfs.ext4 >/dev/null || packages+=(e2fsprogs)
+    command -v mkfs.xfs >/dev/null || packages+=(xfsprogs)
     if [ ${#packages[@]} -gt 0 ]; then
         echo "installing ${packages[*]}"
         install "${packages[@]}"

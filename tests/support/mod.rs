@@ -52,6 +52,18 @@ pub(crate) fn need(what: &str) -> Option<PathBuf> {
     found
 }
 
+/// Records that this process may not do `what` here, as a container may not mount: the test then returns. Unlike an absent
+/// program that is no failure when everything is asked for, since nobody can install it.
+#[track_caller]
+pub(crate) fn may_not(what: &str) {
+    let caller = std::panic::Location::caller();
+    let test = std::thread::current().name().unwrap_or("main").to_owned();
+    Run::current().add(&Record::Skip {
+        what: format!("permission to {what}"),
+        test: format!("{test} ({}:{})", caller.file(), caller.line()),
+    });
+}
+
 /// Adds `value` to the count `key` of the report `name`; for example the faults that a simulation injected, by kind.
 pub(crate) fn report(name: &str, key: &str, value: u64) {
     Run::current().add(&Record::Count {

@@ -96,7 +96,11 @@ impl Log {
 
     /// As [`append_with`](Log::append_with), for what frees room: it goes through on a full disk, as long as the
     /// segment that is kept for this has room.
-    pub(crate) fn append_reserved(&self, entries: Vec<Bytes>, durability: Durability) -> Result<Append, LogError> {
+    pub(crate) fn append_reserved(
+        &self,
+        entries: Vec<impl Appended>,
+        durability: Durability,
+    ) -> Result<Append, LogError> {
         let how = How {
             durability,
             reserved: true,

@@ -3,7 +3,7 @@
 
 use super::limits::OnFull;
 use super::record::{Record, SubId};
-use super::shell::{Core, Effect, InFlight, Shell};
+use super::shell::{Core, Effect, InFlight, Room, Shell};
 use super::state::Dying;
 use crate::env::{Env, Tick};
 use crate::log::{Append, Durability, LogError};
@@ -63,7 +63,7 @@ pub(super) async fn run(shell: Arc<Shell>) {
             Chore::Dropped(records) => {
                 for record in records {
                     // Not waited for: after a crash the limits hold again.
-                    drop(shell.note(&record, Durability::Os).await);
+                    drop(shell.note(&record, Durability::Os, Room::Reserved).await);
                 }
             }
             Chore::Acks => running.extend(shell.write_acks().await.map(see_through)),

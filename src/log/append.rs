@@ -57,6 +57,7 @@ impl Append {
     ///
     /// # Errors
     /// As when awaited.
+    #[allow(dead_code, reason = "the queue calls it as its parts land")]
     pub(crate) fn wait(self) -> Result<(), LogError> {
         env::wait(self.here())
     }

@@ -85,20 +85,24 @@ impl Log {
     }
 
     /// As [`append`](Log::append), ready when the entries are as durable as asked for.
-    pub(crate) fn append_with(&self, entries: Vec<impl Appended>, durability: Durability) -> Result<Append, LogError> {
+    pub(crate) fn append_with<T: Appended>(
+        &self,
+        entries: impl AsRef<[T]>,
+        durability: Durability,
+    ) -> Result<Append, LogError> {
         let how = How {
             durability,
             reserved: false,
             at: None,
         };
-        self.append_any(&entries, how)
+        self.append_any(entries.as_ref(), how)
     }
 
     /// As [`append_with`](Log::append_with), for what frees room: it goes through on a full disk, as long as the
     /// segment that is kept for this has room.
-    pub(crate) fn append_reserved(
+    pub(crate) fn append_reserved<E: Appended>(
         &self,
-        entries: Vec<impl Appended>,
+        entries: impl AsRef<[E]>,
         durability: Durability,
     ) -> Result<Append, LogError> {
         let how = How {
@@ -106,7 +110,7 @@ impl Log {
             reserved: true,
             at: None,
         };
-        self.append_any(&entries, how)
+        self.append_any(entries.as_ref(), how)
     }
 
     fn append_any(&self, entries: &[impl Appended], how: How) -> Result<Append, LogError> {
@@ -116,13 +120,13 @@ impl Log {
 
     /// As [`append_reserved`](Log::append_reserved), unless the next number is not `next`, which means that earlier appends
     /// have failed: for entries that are true only if those are in the log.
-    pub(crate) fn append_at(&self, next: u64, entries: Vec<Bytes>) -> Result<Option<Append>, LogError> {
+    pub(crate) fn append_at(&self, next: u64, entries: impl AsRef<[Bytes]>) -> Result<Option<Append>, LogError> {
         let how = How {
             durability: Durability::Disk,
             reserved: true,
             at: Some(next),
         };
-        self.handle.shared.append(&entries, how)
+        self.handle.shared.append(entries.as_ref(), how)
     }
 
     /// Writes the pieces of an entry that is too long for a frame, one after the other, so that whatever is appended

@@ -75,5 +75,7 @@ pub fn sample_segment() -> (Vec<u8>, Vec<Vec<u8>>) {
     }
     let place = Place::new(1, bytes.len() as u32);
     frame::encode_mark(&mut bytes, frame::seed(header.salt, place), 21, place);
+    // What was made ahead and not written over.
+    bytes.resize(bytes.len() + 100, 0);
     (bytes, all)
 }

@@ -1,17 +1,21 @@
 //! The judgement over byte images: every torn tail, every flipped bit, and what headers say.
 
 use super::Why;
+use super::entry;
 use super::frame;
 use super::index::Piece;
 use super::recovery::{Recovered, Recovery};
 use super::segment::{HEADER_LEN, Header, Place};
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// The files of a log, written by the rules of the committer.
 #[derive(Clone, Default)]
 struct Files {
     segments: Vec<(Header, Vec<u8>)>,
     durable: Place,
+    /// Zeros behind each.
+    zeros: usize,
 }
 
 impl Files {
@@ -67,7 +71,9 @@ impl Files {
     fn recover(&self) -> Recovered {
         let mut recovery = Recovery::default();
         for (header, bytes) in &self.segments {
-            recovery.segment(header.id, bytes);
+            let mut bytes = bytes.clone();
+            bytes.resize(bytes.len() + self.zeros, 0);
+            recovery.segment(header.id, &bytes);
         }
         recovery.finish()
     }
@@ -120,7 +126,14 @@ fn a_whole_log_is_found_whole() {
 
 #[test]
 fn a_tail_torn_at_any_byte_is_cut_off_and_stays_off() {
+    for zeros in [0, 3_000] {
+        torn_at_any_byte(zeros);
+    }
+}
+
+fn torn_at_any_byte(zeros: usize) {
     let mut files = Files::new();
+    files.zeros = zeros;
     let mut ends = vec![HEADER_LEN as usize];
     let words = ["a", "bb", "ccc", "dddd"];
     for (seq, word) in (1..).zip(&words) {
@@ -209,7 +222,14 @@ fn any_subset_of_unsynced_sectors_is_a_torn_tail() {
 
 #[test]
 fn any_flipped_bit_costs_one_frame_at_most_and_is_reported() {
-    let files = sample();
+    for zeros in [0, 3_000] {
+        flipped_anywhere(zeros);
+    }
+}
+
+fn flipped_anywhere(zeros: usize) {
+    let mut files = sample();
+    files.zeros = zeros;
     let intact = files.contents(&files.recover());
     for segment in 0..files.segments.len() {
         for bit in 0..files.segments[segment].1.len() * 8 {
@@ -365,4 +385,109 @@ fn damage_in_what_was_truncated_is_no_gap() {
     let found = files.recover();
     assert_eq!(files.contents(&found), list(1, &["a", "B"]));
     assert_eq!((found.gaps.len(), found.damage.len()), (0, 1));
+}
+
+#[test]
+fn zeros_behind_the_tail_are_a_clean_end_and_anything_else_is_not() {
+    let mut files = sample();
+    files.zeros = 5_000;
+    let found = files.recover();
+    assert_eq!((found.tail, found.torn), (Some(files.durable), 0));
+    assert_eq!(
+        found.used,
+        [(1, files.segments[0].1.len() as u32), (2, files.durable.offset)]
+    );
+    for at in [0, 7, 8, 1_000, 4_990] {
+        let mut files = files.clone();
+        let tail = files.last().len();
+        files.last().resize(tail + at, 0);
+        files.last().push(1);
+        let found = files.recover();
+        assert_eq!(found.tail, None, "{at}");
+        assert_eq!(
+            (found.index.range(), found.torn),
+            (1..7, (at as u64 + 1).next_multiple_of(8))
+        );
+        assert!(found.damage.is_empty() && found.gaps.is_empty());
+    }
+}
+
+/// A log with an entry in two pieces, other entries between them, and the places of the pieces.
+fn in_pieces() -> (Files, [Place; 2]) {
+    let mut files = Files::new();
+    let first = files.piece(1, b"PIECE 1 ");
+    files.append(1, &["between"]);
+    files.roll(2, 1);
+    let second = files.piece(2, b"and 2");
+    let list = [(first, 8), (second, 5)].map(|(place, len)| entry::Piece { place, len });
+    let long = entry::Entry::in_pieces_at(&list, Arc::new(entry::Hold::new(1)));
+    let (header, bytes) = files.segments.last_mut().unwrap();
+    let seed = frame::seed(header.salt, Place::new(header.id, bytes.len() as u32));
+    frame::encode(
+        bytes,
+        seed,
+        2,
+        files.durable,
+        &[Bytes::from_static(b"with").into(), long],
+    );
+    files.sync();
+    files.append(4, &["after"]);
+    files.mark(5);
+    (files, [first, second])
+}
+
+impl Files {
+    fn piece(&mut self, next: u64, piece: &[u8]) -> Place {
+        let (header, bytes) = self.segments.last_mut().unwrap();
+        let place = Place::new(header.id, bytes.len() as u32);
+        frame::encode_piece(bytes, frame::seed(header.salt, place), next, self.durable, piece);
+        self.sync();
+        place
+    }
+}
+
+#[test]
+fn an_entry_in_pieces_is_there_when_its_list_is() {
+    let (files, pieces) = in_pieces();
+    let found = files.recover();
+    assert_eq!(
+        (found.index.range(), found.gaps.len(), found.damage.len()),
+        (1..5, 0, 0)
+    );
+    assert_eq!(found.held, [((3, 2), 1)].into());
+    // Cut before the list is whole: as if it was never sent. The entry between is there.
+    let list = pieces[1].offset as usize + frame::padded(frame::HEAD + frame::ROW + 5);
+    for len in HEADER_LEN as usize..list + frame::HEAD {
+        let mut files = files.clone();
+        files.last().truncate(len);
+        let found = files.recover();
+        assert_eq!(
+            (found.index.range(), found.gaps.len(), found.damage.len()),
+            (1..2, 0, 0),
+            "cut to {len}"
+        );
+        assert!(found.held.is_empty());
+    }
+    // The first piece released: the log begins behind the entry.
+    let mut released = files.clone();
+    released.segments.remove(0);
+    let found = released.recover();
+    assert_eq!((found.index.range(), found.gaps.len()), (4..5, 0));
+}
+
+#[test]
+fn a_flipped_bit_in_a_piece_costs_the_entry_and_nothing_else() {
+    let (files, pieces) = in_pieces();
+    for piece in pieces {
+        let segment = piece.segment as usize - 1;
+        let len = frame::HEAD + frame::ROW + if segment == 0 { 8 } else { 5 };
+        for bit in 0..len * 8 {
+            let mut files = files.clone();
+            files.segments[segment].1[piece.offset as usize + bit / 8] ^= 1 << (bit % 8);
+            let found = files.recover();
+            let told: Vec<u64> = found.gaps.iter().flat_map(|gap| gap.range.clone()).collect();
+            assert_eq!((told, found.damage.len()), (vec![3], 1), "{piece} bit {bit}");
+            assert_eq!(found.index.range(), 1..5);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{Durability, Item, Log, LogError, LogOptions, OnDamage, OpenReport};
 use crate::env::Rng;
-use crate::sim::{DiskOp, FaultCounts, FaultKind, Faults, Inject, Machine, World};
+use crate::sim::{DiskModel, DiskOp, FaultCounts, FaultKind, Faults, Inject, Machine, World};
 use bytes::Bytes;
 use futures::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
@@ -333,4 +333,75 @@ fn what_rots_is_reported_and_costs_no_more() {
         let bit_flip = 0.02;
         simulate(seed, Faults { bit_flip, ..FAULTY });
     }
+}
+
+/// A log whose disk has no more room.
+async fn filled(machine: &Machine) -> Log {
+    let (log, _) = Log::open(&machine.env(), Path::new("a/log"), OPTIONS).await.unwrap();
+    loop {
+        let refused = match log.append(vec![Bytes::from(vec![b'x'; 1_000])]) {
+            Ok(append) => append.await.err(),
+            Err(error) => Some(error),
+        };
+        match refused {
+            None => {}
+            Some(LogError::Full) => return log,
+            Some(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn small_disk() -> DiskModel {
+    DiskModel {
+        capacity: 100_000,
+        ..DiskModel::default()
+    }
+}
+
+#[test]
+fn a_full_disk_takes_what_frees_room_and_then_everything() {
+    for seed in 0..20 {
+        let world = World::new(seed);
+        let machine = world.machine("node");
+        machine.set_disk(small_disk());
+        world.run(async {
+            let log = filled(&machine).await;
+            let end = log.range().end;
+            assert!(end > 40, "{end}");
+            // The reserve holds a segment of these; what else is tried in between is refused, and harms none of them.
+            for n in 0..40 {
+                let acks = log
+                    .append_reserved(vec![Bytes::from(vec![b'a'; 100])], Durability::Disk)
+                    .unwrap();
+                acks.await.unwrap();
+                if n % 10 == 0 {
+                    let refused = log.append(vec![Bytes::from(vec![b'x'; 1_000])]).unwrap();
+                    assert_eq!(refused.await, Err(LogError::Full), "seed {seed}");
+                }
+            }
+            assert_eq!(log.range().end, end + 40, "the numbers are given again");
+            log.release_before(end).await.unwrap();
+            for _ in 0..20 {
+                log.append(vec![Bytes::from(vec![b'x'; 1_000])]).unwrap().await.unwrap();
+            }
+            log.close().await;
+            let (log, report) = Log::open(&machine.env(), Path::new("a/log"), OPTIONS).await.unwrap();
+            assert_eq!((report.range.end, report.gaps.len(), report.torn), (end + 60, 0, 0));
+            drop(log);
+        });
+    }
+}
+
+#[test]
+fn room_is_found_again_by_the_next_append() {
+    let world = World::new(1);
+    let machine = world.machine("node");
+    machine.set_disk(small_disk());
+    world.run(async {
+        let log = filled(&machine).await;
+        machine.set_disk(DiskModel::default());
+        for _ in 0..20 {
+            log.append(vec![Bytes::from(vec![b'x'; 1_000])]).unwrap().await.unwrap();
+        }
+    });
 }

@@ -180,3 +180,96 @@ fn a_reset_log_goes_on_where_it_is_told() {
     assert_eq!((report.range, report.gaps), (7..8, vec![]));
     assert_eq!(contents(&log), list(7, &["z"]));
 }
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "the test changes a file behind the log's back")]
+fn damage_is_kept_in_quarantine_and_refused_where_asked() {
+    let dir = TempDir::new("damage");
+    let (log, _) = open(&dir.0);
+    for word in ["a", "b", "c"] {
+        append(&log, &[word]);
+    }
+    block_on(log.close());
+    let path = dir.0.join("0000000000000001.seg");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(1).rposition(|byte| byte == b"b").unwrap();
+    bytes[at] = b'X';
+    std::fs::write(&path, &bytes).unwrap();
+
+    let strict = LogOptions {
+        on_damage: OnDamage::Refuse,
+        ..SMALL
+    };
+    let refused = block_on(Log::open(&Env::system(), &dir.0, strict)).unwrap_err();
+    assert!(matches!(refused, LogError::Damaged { entries: 1, .. }), "{refused}");
+    assert!(!dir.0.join("quarantine").exists() && std::fs::read(&path).unwrap() == bytes);
+
+    for copies in [1, 0] {
+        let (log, report) = open_with(&dir, SMALL);
+        assert_eq!((report.gaps.len(), report.quarantine), (1, Ok(copies)));
+        let [damage] = &report.damage[..] else {
+            panic!("one range")
+        };
+        let name = format!("quarantine/0000000000000001-{:08x}.bytes", damage.bytes.start);
+        let held = std::fs::read(dir.0.join(name)).unwrap();
+        assert_eq!(held, bytes[damage.bytes.start as usize..damage.bytes.end as usize]);
+        let verified = block_on(log.verify(|_| ())).unwrap();
+        assert_eq!((verified.entries, verified.lost), (2, report.gaps));
+        block_on(log.close());
+    }
+}
+
+#[test]
+fn freed_segments_are_used_again() {
+    let dir = TempDir::new("again");
+    let (log, _) = open(&dir.0);
+    let entry = "x".repeat(1000);
+    for n in 1..=300 {
+        append(&log, &[&entry]);
+        if n % 20 == 0 {
+            block_on(log.release_before(n)).unwrap();
+        }
+    }
+    let stats = log.stats();
+    block_on(log.close());
+    let disk = Env::system().disk().clone();
+    let names = block_on(disk.list(&dir.0)).unwrap();
+    let spares = names.iter().filter(|name| name.ends_with(".spare")).count();
+    assert!(spares <= 2 && names.len() == spares + stats.segments, "{names:?}");
+    let (log, report) = open(&dir.0);
+    assert!(
+        report.range.end == 301 && report.gaps.is_empty() && report.damage.is_empty(),
+        "{report:?}"
+    );
+    assert_eq!(contents(&log).last(), Some(&(300, entry)));
+}
+
+/// What the first release with this format wrote: entries of one frame and of two pieces, a mark, three segments, and a
+/// crash in a frame.
+#[test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the test puts files there behind the log's back"
+)]
+fn the_log_of_format_1_is_read() {
+    let dir = TempDir::new("fixture");
+    std::fs::create_dir_all(&dir.0).unwrap();
+    for (id, bytes) in (1..).zip([
+        &include_bytes!("../../tests/data/log.v1/0000000000000001.seg")[..],
+        &include_bytes!("../../tests/data/log.v1/0000000000000002.seg")[..],
+        &include_bytes!("../../tests/data/log.v1/0000000000000003.seg")[..],
+    ]) {
+        std::fs::write(dir.0.join(format!("{id:016x}.seg")), bytes).unwrap();
+    }
+    let (log, report) = open(&dir.0);
+    assert_eq!((report.range.clone(), report.torn > 0), (3..24, true), "{report:?}");
+    assert!(report.gaps.is_empty() && report.damage.is_empty(), "{report:?}");
+    let expected: Vec<_> = (3..24)
+        .map(|seq| match seq {
+            20 => (seq, "in pieces, ".repeat(300)),
+            _ => (seq, format!("entry {seq} {}", "x".repeat(600))),
+        })
+        .collect();
+    assert_eq!(contents(&log), expected);
+    assert_eq!(append(&log, &["and on"]), 24..25);
+}

@@ -167,7 +167,7 @@ impl Shell {
                 if acks.is_empty() {
                     return None;
                 }
-                match self.append_effect(&mut core, acks.entries(), Effect::Acked(acks.clone())) {
+                match self.append_effect(&mut core, &acks.entries(), Effect::Acked(acks.clone())) {
                     Ok(append) => return Some(append),
                     Err(LogError::Busy { len, .. }) => {
                         core.acks_again(acks, self.env.now());
@@ -176,7 +176,7 @@ impl Shell {
                     Err(LogError::TooLarge { .. }) => {
                         let (some, rest) = acks.halves();
                         core.acks_again(rest, self.env.now());
-                        let append = self.append_effect(&mut core, some.entries(), Effect::Acked(some));
+                        let append = self.append_effect(&mut core, &some.entries(), Effect::Acked(some));
                         return append.ok();
                     }
                     // They hold in this process, and there will be no other chance to write them.

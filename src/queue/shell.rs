@@ -352,14 +352,14 @@ impl Shell {
         let Some((entries, effect)) = make(&mut core) else {
             return Ok(None);
         };
-        self.append_effect(&mut core, entries, effect).map(Some)
+        self.append_effect(&mut core, &entries, effect).map(Some)
     }
 
     /// Appends what has an effect.
     pub(super) fn append_effect(
         self: &Arc<Self>,
         core: &mut Core,
-        entries: Vec<Entry>,
+        entries: &[Entry],
         effect: Effect,
     ) -> Result<InFlight, LogError> {
         let room = match effect {
@@ -381,7 +381,7 @@ impl Shell {
     fn append_locked(
         &self,
         core: &mut Core,
-        entries: Vec<Entry>,
+        entries: &[Entry],
         how: Durability,
         room: Room,
     ) -> Result<Append, LogError> {
@@ -395,10 +395,9 @@ impl Shell {
 
     /// Appends an entry without an effect of its own.
     pub(super) async fn note(&self, record: &Record, how: Durability, room: Room) -> Result<Append> {
-        let entry = record.encode();
+        let entry = [record.encode().into()];
         loop {
-            let entries = vec![entry.clone().into()];
-            let appended = self.append_locked(&mut self.core.lock(), entries, how, room);
+            let appended = self.append_locked(&mut self.core.lock(), &entry, how, room);
             match appended {
                 Err(LogError::Busy { len, .. }) => self.log.room(len).await,
                 appended => return Ok(appended?),

@@ -100,10 +100,9 @@ impl Log {
 
     /// As [`append_with`](Log::append_with), for what frees room: it goes through on a full disk, as long as the
     /// segment that is kept for this has room.
-    #[allow(dead_code, reason = "the queue calls it as its parts land")]
-    pub(crate) fn append_reserved(
+    pub(crate) fn append_reserved<E: Appended>(
         &self,
-        entries: impl AsRef<[Bytes]>,
+        entries: impl AsRef<[E]>,
         durability: Durability,
     ) -> Result<Append, LogError> {
         let how = How {
@@ -139,7 +138,6 @@ impl Log {
     ///
     /// # Cancel safety
     /// Dropping it leaves pieces that nothing reads, which go with their segment.
-    #[allow(dead_code, reason = "the queue calls it as its parts land")]
     pub(crate) async fn stage(&self, bytes: Bytes) -> Result<Entry, LogError> {
         large::stage(&self.handle.shared, bytes).await
     }

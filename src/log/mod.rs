@@ -50,8 +50,9 @@ mod verify;
 mod writer;
 
 pub(crate) use append::Append;
-#[allow(unused_imports, reason = "the queue uses it as its parts land")]
-pub(crate) use entry::{Appended, Entry};
+#[cfg(test)]
+pub(crate) use entry::Appended;
+pub(crate) use entry::Entry;
 pub(crate) use error::LogError;
 pub(crate) use handle::{Log, LogStats};
 pub(crate) use reader::Reader;
@@ -88,7 +89,6 @@ pub(crate) enum OnDamage {
     #[default]
     Serve,
     /// Refuse to open, with [`LogError::Damaged`]. Nothing is changed.
-    #[allow(dead_code, reason = "the queue's builder asks for it as its parts land")]
     Refuse,
 }
 
@@ -114,16 +114,6 @@ impl Default for LogOptions {
             on_damage: OnDamage::Serve,
         }
     }
-}
-
-/// What holds of a write when it returns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Durability {
-    /// It is on the disk: it survives the loss of power.
-    #[default]
-    Disk,
-    /// The operating system has it: it survives the end of the process, but perhaps not the loss of power.
-    Os,
 }
 
 /// What reading yields for each number, or range of numbers, in order.

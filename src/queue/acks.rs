@@ -1,7 +1,7 @@
 //! Acknowledgements of which the log does not know yet.
 
 use super::record::{Record, SubId};
-use bytes::Bytes;
+use crate::log::Entry;
 use std::collections::BTreeMap;
 
 /// The most acknowledgements of one record.
@@ -60,7 +60,7 @@ impl Acks {
     }
 
     /// What the log has to be told.
-    pub(super) fn entries(&self) -> Vec<Bytes> {
+    pub(super) fn entries(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
         for (&id, of) in &self.of {
             let through = of.through.map(|seq| Ack::Through(seq).record(id));
@@ -69,7 +69,7 @@ impl Acks {
                 id,
                 seqs: seqs.to_vec(),
             });
-            entries.extend(through.into_iter().chain(seqs).map(|record| record.encode()));
+            entries.extend(through.into_iter().chain(seqs).map(|record| record.encode().into()));
         }
         entries
     }
@@ -88,6 +88,7 @@ impl Acks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::Appended;
 
     #[test]
     fn nothing_is_left_out_when_split_and_put_together() {
@@ -98,7 +99,8 @@ mod tests {
         assert_eq!(acks.add(2, Ack::Through(9)), 0);
         acks.add(2, Ack::Through(5));
         let told = |acks: &Acks| {
-            let records = acks.entries().into_iter().map(|entry| Record::decode(&entry).unwrap());
+            let entries = acks.entries();
+            let records = entries.iter().map(|entry| Record::decode(entry.stored()).unwrap());
             let mut all = Vec::new();
             for record in records {
                 match record {

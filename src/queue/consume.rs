@@ -3,7 +3,7 @@
 use super::acks::Ack;
 use super::outgoing::{Batch, Outgoing};
 use super::record::{Record, SubId, open_message};
-use super::shell::{Core, Effect, Shell};
+use super::shell::{Core, Effect, Room, Shell};
 use super::standing::{Lease, Lost, Standing};
 use super::state::Dying;
 use super::{
@@ -103,7 +103,10 @@ impl Shell {
         if !attempts.is_empty() {
             self.count(id, &attempts);
             // Not waited for: a crash in the next moments may forget that these were attempts.
-            match self.note(&Record::Delivered { id, attempts }, Durability::Os).await {
+            match self
+                .note(&Record::Delivered { id, attempts }, Durability::Os, Room::Common)
+                .await
+            {
                 Ok(_on_its_way) => {}
                 Err(Error::Full { .. }) => {}
                 Err(error) => return Err(error),
@@ -203,7 +206,9 @@ impl Shell {
             }
         })?;
         if waits {
-            self.note(&ack.record(id), Durability::Disk).await?.await?;
+            self.note(&ack.record(id), Durability::Disk, Room::Reserved)
+                .await?
+                .await?;
         }
         Ok(())
     }
@@ -239,13 +244,15 @@ impl Shell {
     }
 
     /// A changed copy of a message on its way into another topic.
-    pub(super) fn copy_of(&self, topic: &str, message: &Message) -> Batch {
+    pub(super) async fn copy_of(&self, topic: &str, message: &Message) -> Result<Batch> {
         let sent = self.env.wall();
-        Batch {
+        let mut batch = Batch {
             topic: topic.into(),
             sent,
             messages: vec![Outgoing::copy(topic, sent, message, (&self.keys, &self.ids))],
-        }
+        };
+        batch.stage(&self.log).await?;
+        Ok(batch)
     }
 
     /// Makes a message a dead letter: its copy and its acknowledgement are one append.
@@ -263,11 +270,11 @@ impl Shell {
             return Ok(());
         };
         let letter = dead_letter(message(&entry)?.1, dying, &topic, &name, reason);
-        let letter = self.copy_of(&dead_letters(&topic), &letter);
+        let letter = self.copy_of(&dead_letters(&topic), &letter).await?;
         let acked = Record::Acked { id, seqs: vec![seq] };
         let make = |_: &mut Core| {
             let mut entries = letter.entries();
-            entries.push(acked.encode());
+            entries.push(acked.encode().into());
             let letter = letter.clone();
             Some((entries, Effect::Buried { id, seq, letter }))
         };

@@ -14,7 +14,7 @@ use super::{
 use crate::env::Env;
 use crate::env::WallTime;
 use crate::hash::KeyedHash;
-use crate::log::{Durability, Item, Log, LogOptions};
+use crate::log::{Durability, Item, Log, LogOptions, OnDamage};
 use crate::sync::{Mutex, Waiters};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,7 +31,8 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 /// clone; the last clone to go closes it in the background.
 ///
 /// - A **send** is durable when it returns (unless [`durability`](DurableQueueBuilder::durability) says less), and a batch
-///   is sent as a whole or not at all (at most about 1 MiB).
+///   is sent as a whole or not at all: at most about 1 MiB together, 8 bytes for each message added. A message of half a
+///   MiB or more counts for little there: up to 64 MiB of it are written ahead in pieces, between which others go.
 /// - An **acknowledgement** is in force in this process when it returns, and durable by the next sync, which comes 5 ms
 ///   later at most; a crash before that delivers the message again.
 ///   [`ack_durability`](DurableQueueBuilder::ack_durability) has it wait. It never becomes durable before the message.
@@ -176,6 +177,13 @@ impl DurableQueueBuilder {
         self
     }
 
+    /// Has opening fail with [`Error::Corrupt`], and change nothing, when anything on disk is damaged. Default: the rest is
+    /// served, and [`DurableQueue::opened`] tells.
+    pub fn refuse_damage(mut self) -> Self {
+        self.settings.on_damage = OnDamage::Refuse;
+        self
+    }
+
     /// How many bytes of recent messages are kept in memory; older ones are read from disk. Default: 64 MiB.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.settings.cache_bytes = bytes;
@@ -194,6 +202,7 @@ impl DurableQueueBuilder {
         let (env, settings) = (self.env, self.settings.check()?);
         let options = LogOptions {
             segment_bytes: settings.segment_bytes,
+            on_damage: settings.on_damage,
             ..LogOptions::default()
         };
         let (log, report) = Log::open(&env, dir.as_ref(), options).await?;

@@ -1,5 +1,5 @@
 use super::{Error, Result};
-use crate::log::Durability;
+use crate::log::{Durability, OnDamage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,6 +104,7 @@ pub(super) struct Settings {
     pub(super) on_full: OnFull,
     pub(super) durability: Durability,
     pub(super) ack_durability: Durability,
+    pub(super) on_damage: OnDamage,
 }
 
 /// The smallest segment of the log.
@@ -141,6 +142,7 @@ impl Default for Settings {
             on_full: OnFull::Refuse,
             durability: Durability::Disk,
             ack_durability: Durability::Os,
+            on_damage: OnDamage::Serve,
         }
     }
 }

@@ -4,12 +4,15 @@ use super::standing::Stored;
 use super::{Error, Message, Priority, Result};
 use crate::env::WallTime;
 use crate::hash::KeyedHash;
+use crate::log::{Entry, Log};
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// The most bytes of a message, with its key, headers and topic. It leaves room in a frame of the log for what a dead
-/// letter says more.
-const MAX_MESSAGE: usize = 960 << 10;
+/// The most bytes of a message, with its key, headers and topic. It leaves room in an entry of the log, 64 MiB, for what
+/// a dead letter says more.
+const MAX_MESSAGE: usize = (64 << 20) - (4 << 10);
+/// From this size on a message may be more than a frame of the log holds, and is written ahead in pieces.
+const LARGE: usize = 512 << 10;
 /// The most bytes of a message's id.
 const MAX_ID: usize = 128;
 
@@ -22,8 +25,21 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn entries(&self) -> Vec<Bytes> {
-        self.messages.iter().map(|message| message.entry.clone()).collect()
+    /// What the log gets.
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        let entry = |message: &Outgoing| match &message.staged {
+            Some(staged) => staged.clone(),
+            None => message.entry.clone().into(),
+        };
+        self.messages.iter().map(entry).collect()
+    }
+
+    /// Writes large messages ahead, so that others go between their pieces. They are there only when their entries are.
+    pub(super) async fn stage(&mut self, log: &Log) -> Result<()> {
+        for message in self.messages.iter_mut().filter(|message| message.entry.len() >= LARGE) {
+            message.staged = Some(log.stage(message.entry.clone()).await?);
+        }
+        Ok(())
     }
 
     /// Those of the messages that `fresh` picks.
@@ -44,6 +60,7 @@ impl Batch {
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing {
     pub(super) entry: Bytes,
+    staged: Option<Entry>,
     pub(super) id: Option<Id>,
     facts: Facts,
 }
@@ -99,6 +116,7 @@ impl Outgoing {
         }
         Ok(Outgoing {
             entry,
+            staged: None,
             id: id.map(|id| ids.id(topic, id)),
             facts: Facts::new(message, sent, keys),
         })
@@ -108,6 +126,7 @@ impl Outgoing {
     pub(super) fn copy(topic: &str, sent: WallTime, message: &Message, (keys, ids): (&KeyedHash, &IdHash)) -> Outgoing {
         Outgoing {
             entry: encode_message(topic, sent, message),
+            staged: None,
             id: message.dedup_id.as_ref().map(|id| ids.id(topic, id)),
             facts: Facts::new(message, sent, keys),
         }

@@ -3,7 +3,7 @@
 
 use super::limits::OnFull;
 use super::record::{Record, SubId};
-use super::shell::{Core, Effect, InFlight, Shell};
+use super::shell::{Core, Effect, InFlight, Room, Shell};
 use super::state::Dying;
 use crate::env::{Env, Tick};
 use crate::log::{Append, Durability, LogError};
@@ -63,7 +63,7 @@ pub(super) async fn run(shell: Arc<Shell>) {
             Chore::Dropped(records) => {
                 for record in records {
                     // Not waited for: after a crash the limits hold again.
-                    drop(shell.note(&record, Durability::Os).await);
+                    drop(shell.note(&record, Durability::Os, Room::Reserved).await);
                 }
             }
             Chore::Acks => running.extend(shell.write_acks().await.map(see_through)),
@@ -167,7 +167,7 @@ impl Shell {
                 if acks.is_empty() {
                     return None;
                 }
-                match self.append_effect(&mut core, acks.entries(), Effect::Acked(acks.clone())) {
+                match self.append_effect(&mut core, &acks.entries(), Effect::Acked(acks.clone())) {
                     Ok(append) => return Some(append),
                     Err(LogError::Busy { len, .. }) => {
                         core.acks_again(acks, self.env.now());
@@ -176,7 +176,7 @@ impl Shell {
                     Err(LogError::TooLarge { .. }) => {
                         let (some, rest) = acks.halves();
                         core.acks_again(rest, self.env.now());
-                        let append = self.append_effect(&mut core, some.entries(), Effect::Acked(some));
+                        let append = self.append_effect(&mut core, &some.entries(), Effect::Acked(some));
                         return append.ok();
                     }
                     // They hold in this process, and there will be no other chance to write them.

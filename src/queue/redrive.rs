@@ -89,7 +89,7 @@ impl Shell {
         let Some(entry) = self.entries([seq].into_iter()).await?.remove(&seq) else {
             return Ok(false);
         };
-        let message = self.copy_of(topic, &plain(message(&entry)?.1));
+        let message = self.copy_of(topic, &plain(message(&entry)?.1)).await?;
         let gone = Record::Moved {
             topic: from.to_string(),
             seqs: vec![seq],
@@ -103,7 +103,7 @@ impl Shell {
                 return None;
             }
             let mut entries = message.entries();
-            entries.push(gone.encode());
+            entries.push(gone.encode().into());
             let (from, message) = (Arc::clone(from), message.clone());
             Some((entries, Effect::Redriven { from, seq, message }))
         };

@@ -33,7 +33,7 @@ impl Shell {
         let hashes = (&self.keys, &self.ids);
         let outgoing = messages.iter();
         let outgoing = outgoing.map(|message| Outgoing::new(topic, sent, message, hashes));
-        let batch = Batch {
+        let mut batch = Batch {
             topic: topic.into(),
             sent,
             messages: outgoing.collect::<Result<_>>()?,
@@ -44,7 +44,10 @@ impl Shell {
         }
         loop {
             self.find_room().await?;
-            let result = self.place(&batch).await;
+            let result = match batch.stage(&self.log).await {
+                Ok(()) => self.place(&batch).await,
+                Err(error) => Err(error),
+            };
             if self.settings.on_full == OnFull::Refuse || !matches!(result, Err(Error::Full { .. })) {
                 return result;
             }

@@ -12,9 +12,8 @@ use super::state::State;
 use super::{Error, QueueStats, Result, Subscription};
 use crate::env::{Env, Tick, WallTime};
 use crate::hash::KeyedHash;
-use crate::log::{Append, Durability, Log, LogError};
+use crate::log::{Append, Durability, Entry, Log, LogError};
 use crate::sync::{Mutex, MutexGuard, Waiters};
-use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
@@ -113,6 +112,14 @@ pub(super) enum Effect {
     },
     /// The log knows of acknowledgements that are in the state already.
     Acked(Acks),
+}
+
+/// Which room of the log an append may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    Common,
+    /// Also what is kept for appends that free room.
+    Reserved,
 }
 
 /// How many messages each subscription may get for what has happened.
@@ -324,7 +331,7 @@ impl Shell {
     /// log's buffer. Nothing is appended when `make` makes nothing.
     pub(super) async fn append<F>(self: &Arc<Self>, mut make: F) -> Result<Option<InFlight>>
     where
-        F: FnMut(&mut Core) -> Option<(Vec<Bytes>, Effect)>,
+        F: FnMut(&mut Core) -> Option<(Vec<Entry>, Effect)>,
     {
         loop {
             match self.try_append(&mut make) {
@@ -336,7 +343,7 @@ impl Shell {
 
     fn try_append<F>(self: &Arc<Self>, make: &mut F) -> Result<Option<InFlight>, LogError>
     where
-        F: FnMut(&mut Core) -> Option<(Vec<Bytes>, Effect)>,
+        F: FnMut(&mut Core) -> Option<(Vec<Entry>, Effect)>,
     {
         let mut core = self.core.lock();
         if core.closed {
@@ -345,17 +352,21 @@ impl Shell {
         let Some((entries, effect)) = make(&mut core) else {
             return Ok(None);
         };
-        self.append_effect(&mut core, entries, effect).map(Some)
+        self.append_effect(&mut core, &entries, effect).map(Some)
     }
 
     /// Appends what has an effect.
     pub(super) fn append_effect(
         self: &Arc<Self>,
         core: &mut Core,
-        entries: Vec<Bytes>,
+        entries: &[Entry],
         effect: Effect,
     ) -> Result<InFlight, LogError> {
-        let append = self.append_locked(core, entries, self.settings.durability)?;
+        let room = match effect {
+            Effect::Acked(_) => Room::Reserved,
+            _ => Room::Common,
+        };
+        let append = self.append_locked(core, entries, self.settings.durability, room)?;
         let id = core.push(append.seqs(), self.env.now(), effect);
         Ok(InFlight {
             shell: Arc::clone(self),
@@ -367,17 +378,26 @@ impl Shell {
     /// Appends to the log. Everything does so under the lock, so that what is pending is in the order of the log, and
     /// so that numbers which the log gives again are taken from the appends that failed: their callers may not have
     /// heard of it yet, and what is pending under such a number would happen together with what the number means now.
-    fn append_locked(&self, core: &mut Core, entries: Vec<Bytes>, how: Durability) -> Result<Append, LogError> {
-        let append = append_to(&self.log, entries, how)?;
+    fn append_locked(
+        &self,
+        core: &mut Core,
+        entries: &[Entry],
+        how: Durability,
+        room: Room,
+    ) -> Result<Append, LogError> {
+        let append = match room {
+            Room::Common => self.log.append_with(entries, how)?,
+            Room::Reserved => self.log.append_reserved(entries, how)?,
+        };
         core.forget_failed(append.seqs().start, self.env.now());
         Ok(append)
     }
 
     /// Appends an entry without an effect of its own.
-    pub(super) async fn note(&self, record: &Record, how: Durability) -> Result<Append> {
-        let entry = record.encode();
+    pub(super) async fn note(&self, record: &Record, how: Durability, room: Room) -> Result<Append> {
+        let entry = [record.encode().into()];
         loop {
-            let appended = self.append_locked(&mut self.core.lock(), vec![entry.clone()], how);
+            let appended = self.append_locked(&mut self.core.lock(), &entry, how, room);
             match appended {
                 Err(LogError::Busy { len, .. }) => self.log.room(len).await,
                 appended => return Ok(appended?),
@@ -494,9 +514,4 @@ impl Shell {
         self.core.lock().closed = true;
         self.wake_all();
     }
-}
-
-/// The one place where the queue gives the log what it has.
-fn append_to(log: &Log, entries: Vec<Bytes>, _how: Durability) -> Result<Append, LogError> {
-    log.append(entries)
 }

@@ -35,7 +35,7 @@ impl Shell {
                 from,
             };
             let wanted = wanted.clone();
-            Some((vec![record.encode()], Effect::Subscribed { id, wanted, from }))
+            Some((vec![record.encode().into()], Effect::Subscribed { id, wanted, from }))
         };
         if let Some(append) = self.append(make).await? {
             append.done().await?;

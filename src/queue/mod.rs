@@ -51,8 +51,8 @@ mod capability;
 mod codec;
 pub mod coming_from;
 mod consume;
-mod dedup;
 mod consumer;
+mod dedup;
 mod delivery;
 mod durable;
 mod error;
@@ -62,6 +62,8 @@ mod heart_tests;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod hooks;
+mod job;
+mod keep_alive;
 mod kept;
 mod keys;
 mod lane;
@@ -69,8 +71,6 @@ mod latency;
 #[cfg(all(test, feature = "sim"))]
 mod limit_tests;
 mod limits;
-mod job;
-mod keep_alive;
 mod message;
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -114,9 +114,9 @@ pub use codec::{Codec, CodecError};
 pub use delivery::Delivery;
 pub use durable::{DurableQueue, DurableQueueBuilder};
 pub use error::{Effect, Error, Result, Retry};
+pub use job::{IntoOutcome, Job, Outcome, Source};
 pub use latency::Latencies;
 pub use limits::{OnFull, Retention};
-pub use job::{IntoOutcome, Job, Outcome, Source};
 pub use message::{DeliverAt, DeliveryToken, Message, Priority, RawDelivery, Receipt, Settle, Start, Subscription};
 pub use progress::{WorkerCounts, WorkerProgress};
 pub use sink::TopicSink;

@@ -61,6 +61,7 @@ fn main() {
         span: Duration::from_millis(if quick { 250 } else { 700 }),
         kept: None,
     };
+    let load = load();
     for round in 0..rounds {
         bench.round = round;
         for (name, run) in WORKLOADS.iter().filter(|(name, _)| name.contains(filter)) {
@@ -74,6 +75,9 @@ fn main() {
         bench.many_messages()
     );
     bench.results.print();
+    if let Some(load) = load {
+        println!("* the load of this machine was {load} when it began: near or above 1, others slow all of it down");
+    }
     print_targets(&targets(&bench.results));
 }
 
@@ -361,6 +365,12 @@ fn memory_of(what: &str, messages: usize) {
         }
     }
     println!("{:.1}", (resident() - before) / messages as f64);
+}
+
+/// How many programs wanted a processor in the last minute, where the system says.
+fn load() -> Option<String> {
+    let load = std::fs::read_to_string("/proc/loadavg").ok()?;
+    load.split(' ').next().map(str::to_owned)
 }
 
 /// Bytes of memory that this process has, files that it maps aside.

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::thread::{self, Thread};
 pub(crate) fn wait<F: Future>(future: F) -> F::Output {
     thread_local!(static WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current()))));
     let mut future = pin!(future);
+    let _waiting = Waiting(WAITS.replace(true));
     WAKER.with(|waker| {
         let mut cx = Context::from_waker(waker);
         loop {
@@ -19,6 +21,22 @@ pub(crate) fn wait<F: Future>(future: F) -> F::Output {
             }
         }
     })
+}
+
+/// Whether what asks is polled by [`wait`], so that it may block its thread, which has nothing else to do.
+pub(crate) fn may_work_here() -> bool {
+    WAITS.get()
+}
+
+thread_local!(static WAITS: Cell<bool> = const { Cell::new(false) });
+
+/// Puts back what was there.
+struct Waiting(bool);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITS.set(self.0);
+    }
 }
 
 /// Wakes a thread that is parked.
@@ -36,7 +54,7 @@ impl Wake for Unpark {
 
 #[cfg(test)]
 mod tests {
-    use super::wait;
+    use super::{may_work_here, wait};
     use futures::channel::oneshot;
 
     #[test]
@@ -45,6 +63,7 @@ mod tests {
         let (send, receive) = oneshot::channel();
         let other = std::thread::spawn(move || send.send(7));
         let received = futures::executor::block_on(async { wait(receive) });
+        assert!(wait(async { may_work_here() }) && !may_work_here());
         assert_eq!(received, Ok(7));
         assert_eq!(other.join().unwrap(), Ok(()));
     }

@@ -8,7 +8,6 @@ use super::segment::HEADER_LEN;
 use super::shared::{Job, Shared, State, wake};
 use super::turn::commit_here;
 use super::{Durability, LogError, LogOptions};
-use crate::env;
 use bytes::Bytes;
 use std::fmt;
 use std::future::Future;
@@ -52,21 +51,18 @@ impl Append {
         self.seqs.clone()
     }
 
-    /// Blocks this thread until it is as durable as asked for. When nobody writes, this thread does, and no other is woken.
-    /// For plain threads: inside a task of a runtime it would hold up others, so await the append there.
-    ///
-    /// # Errors
-    /// As when awaited.
-    #[allow(dead_code, reason = "the queue calls it as its parts land")]
+    /// Blocks this thread until it is as durable as asked for.
+    #[cfg(test)]
     pub(crate) fn wait(self) -> Result<(), LogError> {
-        env::wait(self.here())
+        crate::env::wait(self.here())
     }
 
-    /// As [`wait`](Append::wait), on a task that may block its thread.
+    /// The same for a task that may block its thread, which [`may_work_here`](crate::env::may_work_here) tells: when nobody writes, it does, and
+    /// no other thread is woken.
     ///
     /// # Cancel safety
     /// Dropped while it writes, it poisons the log.
-    pub(super) async fn here(mut self) -> Result<(), LogError> {
+    pub(crate) async fn here(mut self) -> Result<(), LogError> {
         self.wait.asked = true;
         commit_here(&self.wait.shared, &self.wait.group).await.of(self.wait.end)
     }

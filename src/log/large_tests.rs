@@ -8,7 +8,7 @@ use futures::executor::block_on;
 use futures::future::join;
 
 fn long(len: usize) -> Bytes {
-    (0..len).map(|n| (n * 31 >> 7) as u8).collect::<Vec<_>>().into()
+    (0..len).map(|n| ((n * 31) >> 7) as u8).collect::<Vec<_>>().into()
 }
 
 fn read(log: &Log) -> Vec<(u64, Bytes)> {

@@ -57,7 +57,6 @@ pub(crate) use error::LogError;
 pub(crate) use handle::{Log, LogStats};
 pub(crate) use reader::Reader;
 pub(crate) use recovery::Damage;
-#[allow(unused_imports, reason = "the queue uses it as its parts land")]
 pub(crate) use verify::{Progress, Verified};
 
 use bytes::Bytes;
@@ -179,6 +178,5 @@ pub(crate) struct OpenReport {
     /// Bytes that are not as they were written.
     pub(crate) damage: Vec<Damage>,
     /// How many damaged ranges were copied into `quarantine/`, or why they could not be.
-    #[allow(dead_code, reason = "the queue reports it as its parts land")]
     pub(crate) quarantine: Result<usize, String>,
 }

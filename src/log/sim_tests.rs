@@ -337,7 +337,8 @@ fn what_rots_is_reported_and_costs_no_more() {
 
 /// A log whose disk has no more room.
 async fn filled(machine: &Machine) -> Log {
-    let (log, _) = Log::open(&machine.env(), Path::new("a/log"), OPTIONS).await.unwrap();
+    let opened = Log::open(&machine.env(), Path::new("a/log"), OPTIONS).await;
+    let (log, _) = opened.expect("it opens");
     loop {
         let refused = match log.append(vec![Bytes::from(vec![b'x'; 1_000])]) {
             Ok(append) => append.await.err(),

@@ -9,10 +9,8 @@ const STEP: usize = 4 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Progress {
     /// Entries read so far.
-    #[allow(dead_code, reason = "the queue calls it as its parts land")]
     pub(crate) done: u64,
     /// Entries to read.
-    #[allow(dead_code, reason = "the queue calls it as its parts land")]
     pub(crate) of: u64,
 }
 
@@ -20,13 +18,10 @@ pub(crate) struct Progress {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verified {
     /// Entries that are as they were written.
-    #[allow(dead_code, reason = "the queue calls it as its parts land")]
     pub(crate) entries: u64,
     /// Their bytes.
-    #[allow(dead_code, reason = "the queue calls it as its parts land")]
     pub(crate) bytes: u64,
     /// Those that are not.
-    #[allow(dead_code, reason = "the queue calls it as its parts land")]
     pub(crate) lost: Vec<Gap>,
 }
 
@@ -39,7 +34,6 @@ impl Log {
     ///
     /// # Cancel safety
     /// Dropping it leaves nothing behind.
-    #[allow(dead_code, reason = "the queue calls it as its parts land")]
     pub(crate) async fn verify(&self, mut progress: impl FnMut(Progress)) -> Result<Verified, LogError> {
         let range = self.range();
         let (mut next, end) = (range.start, self.durable());

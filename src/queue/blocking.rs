@@ -1,6 +1,5 @@
 use super::{Delivery, Message, Queue, Receipt, Result, Subscriber, Subscription, Topic};
-use crate::env::may_block;
-use futures::executor::block_on;
+use crate::env::{self, may_block};
 use std::future::Future;
 use std::ops::Deref;
 use std::time::Duration;
@@ -225,5 +224,8 @@ impl<Q: Queue> Deref for BlockingDelivery<Q> {
 /// Blocks the thread until `future` is ready.
 fn wait<F: Future>(future: F) -> F::Output {
     may_block();
-    block_on(future)
+    // A thread inside an executor is no plain thread either.
+    let enter = futures::executor::enter();
+    drop(enter.expect("plain threads only: this one runs an executor, so await the topic itself"));
+    env::wait(future)
 }

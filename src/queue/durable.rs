@@ -9,12 +9,12 @@ use super::shell::{Core, Shell};
 use super::state::State;
 use super::{
     Capability, DeliveryToken, Error, Lost, Message, OnFull, OpenReport, Queue, QueueStats, RawDelivery, Receipt,
-    Result, Retention, Settle, Subscription, Topic,
+    Result, Retention, Settle, Subscription, Topic, VerifyProgress, VerifyReport,
 };
 use crate::env::Env;
 use crate::env::WallTime;
 use crate::hash::KeyedHash;
-use crate::log::{Durability, Item, Log, LogOptions, OnDamage};
+use crate::log::{Durability, Item, Log, LogOptions, OnDamage, Progress, Verified};
 use crate::sync::{Mutex, Waiters};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -226,6 +226,7 @@ impl DurableQueueBuilder {
             torn_bytes: report.torn,
             lost,
             damaged: damaged.collect(),
+            quarantined: report.quarantine.clone(),
         };
         let shell = Arc::new(Shell {
             env,
@@ -275,6 +276,42 @@ impl DurableQueue {
     #[must_use]
     pub fn opened(&self) -> &OpenReport {
         &self.handle.opened
+    }
+
+    /// Reads the whole log from the device and compares checksums, beside those who use the queue. `progress` is called now
+    /// and then. Takes time in proportion to the bytes on disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Closed`]. Damage is not an error.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves nothing behind.
+    ///
+    /// ```
+    /// # use outgrow::queue::DurableQueue;
+    /// # let dir = std::env::temp_dir().join(format!("outgrow-doc-verify-{}", std::process::id()));
+    /// # futures::executor::block_on(async {
+    /// let queue = DurableQueue::open(&dir).await?;
+    /// queue.topic("mail").send("to Ada").await?;
+    /// let found = queue.verify(|progress| assert!(progress.done <= progress.of)).await?;
+    /// assert!(found.entries >= 1 && found.lost.is_empty());
+    /// # queue.close().await;
+    /// # Ok::<(), outgrow::queue::Error>(()) }).unwrap();
+    /// # std::fs::remove_dir_all(&dir).unwrap();
+    /// ```
+    pub async fn verify(&self, mut progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
+        let told = |at: Progress| {
+            progress(VerifyProgress {
+                done: at.done,
+                of: at.of,
+            });
+        };
+        let found: Verified = self.handle.shell.log.verify(told).await?;
+        Ok(VerifyReport {
+            entries: found.entries,
+            bytes: found.bytes,
+            lost: found.lost.into_iter().map(Lost::from).collect(),
+        })
     }
 
     /// What it holds and has done.
@@ -347,8 +384,7 @@ impl Found {
         let (seq, bytes) = match item {
             Item::Record { seq, bytes } => (seq, bytes),
             Item::Gap(gap) => {
-                let why = gap.why.to_string();
-                self.lost.push(Lost { seqs: gap.range, why });
+                self.lost.push(gap.into());
                 return Ok(());
             }
         };

@@ -120,7 +120,7 @@ pub use limits::{OnFull, Retention};
 pub use message::{DeliverAt, DeliveryToken, Message, Priority, RawDelivery, Receipt, Settle, Start, Subscription};
 pub use progress::{WorkerCounts, WorkerProgress};
 pub use sink::TopicSink;
-pub use stats::{Lost, OpenReport, QueueStats, SubscriptionStats, TopicStats};
+pub use stats::{Lost, OpenReport, QueueStats, SubscriptionStats, TopicStats, VerifyProgress, VerifyReport};
 pub use subscriber::{Subscriber, SubscriberBuilder};
 pub use topic::Topic;
 use typed::undecodable;

@@ -473,8 +473,8 @@ impl Test {
                 "{topic}"
             );
         }
-        let ends = self.naive.values().filter_map(|naive| naive.next_end());
-        let dues = self.naive.values().filter_map(|naive| naive.next_due());
+        let ends = self.naive.values().filter_map(Naive::next_end);
+        let dues = self.naive.values().filter_map(Naive::next_due);
         let until = |due: u64| self.now + due.saturating_sub(self.wall).min(1_000) * 1_000_000;
         let next = ends.chain(dues.map(until)).min().map(tick);
         assert_eq!(self.state.next_timer(tick(self.now), self.walltime()), next);

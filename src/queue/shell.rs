@@ -10,7 +10,7 @@ use super::outgoing::Batch;
 use super::record::{Record, SubId};
 use super::state::State;
 use super::{Error, QueueStats, Result, Subscription};
-use crate::env::{Env, Tick, WallTime};
+use crate::env::{Env, Tick, WallTime, may_work_here};
 use crate::hash::KeyedHash;
 use crate::log::{Append, Durability, Entry, Log, LogError};
 use crate::sync::{Mutex, MutexGuard, Waiters};
@@ -140,9 +140,20 @@ impl InFlight {
     }
 
     pub(super) async fn done(mut self) -> Result<()> {
-        let Some(append) = &mut self.append else { return Ok(()) };
-        let result = append.await.map_err(Error::from);
-        self.append = None;
+        let result = match &mut self.append {
+            None => return Ok(()),
+            // A thread that waits for this alone writes it by itself, which saves waking another for it.
+            Some(_) if may_work_here() => match self.append.take() {
+                None => return Ok(()),
+                Some(append) => append.here().await,
+            },
+            Some(append) => {
+                let result = append.await;
+                self.append = None;
+                result
+            }
+        }
+        .map_err(Error::from);
         self.shell.complete(self.id, &result);
         result
     }

@@ -1,4 +1,5 @@
 use super::Latencies;
+use crate::log::Gap;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
@@ -78,7 +79,7 @@ pub struct SubscriptionStats {
 }
 
 /// What opening a queue found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct OpenReport {
@@ -92,6 +93,31 @@ pub struct OpenReport {
     pub lost: Vec<Lost>,
     /// Places on disk, as `segment 1 bytes 0..512`, that are not as they were written.
     pub damaged: Vec<String>,
+    /// How many of these places were copied into `quarantine/` beside the segments, or why they could not be.
+    pub quarantined: Result<usize, String>,
+}
+
+/// How far [`DurableQueue::verify`](super::DurableQueue::verify) is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyProgress {
+    /// Entries read so far.
+    pub done: u64,
+    /// Entries to read.
+    pub of: u64,
+}
+
+/// What [`DurableQueue::verify`](super::DurableQueue::verify) found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Entries that are as they were written: messages, acknowledgements and the rest of the log.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Those that are not.
+    pub lost: Vec<Lost>,
 }
 
 /// Numbers that are lost to damage. Not all of them were messages: acknowledgements are numbered too, and a lost one
@@ -104,4 +130,13 @@ pub struct Lost {
     pub seqs: Range<u64>,
     /// How they were lost.
     pub why: String,
+}
+
+impl From<Gap> for Lost {
+    fn from(gap: Gap) -> Lost {
+        Lost {
+            seqs: gap.range,
+            why: gap.why.to_string(),
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! Those who use the queue while its machine is up.
 
 use super::ledger::{Id, Ledger, Place};
-use futures::StreamExt;
 use outgrow::env::{Env, Rng, WallTime};
 use outgrow::queue::{
     DEAD_SEQ, DEAD_SUBSCRIPTION, Delivery, DurableQueue, Error, Feature, Message, Priority, Queue, RawDelivery, Settle,

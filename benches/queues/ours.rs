@@ -5,7 +5,7 @@ use super::{Keep, Produce};
 use futures::executor::block_on;
 use futures::future::join_all;
 use outgrow::env::Env;
-use outgrow::queue::{Delivery, DurableQueue, Message, Queue, Subscription, Topic};
+use outgrow::queue::{BlockingTopic, Delivery, Durability, DurableQueue, Message, Queue, Subscription, Topic};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -21,20 +21,27 @@ pub(crate) enum Level {
 
 /// A queue in `dir` whose sends and acknowledgements are of this level, or why there is none.
 pub(crate) fn open(dir: &Path, level: Level) -> Result<DurableQueue, String> {
-    match level {
-        Level::Disk => block_on(DurableQueue::open(dir)).map_err(|error| error.to_string()),
-        Level::Os => Err("this build's queue has no such level".to_owned()),
-    }
+    let durability = match level {
+        Level::Disk => Durability::Disk,
+        Level::Os => Durability::Os,
+    };
+    let builder = DurableQueue::builder()
+        .durability(durability)
+        .ack_durability(durability);
+    block_on(builder.open(dir)).map_err(|error| error.to_string())
 }
 
 /// Sends from a plain thread.
 fn send_now(topic: &Topic<DurableQueue>, messages: impl IntoIterator<Item = Message>) {
-    block_on(topic.send_all(messages)).expect("the disk takes it");
+    let topic = BlockingTopic::new(topic.clone());
+    topic.send_all(messages).expect("the disk takes it");
 }
 
-/// Reads and checks everything that is on disk, if this build can: how long it took.
-pub(crate) fn verify(_queue: &DurableQueue) -> Option<Duration> {
-    None
+/// Reads and checks everything that is on disk: how long it took.
+pub(crate) fn verify(queue: &DurableQueue) -> Option<Duration> {
+    let start = Instant::now();
+    let found = block_on(queue.verify(|_| ())).expect("it can be read");
+    found.lost.is_empty().then(|| start.elapsed())
 }
 
 pub(crate) fn keep(dir: &Path, level: Level) -> Result<Box<dyn Keep>, String> {

@@ -67,7 +67,7 @@ fn a_failed_sync_poisons_and_what_was_acknowledged_before_is_there() {
     process.hear_all(&mut ledger);
     let failed = process.failure();
     assert!(
-        failed.contains("poison") || failed.contains("effect unknown") || failed.contains("full"),
+        failed.contains("sync failed") || failed.contains("effect unknown") || failed.contains("full"),
         "the failure is told: {failed:?}"
     );
     assert!(ledger.acked.len() > 50, "it got somewhere: {}", ledger.acked.len());

@@ -57,6 +57,7 @@ pub fn sample_segment() -> (Vec<u8>, Vec<Vec<u8>>) {
         base: 1,
         floor: 1,
         prev: Place::default(),
+        prev_base: 1,
     };
     let mut bytes = header.encode();
     debug_assert_eq!(bytes.len(), HEADER_LEN as usize);

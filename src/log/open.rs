@@ -63,7 +63,7 @@ async fn read(disk: &dyn Disk, dir: &Path, names: &[String]) -> Result<(Recovere
     let found = recovery.finish();
     for header in &found.headers {
         if let Some(segment) = segments.get_mut(&header.id) {
-            (segment.salt, segment.base) = (header.salt, header.base);
+            (segment.salt, segment.base) = (header.salt, Some(header.base));
         }
     }
     for (id, used) in &found.used {
@@ -152,7 +152,7 @@ impl Segment {
         Segment {
             file,
             salt: 0,
-            base: 0,
+            base: None,
             len: size,
             size,
         }

@@ -285,6 +285,10 @@ impl Recovered {
         match &element.kind {
             Kind::Header(header) => {
                 drop(self.held.split_off(&(header.base, 0)));
+                let follows = self.headers.iter().any(|seen| seen.id == header.prev.segment);
+                if !follows && !self.headers.is_empty() {
+                    self.index.truncate(header.prev_base);
+                }
                 if self.headers.is_empty() {
                     // Older entries have been released, unless an unreadable segment is where they may have been.
                     self.index = Index::starting_at(if *hidden { header.floor } else { header.base });

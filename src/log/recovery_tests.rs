@@ -34,6 +34,7 @@ impl Files {
             base,
             floor,
             prev: self.durable,
+            prev_base: self.segments.last().map_or(u64::MAX, |(header, _)| header.base),
         };
         self.segments.push((header, header.encode()));
         self.durable = Place::new(id, HEADER_LEN);
@@ -372,6 +373,22 @@ fn headers_truncate_and_reset() {
     let found = files.recover();
     assert_eq!(files.contents(&found), list(100, &["z"]));
     assert_eq!(found.gaps.len(), 0);
+}
+
+#[test]
+fn a_lost_header_brings_nothing_back_that_it_voided() {
+    let mut files = Files::new();
+    files.append(1, &["a", "old", "old"]);
+    files.roll(2, 1);
+    files.append(2, &["new"]);
+    files.roll(3, 1);
+    files.append(3, &["c"]);
+    files.mark(4);
+    files.segments[1].1[..HEADER_LEN as usize].fill(0xff);
+    let found = files.recover();
+    let kept = [(1, "a".to_owned()), (3, "c".to_owned())];
+    assert_eq!(files.contents(&found), kept);
+    assert_eq!((found.index.range(), found.gaps[0].range.clone()), (1..4, 2..3));
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub(super) struct Header {
     /// Where the log ended, all of it durable, when this segment was made. What earlier segments hold behind that place
     /// is void: that is how a torn tail is cut off.
     pub(super) prev: Place,
+    /// The base of the segment of that place, so that no damage to its header brings back what it voided.
+    pub(super) prev_base: u64,
 }
 
 impl Header {
@@ -61,6 +63,7 @@ impl Header {
             self.floor,
             self.prev.segment,
             self.prev.offset.into(),
+            self.prev_base,
         ];
         for (field, bytes) in fields.iter().zip(copy[8..].chunks_exact_mut(8)) {
             bytes.copy_from_slice(&field.to_le_bytes());
@@ -103,6 +106,7 @@ fn decode_copy(id: u64, copy: &[u8]) -> Option<Header> {
         base: field(3),
         floor: field(4),
         prev: Place::new(field(5), u32::try_from(field(6)).ok()?),
+        prev_base: field(7),
     };
     (field(0) == VERSION && header.id == id).then_some(header)
 }
@@ -146,6 +150,7 @@ mod tests {
             base: 42,
             floor: 3,
             prev: Place::new(6, 4096),
+            prev_base: 40,
         };
         let image = header.encode();
         assert_eq!(image.len(), HEADER_LEN as usize);
@@ -169,6 +174,7 @@ mod tests {
             base: 1,
             floor: 1,
             prev: Place::default(),
+            prev_base: 1,
         };
         let mut image = header.encode();
         assert_eq!(other_version(&image), None);

@@ -87,7 +87,8 @@ pub(super) enum Phase {
 pub(super) struct Segment {
     pub(super) file: Arc<dyn File>,
     pub(super) salt: u64,
-    pub(super) base: u64,
+    /// The first number that it was to hold, if its header says.
+    pub(super) base: Option<u64>,
     /// Bytes in it, without the zeros that wait for more.
     pub(super) len: u64,
     /// Bytes of the file.
@@ -265,7 +266,7 @@ impl Shared {
         let segment = Segment {
             file,
             salt: header.salt,
-            base: header.base,
+            base: Some(header.base),
             len: 0,
             size,
         };
@@ -326,8 +327,8 @@ impl State {
     /// The first number of the segments from `keep` on. One that is kept for pieces may have been to hold numbers which a
     /// truncation has voided since.
     fn base_from(&self, keep: u64) -> u64 {
-        let bases = self.segments.range(keep..).map(|(_, segment)| segment.base);
-        bases.min().unwrap_or(0)
+        let bases = self.segments.range(keep..).filter_map(|(_, segment)| segment.base);
+        bases.min().unwrap_or(self.index.range().end)
     }
 
     /// Forgets the segments that hold only numbers before `seq`, and names the oldest one to keep.

@@ -52,6 +52,7 @@ pub(super) struct Spares {
 enum Step {
     Make(u64),
     Fill(Spare),
+    Discard(Spare),
 }
 
 impl Spares {
@@ -92,7 +93,7 @@ impl Spares {
 
     /// Whether a freed segment is of use.
     pub(super) fn wants(&self) -> bool {
-        self.clean.len() + self.used.len() < MOST
+        self.clean.len() + self.used.len() + usize::from(self.working) < MOST
     }
 
     /// Takes the file of a freed segment, which makes room on a full disk.
@@ -103,7 +104,10 @@ impl Spares {
 
     fn step(&mut self, half_full: bool, now: Tick, options: &LogOptions) -> Option<Step> {
         if let Some(spare) = self.used.pop() {
-            return Some(Step::Fill(spare));
+            return Some(match self.clean.len() < MOST {
+                true => Step::Fill(spare),
+                false => Step::Discard(spare),
+            });
         }
         let wanted = if half_full || self.full { 2 } else { 1 };
         let waits = self.again.is_some_and(|again| now < again);
@@ -171,6 +175,10 @@ async fn work(shared: Arc<Shared>) {
         let made = match step {
             Step::Make(len) => make(&shared, &spare_name(done.number.next_u64()), len).await,
             Step::Fill(spare) => fill(&shared, spare).await,
+            Step::Discard(spare) => {
+                discard(&shared, spare).await;
+                Ok(None)
+            }
         };
         let mut state = shared.state.lock();
         match made {

@@ -186,13 +186,13 @@ fn a_reset_log_goes_on_where_it_is_told() {
 fn damage_is_kept_in_quarantine_and_refused_where_asked() {
     let dir = TempDir::new("damage");
     let (log, _) = open(&dir.0);
-    for word in ["a", "b", "c"] {
+    for word in ["one word", "two words", "three words"] {
         append(&log, &[word]);
     }
     block_on(log.close());
     let path = dir.0.join("0000000000000001.seg");
     let mut bytes = std::fs::read(&path).unwrap();
-    let at = bytes.windows(1).rposition(|byte| byte == b"b").unwrap();
+    let at = bytes.windows(9).position(|bytes| bytes == b"two words").unwrap();
     bytes[at] = b'X';
     std::fs::write(&path, &bytes).unwrap();
 

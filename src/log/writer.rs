@@ -167,12 +167,20 @@ impl Writer {
     /// `base`. What was written before is durable by then.
     async fn roll(&mut self, shared: &Shared, new: NewSegment, floor: u64) -> Result<(), LogError> {
         self.sync(shared).await?;
+        let before = self.durable.segment;
+        let prev_base = shared
+            .state
+            .lock()
+            .segments
+            .get(&before)
+            .and_then(|segment| segment.base);
         let header = Header {
             id: new.id,
             salt: new.salt,
             base: new.base,
             floor,
             prev: self.durable,
+            prev_base: prev_base.unwrap_or(u64::MAX),
         };
         let path = shared.dir.join(file_name(header.id));
         let says_nothing = new.reserved && new.spare.is_some();

@@ -132,7 +132,7 @@ fn damage_can_be_refused() {
         let files = machine.files();
         let found = files
             .iter()
-            .find_map(|path| Some((path.clone(), holds(&path.to_string())?)));
+            .find_map(|path| Some((path.clone(), holds(path)?)));
         let (path, at) = found.unwrap();
         assert!(machine.flip_bit(&path, at as u64 * 8));
         let refused = build(&machine.env()).refuse_damage().open("q").await.unwrap_err();

@@ -383,7 +383,7 @@ fn bytes_each(heart: &Heart) -> f64 {
 #[test]
 fn a_million_messages_in_flight_take_64_bytes_each() {
     let mut heart = Heart::new(|_| {});
-    (0..MILLION).for_each(|_| drop(heart.send(|_| {})));
+    (0..MILLION).for_each(|_| _ = heart.send(|_| {}));
     let waiting = bytes_each(&heart);
     assert!(waiting <= 17.0, "{waiting} bytes kept");
     let leases = heart.take(MILLION);
@@ -405,7 +405,7 @@ fn a_million_messages_in_flight_take_64_bytes_each() {
 #[test]
 fn a_million_delayed_messages_take_68_bytes_each() {
     let mut heart = Heart::new(|_| {});
-    (0..MILLION as u64).for_each(|n| drop(heart.send(|stored| stored.due = 5_000 + n * 7_919 % 60_000)));
+    (0..MILLION as u64).for_each(|n| _ = heart.send(|stored| stored.due = 5_000 + n * 7_919 % 60_000));
     let delayed = bytes_each(&heart);
     assert!(delayed <= 68.0, "{delayed} bytes delayed");
     heart.wall = 35_000;

@@ -1,6 +1,7 @@
 //! What a topic keeps of its messages in memory.
 
 use super::Priority;
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 /// The levels of priority.
@@ -176,7 +177,7 @@ impl Level {
     }
 
     pub(super) fn find(&self, seq: u64) -> Option<Stored> {
-        let index = self.heads.binary_search_by_key(&seq, |head| head.seq).ok()?;
+        let index = search(&self.heads, seq, |head| head.seq).ok()?;
         self.get(index)
     }
 
@@ -246,7 +247,7 @@ impl Level {
     }
 
     fn remove(&mut self, seq: u64) -> Option<u32> {
-        let index = self.heads.binary_search_by_key(&seq, |head| head.seq).ok()?;
+        let index = search(&self.heads, seq, |head| head.seq).ok()?;
         if index == 0 {
             return self.pop_front();
         }
@@ -267,6 +268,35 @@ impl Level {
         shrink(&mut self.heads);
     }
 }
+
+/// Where the entry of number `seq` is among sorted ones, or where it would be. Numbers are spread evenly most of the time,
+/// so a few guesses by proportion come before halving, which in a large queue misses the cache at every step.
+pub(super) fn search<T>(queue: &VecDeque<T>, seq: u64, of: impl Fn(&T) -> u64) -> Result<usize, usize> {
+    let (mut low, mut high) = (0, queue.len());
+    for guesses in 0.. {
+        if low == high {
+            return Err(low);
+        }
+        let at = if guesses < GUESSES && high - low > FEW {
+            let (first, last) = (of(&queue[low]), of(&queue[high - 1]));
+            let span = u128::from(last - first).max(1);
+            let part = u128::from(seq.saturating_sub(first)) * (high - 1 - low) as u128 / span;
+            low + (part as usize).min(high - 1 - low)
+        } else {
+            low + (high - low) / 2
+        };
+        match of(&queue[at]).cmp(&seq) {
+            Ordering::Equal => return Ok(at),
+            Ordering::Less => low = at + 1,
+            Ordering::Greater => high = at,
+        }
+    }
+    unreachable!("the range gets smaller each time")
+}
+
+/// Guesses by proportion, and the range in which they are not worth it.
+const GUESSES: usize = 4;
+const FEW: usize = 16;
 
 /// Gives memory back when less than a quarter of it is in use.
 pub(super) fn shrink<T>(queue: &mut VecDeque<T>) {
@@ -332,6 +362,21 @@ mod tests {
                         prop_assert_eq!(level.first_from_near(seq, guess), level.first_from(seq));
                     }
                 }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_search_finds_what_halving_finds(
+            mut seqs in prop::collection::vec(prop_oneof![0..400_u64, any::<u64>()], 0..200),
+            wanted in prop_oneof![0..400_u64, any::<u64>()],
+        ) {
+            seqs.sort_unstable();
+            seqs.dedup();
+            let queue = VecDeque::from(seqs);
+            for seq in queue.iter().copied().chain([wanted, 0, u64::MAX]) {
+                prop_assert_eq!(search(&queue, seq, |seq| *seq), queue.binary_search(&seq));
             }
         }
     }

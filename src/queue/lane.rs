@@ -1,7 +1,7 @@
 //! Where a subscription stands in the messages of one priority.
 
 use super::agenda::Agenda;
-use super::kept::{LEVELS, Level, SMALL, shrink};
+use super::kept::{LEVELS, Level, SMALL, search, shrink};
 use std::collections::VecDeque;
 
 /// Every message before the cursor is either settled or in a slot; the cursor moves over messages in their order.
@@ -210,7 +210,7 @@ impl Lane {
 
 /// Where the slot of a message is that is not settled.
 fn find(slots: &VecDeque<Slot>, seq: u64) -> Option<usize> {
-    let index = slots.binary_search_by_key(&seq, |slot| slot.seq).ok()?;
+    let index = search(slots, seq, |slot| slot.seq).ok()?;
     (slots[index].phase != Phase::Settled).then_some(index)
 }
 

@@ -130,9 +130,7 @@ fn damage_can_be_refused() {
             bytes.windows(8).position(|bytes| bytes == b"aaaaaaaa")
         };
         let files = machine.files();
-        let found = files
-            .iter()
-            .find_map(|path| Some((path.clone(), holds(path)?)));
+        let found = files.iter().find_map(|path| Some((path.clone(), holds(path)?)));
         let (path, at) = found.unwrap();
         assert!(machine.flip_bit(&path, at as u64 * 8));
         let refused = build(&machine.env()).refuse_damage().open("q").await.unwrap_err();

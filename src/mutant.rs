@@ -16,6 +16,8 @@ pub(crate) enum Mutant {
     ForgetTornTail,
     /// A cached store keeps what a read found although a write has overtaken it.
     KeepOvertakenRead,
+    /// A send that failed leaves the ids of its messages behind.
+    KeepFailedIds,
 }
 
 /// Whether `mutant` is planted in this process.
@@ -38,6 +40,7 @@ pub(crate) fn planted(mutant: Mutant) -> bool {
         Ok("SkipEpochCheck") => Some(Mutant::SkipEpochCheck),
         Ok("ForgetTornTail") => Some(Mutant::ForgetTornTail),
         Ok("KeepOvertakenRead") => Some(Mutant::KeepOvertakenRead),
+        Ok("KeepFailedIds") => Some(Mutant::KeepFailedIds),
         Ok(other) => panic!("OUTGROW_MUTANT names no planted bug: {other:?}"),
     }) == Some(mutant)
 }

@@ -69,6 +69,8 @@ mod keys;
 mod lane;
 mod latency;
 #[cfg(all(test, feature = "sim"))]
+mod level_tests;
+#[cfg(all(test, feature = "sim"))]
 mod limit_tests;
 mod limits;
 mod message;

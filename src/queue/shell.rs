@@ -13,6 +13,7 @@ use super::{Error, QueueStats, Result, Subscription};
 use crate::env::{Env, Tick, WallTime, may_work_here};
 use crate::hash::KeyedHash;
 use crate::log::{Append, Durability, Entry, Log, LogError};
+use crate::mutant::{Mutant, planted};
 use crate::sync::{Mutex, MutexGuard, Waiters};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -267,8 +268,13 @@ impl Core {
         match failed.effect {
             Effect::Buried { id, seq, .. } => self.state.unbury(now, id, seq),
             Effect::Sent(batch) => {
-                let ids = batch.messages.iter().filter_map(|message| message.id);
-                ids.for_each(|id| self.dedup.unclaim(id, failed.append));
+                let ids = failed.seqs.zip(&batch.messages);
+                for (seq, id) in ids.filter_map(|(seq, message)| Some((seq, message.id?))) {
+                    self.dedup.unclaim(id, failed.append);
+                    if planted(Mutant::KeepFailedIds) {
+                        self.dedup.sent(now, id, seq);
+                    }
+                }
             }
             Effect::Acked(acks) => self.acks_again(acks, now),
             Effect::Redriven { seq, .. } => drop(self.moving.remove(&seq)),

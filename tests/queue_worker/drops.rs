@@ -16,12 +16,9 @@ async fn soon(env: &Env, queue: &DurableQueue) -> Vec<(String, u32)> {
         job.ack().await.unwrap();
     }
     let stats = queue.stats().topics["t"].subscriptions["s"];
-    let redelivered = stats.redelivered;
-    let nothing = SubscriptionStats {
-        redelivered,
-        ..SubscriptionStats::default()
-    };
-    assert_eq!(stats, nothing, "nothing is stuck");
+    let mut left = stats;
+    left.redelivered = 0;
+    assert_eq!(left, SubscriptionStats::default(), "nothing is stuck");
     all
 }
 

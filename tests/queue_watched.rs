@@ -15,6 +15,10 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
 
+/// One test after the other: a span that is met for the first time while another test listens to nothing may be taken for
+/// one that nobody wants.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// Keeps what is published.
 #[derive(Default)]
 struct Kept {
@@ -86,6 +90,7 @@ async fn work(env: &Env, queue: &DurableQueue, ended: u64) -> (WorkerCounts, Wor
 
 #[test]
 fn metrics_are_the_statistics() {
+    let _turn = TURN.lock();
     let world = World::new(1);
     let env = world.env();
     let (stats, counts) = world.run(async {
@@ -186,6 +191,7 @@ impl Subscriber for Noted {
 
 #[test]
 fn sends_settlements_and_handlers_are_spans() {
+    let _turn = TURN.lock();
     let noted = Noted::default();
     tracing::subscriber::with_default(noted.clone(), || {
         let world = World::new(2);

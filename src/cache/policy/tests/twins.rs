@@ -123,13 +123,13 @@ impl Twin for NaiveSieve {
     }
 }
 
-/// Ghosts as a list: the last sixteen, for a turnover.
+/// Ghosts as a list: the last sixteen, for a turnover. Their clocks have ten bits, so that after a thousand ticks without
+/// sixteen others one looks young again.
 #[derive(Default)]
 struct NaiveGhosts(VecDeque<(u64, bool, u32, u32)>);
 
 impl NaiveGhosts {
     fn add(&mut self, key: u64, main: bool, stay: u32, now: u32) {
-        self.0.retain(|ghost| now - ghost.3 < TURNOVER);
         self.0.push_back((key, main, stay, now));
         if self.0.len() > 16 {
             self.0.pop_front();
@@ -138,12 +138,10 @@ impl NaiveGhosts {
 
     /// Whether it was in the main queue, how long it is gone, and how long it stayed.
     fn take(&mut self, key: u64, now: u32) -> Option<(bool, u32, u32)> {
-        let at = self
-            .0
-            .iter()
-            .position(|ghost| ghost.0 == key && now - ghost.3 < TURNOVER)?;
+        let at = self.0.iter().position(|ghost| ghost.0 == key)?;
         let (_, main, stay, then) = self.0.remove(at).unwrap();
-        Some((main, now - then, stay))
+        let gone = (now - then) % (1 << 10);
+        (gone < TURNOVER).then_some((main, gone, stay))
     }
 }
 

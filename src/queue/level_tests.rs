@@ -2,20 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use super::testing::{SECOND, next};
 use super::*;
 use crate::env::Env;
 use crate::sim::{DiskModel, World};
 use futures::join;
 
-const SECOND: Duration = Duration::from_secs(1);
-
 fn build(env: &Env) -> DurableQueueBuilder {
     DurableQueue::builder().env(env.clone()).segment_bytes(8 << 10)
-}
-
-async fn next(queue: &DurableQueue, from: &Subscription) -> Option<Delivery<DurableQueue>> {
-    let raw = queue.receive(from, 1, SECOND).await.unwrap();
-    raw.into_iter().next().map(|raw| Delivery::new(queue.clone(), raw))
 }
 
 #[test]

@@ -2,38 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use super::testing::{SECOND, next, open, small, subscribe};
 use super::*;
-use crate::env::{Env, WallTime};
+use crate::env::WallTime;
 use crate::sim::{DiskOp, Inject, Machine, World, drop_at_every_poll};
 use futures::{FutureExt, join};
-
-const SECOND: Duration = Duration::from_secs(1);
-
-fn small(env: &Env) -> DurableQueueBuilder {
-    let queue = DurableQueue::builder().env(env.clone());
-    queue.segment_bytes(8 << 10).cache_bytes(4 << 10)
-}
-
-async fn open(env: &Env) -> DurableQueue {
-    small(env).open("q").await.unwrap()
-}
-
-async fn subscribe(queue: &DurableQueue, topic: &str, name: &str) -> Subscription {
-    let wanted = Subscription::new(topic, name);
-    queue.subscribe(&wanted).await.unwrap();
-    wanted
-}
 
 async fn begin(queue: &DurableQueue, name: &str, start: Start) -> Subscription {
     let mut wanted = Subscription::new("t", name);
     wanted.start = start;
     queue.subscribe(&wanted).await.unwrap();
     wanted
-}
-
-async fn next(queue: &DurableQueue, from: &Subscription) -> Option<Delivery<DurableQueue>> {
-    let raw = queue.receive(from, 1, SECOND).await.unwrap();
-    raw.into_iter().next().map(|raw| Delivery::new(queue.clone(), raw))
 }
 
 /// Receives and acknowledges all there is.

@@ -97,6 +97,8 @@ mod subscribe;
 mod subscriber;
 #[cfg(feature = "suite")]
 pub mod suite;
+#[cfg(all(test, feature = "sim"))]
+mod testing;
 #[cfg(all(test, feature = "sim", feature = "suite"))]
 mod tests;
 mod topic;

@@ -3,36 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use super::suite::{self, Subject};
+use super::testing::{SECOND, next, open, subscribe};
 use super::*;
 use crate::env::Env;
 use crate::sim::{DiskModel, DiskOp, Faults, Inject, World, drop_at_every_poll};
 use futures::future::join_all;
 use futures::join;
 use std::cell::Cell;
-
-const SECOND: Duration = Duration::from_secs(1);
-
-async fn open(env: &Env) -> DurableQueue {
-    let queue = DurableQueue::builder().env(env.clone());
-    queue
-        .segment_bytes(8 << 10)
-        .cache_bytes(4 << 10)
-        .open("q")
-        .await
-        .unwrap()
-}
-
-async fn subscribe(queue: &DurableQueue, topic: &str, name: &str) -> Subscription {
-    let wanted = Subscription::new(topic, name);
-    queue.subscribe(&wanted).await.unwrap();
-    wanted
-}
-
-/// The next delivery, or nothing within a second.
-async fn next(queue: &DurableQueue, from: &Subscription) -> Option<Delivery<DurableQueue>> {
-    let raw = queue.receive(from, 1, SECOND).await.unwrap();
-    raw.into_iter().next().map(|raw| Delivery::new(queue.clone(), raw))
-}
 
 /// Receives and acknowledges all there is.
 async fn drain(queue: &DurableQueue, from: &Subscription) -> Vec<String> {

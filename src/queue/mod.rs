@@ -46,6 +46,8 @@ mod error;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod hooks;
+#[cfg(feature = "nats")]
+mod jetstream;
 mod message;
 #[cfg(test)]
 mod model_tests;
@@ -66,6 +68,8 @@ pub use capability::{Capability, Feature};
 pub use delivery::Delivery;
 pub use durable::{DurableQueue, DurableQueueBuilder};
 pub use error::{Effect, Error, Result, Retry};
+#[cfg(feature = "nats")]
+pub use jetstream::{JetStreamBuilder, JetStreamQueue, ServerSync};
 pub use message::{DeliverAt, DeliveryToken, Message, Priority, RawDelivery, Receipt, Settle, Start, Subscription};
 pub use stats::{Lost, OpenReport, QueueStats, SubscriptionStats, TopicStats};
 pub use subscriber::{Subscriber, SubscriberBuilder};

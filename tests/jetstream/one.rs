@@ -225,6 +225,12 @@ fn a_full_topic_refuses_until_it_was_settled() {
     on_tokio(async {
         let queue = builder("full").max_bytes(100_000).tidy_every(100 * MS);
         let queue = queue.connect(&servers.url()).await.unwrap();
+        assert!(
+            !queue.capability().has(Feature::DelayedMessages),
+            "the server cannot do both"
+        );
+        let delayed = queue.topic("t").send(Message::new("x").deliver_in(SOON)).await;
+        assert_eq!(delayed, Err(Error::Unsupported(Feature::DelayedMessages)));
         let (topic, from) = (queue.topic("t"), Subscription::new("t", "s"));
         queue.subscribe(&from).await.unwrap();
         let mut sent = 0;

@@ -23,7 +23,7 @@ pub enum ServerSync {
 pub(super) struct Settings {
     pub(super) replicas: Option<usize>,
     pub(super) dedup_window: Duration,
-    pub(super) max_bytes: u64,
+    pub(super) max_bytes: Option<u64>,
     pub(super) max_age: Option<Duration>,
     pub(super) tidy_every: Option<Duration>,
     /// Whether the server keeps messages until their time comes, and forgets them when theirs is over.
@@ -55,7 +55,7 @@ impl Default for JetStreamBuilder {
             settings: Settings {
                 replicas: None,
                 dedup_window: Duration::from_secs(120),
-                max_bytes: 16 << 30,
+                max_bytes: None,
                 max_age: None,
                 tidy_every: Some(Duration::from_secs(10)),
                 schedules: false,
@@ -101,9 +101,10 @@ impl JetStreamBuilder {
     }
 
     /// How many bytes a new topic keeps; then sends are refused with [`Error::Full`] until its subscriptions have settled enough
-    /// and it was [tidied](JetStreamBuilder::tidy_every). Default: 16 GiB; at least 1.
+    /// and it was [tidied](JetStreamBuilder::tidy_every). A server cannot do this and keep delayed messages, so with this there
+    /// are none. At least 1; default: as many as the server has room for, which refuses in the same way.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
-        self.settings.max_bytes = bytes;
+        self.settings.max_bytes = Some(bytes);
         self
     }
 
@@ -212,8 +213,9 @@ impl JetStreamBuilder {
                  set `sync_interval: always` on each, and say `server_sync(ServerSync::Always)`"
             ));
         }
-        (self.settings.schedules, self.settings.ttl) = (version >= (2, 12), version >= (2, 11));
-        if !self.settings.schedules {
+        self.settings.schedules = version >= (2, 12) && self.settings.max_bytes.is_none();
+        self.settings.ttl = version >= (2, 11);
+        if version < (2, 12) {
             warnings.push(format!(
                 "server {text} keeps no schedules, which delayed messages need: use 2.12 or newer"
             ));
@@ -254,7 +256,10 @@ impl JetStreamBuilder {
             "replicas is 1, 3 or 5"
         } else if settings.dedup_window < self.timeout {
             "dedup_window is at least as long as timeout"
-        } else if settings.max_bytes == 0 || i64::try_from(settings.max_bytes).is_err() {
+        } else if settings
+            .max_bytes
+            .is_some_and(|bytes| bytes == 0 || i64::try_from(bytes).is_err())
+        {
             "max_bytes is 1 to 2^63 - 1"
         } else if settings.max_age.is_some_and(|age| age < Duration::from_millis(100)) {
             "max_age is at least 100 ms"

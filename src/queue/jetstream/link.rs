@@ -153,6 +153,7 @@ pub(super) fn refused(error: &jetstream::Error) -> Fault {
         ErrorCode::STREAM_STORE_FAILED if error.to_string().contains("maximum") => {
             Fault::Lasting(Error::Full { what: what() })
         }
+        ErrorCode::STREAM_INVALID_CONFIG => Fault::Lasting(Error::invalid(what())),
         _ if error.code() == 503 || error.code() == 500 => Fault::Passing(what()),
         _ if error.code() == 404 => Fault::Missing,
         _ => Fault::Lasting(Error::invalid(what())),

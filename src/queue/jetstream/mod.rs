@@ -70,7 +70,8 @@ use topics::{Made, Place};
 ///   ended: when this process' last lease on it ends, or by whoever receives next.
 /// - **Time to live** holds with any server; from 2.11 on the server frees the space too.
 /// - A topic's messages are deleted once all its subscriptions have settled them, [now and
-///   then](JetStreamBuilder::tidy_every). A topic that has reached [`max_bytes`](JetStreamBuilder::max_bytes) refuses.
+///   then](JetStreamBuilder::tidy_every). A topic that has no room
+///   left refuses.
 ///
 /// # What it cannot do
 /// - **Durability** is a setting of the servers that they do not tell: by default they sync every two minutes, so power that
@@ -82,7 +83,7 @@ use topics::{Made, Place};
 /// - No [priorities](Feature::Priorities), [ordered keys](Feature::OrderedKeys) or [`AckThrough`](Settle::AckThrough), and no
 ///   [atomic dead letters](Feature::AtomicDeadLetters): the copy comes first, so after a crash between the two a message may be
 ///   delivered once more, or its copy be there twice if that is longer ago than the dedup window.
-/// - **Delays** need a server 2.12 or newer, which keeps time to the second. A delayed message has a number of its own when it
+/// - **Delays** need a server 2.12 or newer, and no [`max_bytes`](JetStreamBuilder::max_bytes). The server's clock decides. A delayed message has a number of its own when it
 ///   is delivered, not that of its receipt.
 /// - A message has to fit into the server's `max_payload`, 1 MiB by default.
 /// - Redeliveries come in the order in which they became due, not in the order in which they were sent.

@@ -27,6 +27,18 @@ const GATHER: Duration = Duration::from_millis(20);
 /// The most messages of one request.
 const MAX_BATCH: usize = 1_000;
 
+/// How many messages may be on their way when a request is taken back, and how many words of the server's beside them.
+const MAX_ON_ITS_WAY: usize = 64;
+const STATUSES: usize = 4;
+
+/// A request under way.
+struct Request {
+    inbox: String,
+    answers: Subscriber,
+    /// How much has come to the inbox.
+    heard: u64,
+}
+
 /// How a request ended.
 enum End {
     /// The server has nothing more for it.
@@ -124,9 +136,13 @@ impl Inner {
         let client = &self.link.client;
         let inbox = client.new_inbox();
         let lost = |error: &dyn std::fmt::Display| Ok((Vec::new(), End::Lost(error.to_string())));
-        let mut answers = match client.subscribe(inbox.clone()).await {
-            Ok(answers) => answers,
+        let mut pulling = match client.subscribe(inbox.clone()).await {
             Err(error) => return lost(&error),
+            Ok(answers) => Request {
+                inbox: inbox.clone(),
+                answers,
+                heard: 0,
+            },
         };
         let expires = (until - self.now()).min(SLICE);
         let batch = if oneshot { max } else { 1 };
@@ -142,32 +158,52 @@ impl Inner {
         let mut messages = Vec::new();
         let end = loop {
             let limit = if messages.is_empty() { silence } else { GATHER };
-            let next = self.link.env.timeout(limit, answers.next());
+            let next = self.link.env.timeout(limit, pulling.answers.next());
             match select(std::pin::pin!(next), &mut *gone).await {
                 Either::Right(_) => break End::Gone,
                 Either::Left((Err(_), _)) => break End::Lost("it does not answer a request for messages".into()),
                 Either::Left((Ok(None), _)) => return Err(Error::Closed),
-                Either::Left((Ok(Some(message)), _)) => match ended(&message) {
-                    None if is_heartbeat(&message) => {}
-                    None => messages.push(message),
-                    Some(end) => return Ok((messages, end)),
-                },
+                Either::Left((Ok(Some(message)), _)) => {
+                    pulling.heard += 1;
+                    match ended(&message) {
+                        None if is_heartbeat(&message) => {}
+                        None => messages.push(message),
+                        Some(end) => return Ok((messages, end)),
+                    }
+                }
             }
             if messages.len() == batch {
                 return Ok((messages, End::Done));
             }
         };
-        self.withdraw(answers, &mut messages).await;
+        self.withdraw(pulling, batch, &mut messages).await;
         Ok((messages, end))
     }
 
     /// Takes a request back, and what the server has sent for it until then.
-    async fn withdraw(&self, mut answers: Subscriber, messages: &mut Vec<Raw>) {
-        if answers.drain().await.is_err() {
+    ///
+    /// There is no word for that: the server gives up a request whose inbox nobody listens to. Where the client stopped
+    /// listening first, what is on its way would be lost for a whole lease. So both sides are told to stop after a number of
+    /// messages that is more than can be on their way, and the rest of that number is sent from here.
+    async fn withdraw(&self, mut request: Request, batch: usize, messages: &mut Vec<Raw>) {
+        let more = batch.saturating_sub(messages.len()).min(MAX_ON_ITS_WAY) + STATUSES;
+        let stop = request.heard + more as u64;
+        if request.answers.unsubscribe_after(stop).await.is_err() {
             return;
         }
-        while let Ok(Some(message)) = self.link.env.timeout(GRACE, answers.next()).await {
-            if message.status.is_none() {
+        for _ in 0..more {
+            if self
+                .link
+                .client
+                .publish(request.inbox.clone(), Bytes::new())
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+        while let Ok(Some(message)) = self.link.env.timeout(GRACE, request.answers.next()).await {
+            if message.status.is_none() && message.reply.is_some() {
                 messages.push(message);
             }
         }

@@ -13,7 +13,7 @@ const MAX_IN_FLIGHT: usize = 65_536;
 const REPLICAS: usize = 3;
 
 /// What a stream that is there can do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Made {
     pub(super) schedules: bool,
     pub(super) ttl: bool,
@@ -105,21 +105,26 @@ impl Inner {
             schedules: found.allow_message_schedules,
             ttl: found.allow_message_ttl,
         };
-        // One that an older server made.
-        if (self.settings.schedules, self.settings.ttl) != (made.schedules, made.ttl) {
-            let wanted = self.config(topic);
+        // One that an older server made. Where it is bounded, the server would drop the oldest rather than refuse.
+        let bounded = found.max_bytes > 0 || found.max_messages > 0;
+        let wanted = Made {
+            schedules: made.schedules || self.settings.schedules && !bounded,
+            ttl: made.ttl || self.settings.ttl,
+        };
+        if wanted != made {
             let update = Config {
-                subjects: wanted.subjects,
-                allow_message_schedules: made.schedules || wanted.allow_message_schedules,
-                allow_message_ttl: made.ttl || wanted.allow_message_ttl,
+                subjects: self.config(topic).subjects,
+                discard: if wanted.schedules {
+                    DiscardPolicy::Old
+                } else {
+                    found.discard
+                },
+                allow_message_schedules: wanted.schedules,
+                allow_message_ttl: wanted.ttl,
                 ..found
             };
-            let made = Made {
-                schedules: update.allow_message_schedules,
-                ttl: update.allow_message_ttl,
-            };
             context.update_stream(update).await?;
-            return Ok(made);
+            return Ok(wanted);
         }
         Ok(made)
     }
@@ -148,10 +153,18 @@ impl Inner {
             name: self.names.stream(topic),
             subjects,
             retention: RetentionPolicy::Limits,
-            discard: DiscardPolicy::New,
+            // A server that keeps schedules does not refuse: so it has no bounds then, beside those of its disk.
+            discard: if settings.schedules {
+                DiscardPolicy::Old
+            } else {
+                DiscardPolicy::New
+            },
             storage: StorageType::File,
             num_replicas: settings.replicas.unwrap_or(REPLICAS),
-            max_bytes: i64::try_from(settings.max_bytes).unwrap_or(i64::MAX),
+            max_bytes: settings
+                .max_bytes
+                .and_then(|bytes| i64::try_from(bytes).ok())
+                .unwrap_or(-1),
             max_age: settings.max_age.unwrap_or_default(),
             max_messages: -1,
             max_messages_per_subject: -1,

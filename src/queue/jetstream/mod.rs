@@ -119,6 +119,8 @@ struct Inner {
     core: Mutex<Core>,
     /// Where the keeper waits.
     keeper: Waiters,
+    /// Where receives wait for what is being given back.
+    returned: Waiters,
     counts: Counts,
 }
 
@@ -130,6 +132,8 @@ struct Core {
     streams: BTreeMap<Arc<str>, Made>,
     /// The subscriptions that are known to be there.
     places: BTreeMap<(Arc<str>, Arc<str>), Arc<Place>>,
+    /// How many deliveries of a subscription are being given back.
+    returning: BTreeMap<(Arc<str>, Arc<str>), usize>,
     /// Topics with messages that somebody has settled since they were tidied.
     untidy: BTreeSet<Arc<str>>,
     tidy_at: Option<Tick>,
@@ -162,6 +166,7 @@ impl Inner {
             rng,
             streams: BTreeMap::new(),
             places: BTreeMap::new(),
+            returning: BTreeMap::new(),
             untidy: BTreeSet::new(),
             tidy_at: None,
             keeper_until: None,
@@ -174,6 +179,7 @@ impl Inner {
             warnings,
             core: Mutex::new(core),
             keeper: Waiters::default(),
+            returned: Waiters::default(),
             counts: Counts::default(),
         }
     }

@@ -92,6 +92,7 @@ impl Inner {
     ) -> Result<Granted> {
         let until = self.now() + wait;
         let place = self.place(subscription).await?;
+        self.all_returned(&place.topic, &place.name).await;
         let mut oneshot = true;
         loop {
             self.check()?;

@@ -18,6 +18,8 @@ pub(super) const PROGRESS: &[u8] = b"+WPI";
 pub(super) const ENDED: &[u8] = b"+TERM";
 /// Why a message that nobody gave up is a dead letter.
 pub(super) const USED_UP: &str = "its attempts are used up";
+/// How long a receive waits for what is being given back.
+const RETURNING: Duration = Duration::from_millis(250);
 /// How much of a reason a dead letter keeps.
 const MAX_REASON: usize = 1 << 10;
 
@@ -99,16 +101,44 @@ impl Inner {
 
     /// What becomes of a message that nobody settled.
     pub(super) fn give_back(self: &Arc<Self>, held: Held) {
-        if !held.is_last() {
-            self.link.tell(&held.reply, NAK);
+        let inner = Arc::clone(self);
+        if held.is_last() {
+            let bury = async move {
+                // One that fails comes again when the server's limit has passed.
+                let _later = inner.bury(held, None, USED_UP).await;
+            };
+            self.link.env.spawn(bury).detach();
             return;
         }
-        let inner = Arc::clone(self);
-        let bury = async move {
-            // One that fails comes again when the server's limit has passed.
-            let _later = inner.bury(held, None, USED_UP).await;
+        let from = (Arc::clone(&held.topic), Arc::clone(&held.subscription));
+        *self.core.lock().returning.entry(from.clone()).or_default() += 1;
+        let give = async move {
+            let told = inner
+                .link
+                .client
+                .request(held.reply.to_string(), Bytes::from_static(NAK));
+            // One that is not heard of comes again when the server's limit has passed.
+            let _later = inner.link.env.timeout(super::link::TRY, told).await;
+            let mut core = inner.core.lock();
+            if let Some(count) = core.returning.get_mut(&from) {
+                *count -= 1;
+                if *count == 0 {
+                    core.returning.remove(&from);
+                }
+            }
+            drop(core);
+            inner.returned.wake_all();
         };
-        self.link.env.spawn(bury).detach();
+        self.link.env.spawn(give).detach();
+    }
+
+    /// Waits until the server knows what this process gave back, so that the next receive gets that first; not for long.
+    pub(super) async fn all_returned(&self, topic: &Arc<str>, subscription: &Arc<str>) {
+        let from = (Arc::clone(topic), Arc::clone(subscription));
+        let returned = self
+            .returned
+            .wait(|| (!self.core.lock().returning.contains_key(&from)).then_some(()));
+        let _in_time = self.link.env.timeout(RETURNING, returned).await;
     }
 
     /// Makes a message a dead letter: its copy first, under an id that a repetition has too, then the end of the original. Without

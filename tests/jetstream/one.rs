@@ -97,7 +97,10 @@ fn it_says_what_it_cannot_promise() {
 #[test]
 fn the_mailer_of_the_example_runs_on_it() {
     let Some(servers) = servers("mailer", 1) else { return };
-    on_tokio(async { queue_jetstream::example(Some(&servers.url())).await.unwrap() });
+    on_tokio(async {
+        queue_jetstream::example(Some(&servers.url())).await.unwrap();
+        queue_jetstream::example(None).await.unwrap();
+    });
 }
 
 #[test]

@@ -77,7 +77,7 @@ impl Inner {
         for due in due {
             match due {
                 Due::Renew(reply) => self.link.tell(&reply, PROGRESS),
-                Due::Ended(held) => self.give_back(held),
+                Due::Ended(held) => self.give_back(*held),
             }
         }
         if !untidy.is_empty() {

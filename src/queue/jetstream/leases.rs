@@ -43,7 +43,7 @@ pub(super) enum Due {
     /// The lease goes on, and the server's limit would not.
     Renew(Arc<str>),
     /// The lease has ended.
-    Ended(Held),
+    Ended(Box<Held>),
 }
 
 #[derive(Debug)]
@@ -134,7 +134,11 @@ impl Leases {
             let lease = self.held.get_mut(&generation);
             let lease = lease.expect("broken invariant: a timer is of a lease");
             if lease.ends <= now {
-                due.extend(self.held.remove(&generation).map(|lease| Due::Ended(lease.held)));
+                due.extend(
+                    self.held
+                        .remove(&generation)
+                        .map(|lease| Due::Ended(Box::new(lease.held))),
+                );
                 continue;
             }
             lease.renewed = now;

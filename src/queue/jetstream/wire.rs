@@ -102,7 +102,7 @@ pub(super) fn decode(headers: Option<&HeaderMap>, payload: Bytes) -> Result<(Mes
     let Some(headers) = headers else {
         return Ok((message, Times::default()));
     };
-    let get = |name: &'static str| headers.get(name).map(|value| value.as_str());
+    let get = |name: &'static str| headers.get(name).map(async_nats::HeaderValue::as_str);
     match get(FORMAT) {
         Some("1") => {}
         Some(other) => return Err(corrupt(FORMAT, other)),

@@ -5,8 +5,8 @@ use super::shell::{Core, Effect, Shell};
 use super::standing::{Lease, Lost, Standing};
 use super::state::Dying;
 use super::{
-    DEAD_ATTEMPTS, DEAD_REASON, DEAD_SEQ, DEAD_SUBSCRIPTION, DEAD_TOPIC, DeliveryToken, Error, Feature, Message,
-    RawDelivery, Result, Settle, Subscription, dead_letters,
+    DEAD_ATTEMPTS, DEAD_REASON, DEAD_SEQ, DEAD_SUBSCRIPTION, DEAD_TOPIC, DeliveryToken, Error, Feature, Message, RawDelivery,
+    Result, Settle, Subscription, dead_letters,
 };
 use crate::log::Item;
 use bytes::Bytes;

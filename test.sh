@@ -47,6 +47,7 @@ missing() {
         echo "installing ${packages[*]}"
         install "${packages[@]}"
     fi
+    need_nats_server
     need_rust fmt clippy
     cargo --version
 }

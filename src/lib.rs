@@ -36,6 +36,7 @@
 //! | `json` | queues of whatever serde can serialize, as JSON: `queue::Topic::typed` |
 //! | `postcard` | a codec that keeps whatever serde can serialize in a cache's snapshot |
 //! | `redis` | a store and an invalidation bus on a Redis server: `store::RedisStore`, `cache::RedisBus` |
+//! | `nats` | a queue on the streams of a NATS server or cluster: `queue::JetStreamQueue` |
 //! | `dns` | endpoints from DNS, A, AAAA and SRV records: `balance::discover::DnsSource` |
 //! | `tower` | the balancer as a tower service, with retries and hedges as a layer: `balance::tower` |
 //! | `tracing` | spans of what takes long: a cache's loads, snapshots, changes of size; a queue's sends, settlements, handlers |

@@ -28,6 +28,7 @@ const ABSENT: &[&str] = &[
     "async-executor",
     "async-global-executor",
     "async-io",
+    "async-nats",
     "async-std",
     "futures-timer",
     "getrandom",
@@ -97,6 +98,21 @@ fn each_feature_brings_what_it_says() {
         ("postcard", &["postcard", "serde", "serde_core"][..]),
         ("redis", &["mio", "redis", "socket2", "tokio"][..]),
         (
+            "nats",
+            &[
+                "async-nats",
+                "getrandom",
+                "mio",
+                "rand",
+                "serde",
+                "serde_core",
+                "socket2",
+                "tokio",
+                "tracing",
+                "tracing-core",
+            ][..],
+        ),
+        (
             "dns",
             &[
                 "getrandom",
@@ -119,6 +135,7 @@ fn each_feature_brings_what_it_says() {
         (
             "full",
             &[
+                "async-nats",
                 "getrandom",
                 "http",
                 "http-body",

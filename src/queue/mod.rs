@@ -62,6 +62,8 @@ mod heart_tests;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod hooks;
+#[cfg(feature = "nats")]
+mod jetstream;
 mod job;
 mod keep_alive;
 mod kept;
@@ -118,6 +120,8 @@ pub use codec::{Codec, CodecError};
 pub use delivery::Delivery;
 pub use durable::{DurableQueue, DurableQueueBuilder};
 pub use error::{Effect, Error, Result, Retry};
+#[cfg(feature = "nats")]
+pub use jetstream::{JetStreamBuilder, JetStreamQueue, ServerSync};
 pub use job::{IntoOutcome, Job, Outcome, Source};
 pub use latency::Latencies;
 pub use limits::{OnFull, Retention};

@@ -96,13 +96,32 @@ ladder() {
     done
 }
 
+# Each feature by itself: half of them at the same time as the other half, in a target folder of their own.
 features() {
-    local feature
-    echo "-- none"
-    cargo clippy --locked --lib --no-default-features -- -D warnings
-    for feature in $(sed -n '/^\[features\]/,/^\[[^f]/s/^\([a-z][a-z0-9_-]*\) *=.*/\1/p' Cargo.toml); do
+    local names half
+    # The default is none.
+    names=($(sed -n '/^\[features\]/,/^\[[^f]/s/^\([a-z][a-z0-9_-]*\) *=.*/\1/p' Cargo.toml))
+    half=$((${#names[@]} / 2))
+    each_feature target/features "${names[@]:half}" >target/features.txt 2>&1 &
+    each_feature target "${names[@]:0:half}" || {
+        wait
+        return 1
+    }
+    wait $! || {
+        cat target/features.txt
+        return 1
+    }
+    grep '^--' target/features.txt
+}
+
+# each_feature FOLDER FEATURE... : checks the library with one feature after the other.
+each_feature() {
+    local folder=$1 feature
+    shift
+    for feature in "$@"; do
         echo "-- $feature"
-        cargo clippy --locked --lib --no-default-features --features "$feature" -- -D warnings
+        cargo clippy --locked --lib --no-default-features --features "$feature" --target-dir "$folder" \
+            -- -D warnings || return 1
     done
 }
 
@@ -131,16 +150,21 @@ package() {
     fi
 }
 
+# Builds for model checkers and sanitizers: without what the tests that they run have no use for.
+checked() {
+    local flags=$1
+    shift
+    RUSTFLAGS="--cfg outgrow_lean $flags" cargo test --locked --profile checked --features sim,suite "$@"
+}
+
 # Every interleaving of what reads without a lock, over the atomics of a model checker.
 orderings() {
-    RUSTFLAGS="--cfg outgrow_loom --cfg outgrow_shuttle" cargo test --locked --release --all-features --test loom_cache \
-        --target-dir target-models
+    checked "--cfg outgrow_loom --cfg outgrow_shuttle" --target-dir target-models --test loom_cache
 }
 
 # Thousands of interleavings of what takes a lock: loads and writes under a scheduler that chooses at every one.
 interleavings() {
-    RUSTFLAGS="--cfg outgrow_loom --cfg outgrow_shuttle" cargo test --locked --release --all-features --lib \
-        --target-dir target-models interleaved
+    checked "--cfg outgrow_loom --cfg outgrow_shuttle" --target-dir target-models --lib interleaved
 }
 
 # All that can be done to a cache, where every access to memory is checked: what is freed too early shows at its first
@@ -154,8 +178,7 @@ sanitizer() {
             return 1
         fi
     fi
-    RUSTFLAGS="-Zsanitizer=address" cargo +nightly test --locked --release --all-features --test cache_stress \
-        --target "$target" --target-dir target-sanitized
+    RUSTUP_TOOLCHAIN=nightly checked "-Zsanitizer=address" --target-dir target-sanitized --target "$target" --test cache_stress
 }
 
 # Each planted bug must make the simulation that watches over it fail within 200 seeds, where the same build without

@@ -1,7 +1,7 @@
 //! Loads and writes of one key on several threads, in thousands of interleavings: a scheduler chooses at each lock which
 //! thread goes on. It also finds out when all wait for each other, and when nobody wakes one that waits.
 //!
-//! `RUSTFLAGS="--cfg outgrow_shuttle" cargo test --release --all-features --lib interleaved --target-dir target-models`
+//! `RUSTFLAGS="--cfg outgrow_lean --cfg outgrow_shuttle" cargo test --features sim,suite --lib interleaved`
 #![allow(clippy::disallowed_methods, reason = "the threads are the scheduler's")]
 
 use super::{HandClock, assert_settled, pause};

@@ -17,6 +17,7 @@ const DIRECT: &[&str] = &[
     "ipnet",
     "lru",
     "parking_lot",
+    "quanta",
     "rustix",
     "siphasher",
     "thiserror",

@@ -211,6 +211,6 @@ pub enum Timing {
     /// The coarse clock at each pick, which is up to some milliseconds behind, and the latency of at most one request an
     /// endpoint in a millisecond. What is measured is exact.
     Sampled,
-    /// The precise clock at each pick, and every latency.
+    /// The [stopwatch](crate::env::Env::stopwatch) at each pick, and every latency.
     Always,
 }

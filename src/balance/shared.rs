@@ -67,8 +67,17 @@ pub(super) struct Parts<B> {
     pub(super) limit_each: u32,
 }
 
+/// The clock that a policy with such a `timing` lives by. One that wants no time has no other use for it than the cheapest.
+#[inline]
+fn time(timing: Timing, env: &Env) -> Tick {
+    match timing {
+        Timing::Always => env.stopwatch(),
+        Timing::Sampled | Timing::Never => env.coarse(),
+    }
+}
+
 impl<B: Balancer> Core<B> {
-    fn new(parts: Parts<B>, now: Tick) -> Core<B> {
+    fn new(parts: Parts<B>) -> Core<B> {
         let outliers = parts.rules.outliers.as_ref();
         let timed = outliers.is_some_and(|rules| rules.latency.is_some());
         let sweeping =
@@ -77,13 +86,14 @@ impl<B: Balancer> Core<B> {
             Timing::Never if timed => Timing::Sampled,
             timing => timing,
         };
+        let start = time(timing, &parts.env);
         Core {
             timing,
             zones: parts.zones,
             row: outliers.map_or(u32::MAX, |rules| rules.consecutive_failures.max(1)),
             sweeps: sweeping.map(|rules| Sweeps {
                 interval: rules.interval,
-                next: AtomicU64::new((now + rules.interval).as_nanos()),
+                next: AtomicU64::new((start + rules.interval).as_nanos()),
                 timed,
             }),
             limit: parts.limit.map(|most| Limit {
@@ -101,9 +111,13 @@ impl<B: Balancer> Core<B> {
     pub(super) fn look(&self) -> Tick {
         match self.timing {
             Timing::Never => Tick::ZERO,
-            Timing::Sampled => self.env.coarse(),
-            Timing::Always => self.env.now(),
+            timing => time(timing, &self.env),
         }
+    }
+
+    /// The time that loads and the policy are told of.
+    fn time(&self) -> Tick {
+        time(self.timing, &self.env)
     }
 
     /// When a request to `load` began, if it is to be timed.
@@ -111,7 +125,7 @@ impl<B: Balancer> Core<B> {
     fn start(&self, load: &Load, now: Tick) -> Started {
         match self.timing {
             Timing::Always => Started::at(now),
-            Timing::Sampled if load.samples(now) => Started::at(self.env.now()),
+            Timing::Sampled if load.samples(now) => Started::at(self.env.stopwatch()),
             Timing::Sampled | Timing::Never => Started::UNTIMED,
         }
     }
@@ -173,7 +187,7 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
         let now = parts.env.now();
         let dice = Dice::new(parts.env.rng("balance"));
         let roster = Roster::new(parts.rules.clone(), parts.env.rng("balance ejections"), now);
-        let core = Core::new(parts, now);
+        let core = Core::new(parts);
         Arc::new_cyclic(|me| Shared {
             me: Weak::clone(me),
             dice,
@@ -399,7 +413,7 @@ impl<B: Balancer, T: Send + Sync + 'static> Shared<B, T> {
 
 impl<B: Balancer> Core<B> {
     fn report(&self, load: &Load, said: ServerLoad) {
-        let now = self.env.coarse();
+        let now = self.time();
         load.report(said, now);
         self.policy.report(load, &said, now);
     }
@@ -441,15 +455,18 @@ impl<B: Balancer, T: Send + Sync + 'static> Node<B, T> {
         let ended = self.load.end(era, outcome, core.row);
         core.end();
         let started = started.get();
-        let at = started.map(|_| core.env.now());
-        let latency = at.zip(started).map(|(at, started)| at - started);
+        let stopped = started.map(|_| core.env.stopwatch());
+        let latency = stopped.zip(started).map(|(stopped, started)| stopped - started);
         let failed = matches!(outcome, Outcome::Failure(_));
         let sweeps = core
             .sweeps
             .as_ref()
             .filter(|sweeps| failed || (sweeps.timed && latency.is_some()));
         let wanted = sweeps.is_some() || (failed && core.timing != Timing::Never);
-        let at = at.or_else(|| wanted.then(|| core.env.coarse()));
+        let at = match core.timing {
+            Timing::Always if stopped.is_some() => stopped,
+            _ => (stopped.is_some() || wanted).then(|| core.time()),
+        };
         core.policy.finish(&self.load, &Completion::new(outcome, latency, at));
         if let Some(sweeps) = sweeps {
             self.sweep(sweeps, latency.filter(|_| outcome != Outcome::Cancelled), at);

@@ -103,6 +103,20 @@ impl Env {
         self.inner.clock.coarse()
     }
 
+    /// A monotonic time for how long things take, as exact as [`now`](Env::now) and cheaper to read; it may drift from that by
+    /// some millionths, so it is compared with nothing but itself. The first reading of a process takes about a millisecond.
+    ///
+    /// ```
+    /// let env = outgrow::env::Env::system();
+    /// let start = env.stopwatch();
+    /// std::thread::sleep(std::time::Duration::from_millis(5));
+    /// assert!(env.stopwatch() - start >= std::time::Duration::from_millis(4));
+    /// ```
+    #[must_use]
+    pub fn stopwatch(&self) -> Tick {
+        self.inner.clock.stopwatch()
+    }
+
     /// The wall-clock time, which may jump either way.
     #[must_use]
     pub fn wall(&self) -> WallTime {

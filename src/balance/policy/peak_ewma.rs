@@ -18,9 +18,10 @@ use std::time::Duration;
 /// An endpoint of which nothing is known gets a request as soon as it is drawn, and further ones as if it took
 /// [`default_latency`](PeakEwma::default_latency) until one has ended.
 ///
-/// A pick reads the clock, and so does the end of the lease; [`sampled`](PeakEwma::sampled) does with less. The average is kept to the millisecond: of the requests that
-/// end within one, only those that took longer than the average count. It is written without a lock: of two that end at the
-/// same instant, one may not count, unless it failed.
+/// A pick reads the [stopwatch](crate::env::Env::stopwatch), and so does the end of the lease;
+/// [`sampled`](PeakEwma::sampled) does with less. The average is kept to the millisecond: of the requests that end within
+/// one, only those that took longer than the average count. It is written without a lock: of two that end at the same
+/// instant, one may not count, unless it failed.
 ///
 /// ```
 /// use outgrow::balance::{Endpoint, Failure, PeakEwma, Pool, Request};

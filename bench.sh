@@ -61,7 +61,10 @@ command -v c++ >/dev/null || packages+=(g++)
 # One of pingora's dependencies is built with it.
 command -v cmake >/dev/null || packages+=(cmake make)
 command -v python3 >/dev/null || packages+=(python3-minimal)
+# The queue is measured beside servers too; one that is not to be had is left out.
+[ "$name" != queue ] || command -v redis-server >/dev/null || packages+=(redis-server)
 [ ${#packages[@]} -eq 0 ] || install "${packages[@]}"
+[ "$name" != queue ] || need_nats_server
 need_rust
 
 unset CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_ENCODED_RUSTFLAGS

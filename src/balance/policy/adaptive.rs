@@ -69,7 +69,7 @@ const FORGETS_FAILURES: f32 = 2.0;
 /// The longest row of failures that counts.
 const LONGEST_ROW: f32 = 8.0;
 /// How much more than the cheapest is not worth to look further, as a factor.
-const NEARLY: f32 = 1.03;
+const NEARLY: f32 = 1.15;
 
 impl Balancer for Adaptive {
     type Table = Outlook;

@@ -42,6 +42,8 @@ pub(crate) struct Ledger {
     delivered: BTreeSet<(Place, Id)>,
     /// Settled for sure: in which life, and which attempt did it.
     done: BTreeMap<(Place, u64), (u32, u32)>,
+    /// Made dead letters for sure, and in which life.
+    condemned: BTreeMap<(Place, u64), u32>,
     /// Up to where everything was settled at once.
     through: BTreeMap<Place, u64>,
     /// Dead letters seen: whose they are and of which number, with their own number.
@@ -85,6 +87,7 @@ impl Ledger {
             seqs: BTreeMap::new(),
             delivered: BTreeSet::new(),
             done: BTreeMap::new(),
+            condemned: BTreeMap::new(),
             through: BTreeMap::new(),
             dead: BTreeMap::new(),
             dead_ids: BTreeSet::new(),
@@ -218,6 +221,13 @@ impl Ledger {
         }
     }
 
+    /// A delivery was made a dead letter, if the result says so.
+    pub(crate) fn condemned(&mut self, place: Place, seq: u64, result: &Result<()>) {
+        if result.is_ok() {
+            self.condemned.insert((place, seq), self.life);
+        }
+    }
+
     /// Whether messages of a place may go before anybody settles them.
     pub(crate) fn may_drop(&self, place: Place) -> bool {
         self.allowed.drops || place == super::life::LIMITED
@@ -251,6 +261,16 @@ impl Ledger {
     pub(crate) fn finish(&self) {
         if self.allowed.drops {
             return;
+        }
+        // With weak ones a life's last may be forgotten; one that is sent again is a dead letter no more.
+        if !(self.allowed.rot || self.allowed.weak_acks || self.redriven) {
+            for ((place, seq), life) in &self.condemned {
+                let buried = self.dead.contains_key(&(place.1.to_owned(), *seq));
+                assert!(
+                    buried,
+                    "the dead letter of number {seq} of {place:?}, made in life {life}, is lost"
+                );
+            }
         }
         let bound = super::life::LIMITED.0;
         for (id, (seq, life)) in self.acked.iter().filter(|(id, _)| id.0 != bound) {

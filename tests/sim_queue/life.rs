@@ -21,6 +21,9 @@ const TOPICS: [&str; 3] = ["red", "blue", "green"];
 const MAX_ATTEMPTS: u32 = 6;
 const LEASE: Duration = Duration::from_millis(20);
 
+/// What may have been sent and is sent again, to be told as a repetition: topic, payloads and messages.
+pub(crate) type Sent = (&'static str, Vec<String>, Vec<Message>);
+
 #[derive(Clone)]
 pub(crate) struct Life {
     pub(crate) queue: DurableQueue,
@@ -66,32 +69,39 @@ impl Life {
 
     pub(crate) async fn produce(self, name: u64) {
         let mut rng = self.env.rng(&format!("producer {name}"));
-        // What may have been sent and is sent again, to be told as a repetition.
-        let mut before: Option<(&str, Vec<String>, Vec<Message>)> = None;
+        let mut before = None;
         loop {
             self.env.sleep(Duration::from_micros(rng.below(3_000))).await;
-            let again = before.take().filter(|_| rng.chance(0.5));
-            let is_again = again.is_some();
-            let (topic, payloads, messages) = again.unwrap_or_else(|| self.batch(&mut rng));
-            let sending = self.queue.send(topic, messages.clone());
-            // Some who send lose patience.
-            let result = match rng.chance(0.1) {
-                true => self.env.timeout(Duration::from_micros(rng.below(300)), sending).await,
-                false => Ok(sending.await),
-            };
-            if let Ok(result) = &result {
-                self.ledger().sent(&payloads, is_again, result);
-            }
-            if matches!(result, Ok(Err(Error::Poisoned | Error::Closed))) {
+            if !self.send_some(&mut rng, &mut before).await {
                 return;
             }
-            let named = !messages.is_empty() && messages.iter().all(|message| message.dedup_id.is_some());
-            if named {
-                // A repetition is always sent with the first one still in doubt.
-                payloads.iter().for_each(|payload| self.ledger().in_doubt(payload));
-                before = Some((topic, payloads, messages));
-            }
         }
+    }
+
+    /// Sends a batch, or what may have been sent `before`; false when the queue takes nothing more.
+    pub(crate) async fn send_some(&self, rng: &mut Rng, before: &mut Option<Sent>) -> bool {
+        let again = before.take().filter(|_| rng.chance(0.5));
+        let is_again = again.is_some();
+        let (topic, payloads, messages) = again.unwrap_or_else(|| self.batch(rng));
+        let sending = self.queue.send(topic, messages.clone());
+        // Some who send lose patience.
+        let result = match rng.chance(0.1) {
+            true => self.env.timeout(Duration::from_micros(rng.below(300)), sending).await,
+            false => Ok(sending.await),
+        };
+        if let Ok(result) = &result {
+            self.ledger().sent(&payloads, is_again, result);
+        }
+        if matches!(result, Ok(Err(Error::Poisoned | Error::Closed))) {
+            return false;
+        }
+        let named = !messages.is_empty() && messages.iter().all(|message| message.dedup_id.is_some());
+        if named {
+            // A repetition is always sent with the first one still in doubt.
+            payloads.iter().for_each(|payload| self.ledger().in_doubt(payload));
+            *before = Some((topic, payloads, messages));
+        }
+        true
     }
 
     fn batch(&self, rng: &mut Rng) -> (&'static str, Vec<String>, Vec<Message>) {
@@ -134,20 +144,24 @@ impl Life {
 
     pub(crate) async fn consume(self, place: Place) {
         let mut rng = self.env.rng(&format!("consumer {place:?}"));
+        while self.receive_some(place, &mut rng).await {}
+    }
+
+    /// Receives some and settles each in one way or another; false when the queue gives nothing more.
+    pub(crate) async fn receive_some(&self, place: Place, rng: &mut Rng) -> bool {
         let wanted = self.subscription(place);
-        loop {
-            let wait = Duration::from_micros(rng.below(5_000));
-            let received = match self.queue.receive(&wanted, 1 + rng.index(4), wait).await {
-                Ok(received) => received,
-                Err(Error::Poisoned | Error::Closed) => return,
-                Err(Error::Io { .. }) => continue,
-                Err(error) => panic!("receiving at {place:?}: {error}"),
-            };
-            self.received(place, &wanted, &received);
-            for raw in received {
-                self.handle(place, raw, &mut rng).await;
-            }
+        let wait = Duration::from_micros(rng.below(5_000));
+        let received = match self.queue.receive(&wanted, 1 + rng.index(4), wait).await {
+            Ok(received) => received,
+            Err(Error::Poisoned | Error::Closed) => return false,
+            Err(Error::Io { .. }) => return true,
+            Err(error) => panic!("receiving at {place:?}: {error}"),
+        };
+        self.received(place, &wanted, &received);
+        for raw in received {
+            self.handle(place, raw, rng).await;
         }
+        true
     }
 
     fn received(&self, place: Place, wanted: &Subscription, received: &[RawDelivery]) {
@@ -167,7 +181,11 @@ impl Life {
         let settled = match rng.below(40) {
             0 => return drop(delivery),
             1 => return drop(delivery.retry_in(Duration::from_micros(rng.below(30_000))).await),
-            2 => delivery.dead_letter("for no reason").await,
+            2 => {
+                let result = delivery.dead_letter("for no reason").await;
+                self.ledger().condemned(place, which.0, &result);
+                result
+            }
             3 => {
                 let extended = delivery.extend(2 * LEASE).await;
                 self.env.sleep(LEASE + LEASE / 2).await;

@@ -83,7 +83,12 @@ impl Run {
         let queue = queue.open("data/queue").await.ok()?;
         self.ledger.lock().unwrap().opened(queue.opened());
         let ledger = Arc::clone(&self.ledger);
-        Some(Life { queue, env, ledger })
+        Some(Life {
+            queue,
+            env,
+            ledger,
+            large: false,
+        })
     }
 
     /// Does the run, up to the point where it ends.
@@ -139,6 +144,7 @@ async fn script(life: &Life, mut rng: Rng) {
 
 /// Does a case; says how many operations of each kind it had.
 fn check(case: Case) -> [u64; ENDS.len()] {
+    let panics = support::panics();
     let run = Run::new(case);
     run.world.run(run.live());
     let crashed = u64::from(case.end.is_some());
@@ -148,6 +154,7 @@ fn check(case: Case) -> [u64; ENDS.len()] {
     let again = case.end.filter(|(_, nth)| nth % 3 == 0);
     let again = again.map(|(_, nth)| ([DiskOp::Write, DiskOp::Sync][nth as usize / 3 % 2], nth / 6 % 12));
     run.world.run(run.heal(again));
+    assert_eq!(support::panics(), panics, "a task has panicked");
     run.ledger.lock().unwrap().finish();
     ops
 }

@@ -1,6 +1,6 @@
 //! Those who use the queue while its machine is up.
 
-use super::ledger::{Id, Ledger, Place};
+use super::ledger::{Id, LARGE, Ledger, Place};
 use outgrow::env::{Env, Rng, WallTime};
 use outgrow::queue::{
     DEAD_SEQ, DEAD_SUBSCRIPTION, Delivery, DurableQueue, Error, Feature, Message, Priority, Queue, RawDelivery, Settle,
@@ -29,6 +29,8 @@ pub(crate) struct Life {
     pub(crate) queue: DurableQueue,
     pub(crate) env: Env,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
+    /// Whether some messages are so long that they are written in pieces.
+    pub(crate) large: bool,
 }
 
 fn subscription(place: Place, can_order: bool) -> Subscription {
@@ -72,8 +74,26 @@ impl Life {
         let mut before = None;
         loop {
             self.env.sleep(Duration::from_micros(rng.below(3_000))).await;
+            if rng.chance(0.05) {
+                // What an earlier life, or another producer, may have sent.
+                before = self.ledger().repeat(&mut rng).or(before);
+            }
             if !self.send_some(&mut rng, &mut before).await {
                 return;
+            }
+        }
+    }
+
+    /// Now and then sends dead letters again.
+    pub(crate) async fn redrive(self) {
+        let mut rng = self.env.rng("redriver");
+        loop {
+            self.env.sleep(Duration::from_micros(rng.below(30_000))).await;
+            self.ledger().redrive();
+            match self.queue.topic(TOPICS[rng.index(3)]).redrive(1 + rng.index(3)).await {
+                Ok(moved) => self.ledger().counts.redriven += moved as u64,
+                Err(Error::Poisoned | Error::Closed) => return,
+                Err(_) => {}
             }
         }
     }
@@ -99,7 +119,9 @@ impl Life {
         if named {
             // A repetition is always sent with the first one still in doubt.
             payloads.iter().for_each(|payload| self.ledger().in_doubt(payload));
-            *before = Some((topic, payloads, messages));
+            let sent = (topic, payloads, messages);
+            self.ledger().name(sent.clone());
+            *before = Some(sent);
         }
         true
     }
@@ -110,7 +132,7 @@ impl Life {
         let named = rng.chance(0.4);
         let payloads: Vec<_> = (0..count).map(|_| self.ledger().attempt(topic)).collect();
         let messages = payloads.iter().map(|payload| {
-            let message = self.wish(payload, message(payload, rng), rng);
+            let message = self.wish(payload, message(payload, self.large, rng), rng);
             match named {
                 true => message.dedup_id(payload.clone()),
                 false => message,
@@ -301,8 +323,9 @@ impl Life {
 }
 
 /// A message whose bytes tell whether they are the right ones.
-fn message(payload: &str, rng: &mut Rng) -> Message {
+fn message(payload: &str, large: bool, rng: &mut Rng) -> Message {
     let most = if rng.chance(0.1) { 3_000 } else { 60 };
-    let padding = rng.index(most);
+    let least = if large && rng.chance(0.05) { LARGE } else { 0 };
+    let padding = least + rng.index(most);
     Message::new(format!("{payload} {}", ".".repeat(padding)))
 }

@@ -130,16 +130,21 @@ package() {
     fi
 }
 
-# Every interleaving of what reads without a lock, over the atomics of a model checker.
+# Every interleaving of what reads without a lock, and of who writes a log, over the atomics and locks of a model checker.
 orderings() {
     RUSTFLAGS="--cfg outgrow_loom --cfg outgrow_shuttle" cargo test --locked --release --all-features --test loom_cache \
-        --target-dir target-models
+        --test loom_log --target-dir target-models
 }
 
 # Thousands of interleavings of what takes a lock: loads and writes under a scheduler that chooses at every one.
 interleavings() {
     RUSTFLAGS="--cfg outgrow_loom --cfg outgrow_shuttle" cargo test --locked --release --all-features --lib \
         --target-dir target-models interleaved
+}
+
+# A minute of random and mutated bytes for each decoder of what lies on a disk.
+fuzz() {
+    BOLERO_RANDOM_TEST_TIME_MS=60000 cargo test --locked --release --all-features --test fuzz_log --test fuzz_snapshot
 }
 
 # All that can be done to a cache, where every access to memory is checked: what is freed too early shows at its first
@@ -196,6 +201,7 @@ phase "each feature alone" features
 phase "package" package
 phase "orderings" orderings
 phase "interleavings" interleavings
+[ -z "$long" ] || phase "a minute of each fuzz target" fuzz
 phase "AddressSanitizer" sanitizer
 phase "planted bugs" mutants
 

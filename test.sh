@@ -168,7 +168,8 @@ mutants() {
     export RUSTC_WORKSPACE_WRAPPER=$PWD/.ci/rustc-with-mutants
     local row mutant simulation status output=target/mutant.txt
     local rows=(AckBeforeSync:sim_queue SkipEpochCheck:sim_replica ForgetTornTail:sim_queue
-        KeepOvertakenRead:sim_cache KeepOvertakenRead:sim_tiered KeepFailedIds:sim_queue)
+        KeepOvertakenRead:sim_cache KeepOvertakenRead:sim_tiered KeepFailedIds:sim_queue
+        SettleAnyAttempt:sim_queue IgnoreWitness:queue_damage)
     for row in "${rows[@]}"; do
         IFS=: read -r mutant simulation <<<"$row"
         OUTGROW_SEEDS=20 cargo test --locked --all-features --test "$simulation" >"$output" 2>&1 || {

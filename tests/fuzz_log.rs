@@ -137,7 +137,7 @@ impl Script<'_> {
     }
 
     fn frame(&mut self, next: &mut u64) -> ForgedFrame {
-        let (kind, follows) = (self.byte(), self.byte() % 8 != 0);
+        let (kind, follows) = (self.byte(), !self.byte().is_multiple_of(8));
         let first = if follows { *next } else { self.number() };
         let what = match kind % 8 {
             0 => ForgedRows::Raw(self.bytes()),
@@ -164,12 +164,16 @@ impl Script<'_> {
     }
 
     fn segment(&mut self, next: &mut u64) -> ForgedSegment {
-        let follows = self.byte() % 4 != 0;
+        let follows = !self.byte().is_multiple_of(4);
         let base = if follows { *next } else { self.number() };
         *next = base;
         ForgedSegment {
             base,
-            floor: if self.byte() % 4 == 0 { self.number() } else { 0 },
+            floor: if self.byte().is_multiple_of(4) {
+                self.number()
+            } else {
+                0
+            },
             prev: self.place(),
             prev_base: self.number(),
             frames: (0..self.byte() % 8).map(|_| self.frame(next)).collect(),
@@ -221,7 +225,7 @@ fn any_change_of_a_record_is_read_or_refused() {
                 let at = usize::from(at) % bytes.len();
                 bytes[at] ^= xor & xor >> 4;
             }
-            if cut % 4 == 0 {
+            if cut.is_multiple_of(4) {
                 bytes.insert(usize::from(insert) % bytes.len(), cut);
             }
             if cut % 4 == 1 {

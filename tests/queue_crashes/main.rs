@@ -151,7 +151,7 @@ fn check(case: Case) -> [u64; ENDS.len()] {
     assert_eq!(run.world.faults().get(FaultKind::Crash), crashed);
     let ops = ENDS.map(|op| run.machine.ops(op));
     // Every third comes down again while it opens, at each of its first operations in turn.
-    let again = case.end.filter(|(_, nth)| nth % 3 == 0);
+    let again = case.end.filter(|(_, nth)| nth.is_multiple_of(3));
     let again = again.map(|(_, nth)| ([DiskOp::Write, DiskOp::Sync][nth as usize / 3 % 2], nth / 6 % 12));
     run.world.run(run.heal(again));
     assert_eq!(support::panics(), panics, "a task has panicked");

@@ -178,9 +178,9 @@ impl Ledger {
         (!self.named.is_empty()).then(|| self.named[rng.index(self.named.len())].clone())
     }
 
-    /// The wall clock was set back: what was on its way may have gone by the time from before, or after.
+    /// The wall clock was set back while the queue runs: what was on its way goes by the time from before, or after.
     pub(crate) fn set_back(&mut self, by: Duration) {
-        self.counts.set_back += 1;
+        self.counts.set_back += u64::from(!by.is_zero());
         for due in self.due.values_mut() {
             *due = WallTime::from_millis(due.as_millis().saturating_sub(by.as_millis() as u64));
         }

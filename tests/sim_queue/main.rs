@@ -96,7 +96,7 @@ impl Run {
 
     /// One life of the queue, which ends by chance.
     async fn live(&mut self, number: u64) {
-        self.skew();
+        let _back = self.skew();
         self.rot();
         if self.rng.chance(0.2) {
             // About as many as there are of them before it is open.
@@ -135,7 +135,8 @@ impl Run {
         }
         self.some_time().await;
         if self.rng.chance(0.3) {
-            self.skew();
+            let back = self.skew();
+            self.ledger.lock().unwrap().set_back(back);
             self.some_time().await;
         }
         self.ledger.lock().unwrap().counts.dropped += life.queue.stats().dropped;
@@ -152,14 +153,11 @@ impl Run {
         self.machine.env().sleep(time).await;
     }
 
-    /// Lets the wall clock jump.
-    fn skew(&mut self) {
+    /// Lets the wall clock jump, and says how far back.
+    fn skew(&mut self) -> Duration {
         let millis = self.rng.below(20_000) as i64 - 10_000;
         self.machine.skew_wall(millis);
-        if millis < 0 {
-            let back = Duration::from_millis(millis.unsigned_abs());
-            self.ledger.lock().unwrap().set_back(back);
-        }
+        Duration::from_millis(millis.min(0).unsigned_abs())
     }
 
     /// Flips a bit of what lies on the disk, where the disk does such things.

@@ -157,14 +157,19 @@ checked() {
     RUSTFLAGS="--cfg outgrow_lean $flags" cargo test --locked --profile checked --features sim,suite "$@"
 }
 
-# Every interleaving of what reads without a lock, over the atomics of a model checker.
+# Every interleaving of what reads without a lock, and of who writes a log, over the atomics and locks of a model checker.
 orderings() {
-    checked "--cfg outgrow_loom --cfg outgrow_shuttle" --target-dir target-models --test loom_cache
+    checked "--cfg outgrow_loom --cfg outgrow_shuttle" --target-dir target-models --test loom_cache --test loom_log
 }
 
 # Thousands of interleavings of what takes a lock: loads and writes under a scheduler that chooses at every one.
 interleavings() {
     checked "--cfg outgrow_loom --cfg outgrow_shuttle" --target-dir target-models --lib interleaved
+}
+
+# A minute of random and mutated bytes for each decoder of what lies on a disk.
+fuzz() {
+    BOLERO_RANDOM_TEST_TIME_MS=60000 cargo test --locked --release --all-features --test fuzz_log --test fuzz_snapshot
 }
 
 # All that can be done to a cache, where every access to memory is checked: what is freed too early shows at its first
@@ -187,7 +192,8 @@ mutants() {
     export RUSTC_WORKSPACE_WRAPPER=$PWD/.ci/rustc-with-mutants
     local row mutant simulation status output=target/mutant.txt
     local rows=(AckBeforeSync:sim_queue SkipEpochCheck:sim_replica ForgetTornTail:sim_queue
-        KeepOvertakenRead:sim_cache KeepOvertakenRead:sim_tiered KeepFailedIds:sim_queue)
+        KeepOvertakenRead:sim_cache KeepOvertakenRead:sim_tiered KeepFailedIds:sim_queue
+        SettleAnyAttempt:sim_queue IgnoreWitness:queue_damage)
     for row in "${rows[@]}"; do
         IFS=: read -r mutant simulation <<<"$row"
         OUTGROW_SEEDS=20 cargo test --locked --all-features --test "$simulation" >"$output" 2>&1 || {
@@ -220,6 +226,7 @@ phase "each feature alone" features
 phase "package" package
 phase "orderings" orderings
 phase "interleavings" interleavings
+[ -z "$long" ] || phase "a minute of each fuzz target" fuzz
 phase "AddressSanitizer" sanitizer
 phase "planted bugs" mutants
 

@@ -59,8 +59,10 @@ pub mod hash;
 #[doc(hidden)]
 pub mod hooks {
     pub use crate::cache::snapshot::hooks::{reseal_entries, sample_snapshot, snapshot};
-    pub use crate::log::hooks::{entries, recover, sample_segment};
-    pub use crate::queue::hooks::recode;
+    pub use crate::log::hooks::{
+        ForgedFrame, ForgedRows, ForgedSegment, Judged, entries, forge, judged, recover, rows, sample_segment,
+    };
+    pub use crate::queue::hooks::{recode, sample_records};
 }
 mod log;
 mod mutant;

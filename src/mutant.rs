@@ -18,6 +18,10 @@ pub(crate) enum Mutant {
     KeepOvertakenRead,
     /// A send that failed leaves the ids of its messages behind.
     KeepFailedIds,
+    /// A delivery is settled by whoever had an earlier attempt at it.
+    SettleAnyAttempt,
+    /// Recovery cuts the log at any damage, whatever says that it was durable past it.
+    IgnoreWitness,
 }
 
 /// Whether `mutant` is planted in this process.
@@ -41,6 +45,8 @@ pub(crate) fn planted(mutant: Mutant) -> bool {
         Ok("ForgetTornTail") => Some(Mutant::ForgetTornTail),
         Ok("KeepOvertakenRead") => Some(Mutant::KeepOvertakenRead),
         Ok("KeepFailedIds") => Some(Mutant::KeepFailedIds),
+        Ok("SettleAnyAttempt") => Some(Mutant::SettleAnyAttempt),
+        Ok("IgnoreWitness") => Some(Mutant::IgnoreWitness),
         Ok(other) => panic!("OUTGROW_MUTANT names no planted bug: {other:?}"),
     }) == Some(mutant)
 }

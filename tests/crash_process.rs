@@ -19,6 +19,8 @@ const DIR: &str = "OUTGROW_CRASH_DIR";
 /// Tells the child which round it is.
 const ROUND: &str = "OUTGROW_CRASH_ROUND";
 const KILLS: u64 = 50;
+/// With `OUTGROW_LONG`.
+const MANY_KILLS: u64 = 200;
 const PRODUCERS: u64 = 8;
 
 /// The child's half: run by the test below, in a process of its own; by itself it has nothing to do.
@@ -156,17 +158,18 @@ async fn check(dir: &Path, ledger: &mut Ledger) {
 }
 
 #[test]
-fn killed_fifty_times_and_nothing_acknowledged_is_lost() {
+fn killed_again_and_again_and_nothing_acknowledged_is_lost() {
+    let kills = if support::long() { MANY_KILLS } else { KILLS };
     let dir = TempDir::new();
     let mut ledger = Ledger::default();
     let mut rng = Env::system().rng("kills");
-    for round in 0..KILLS {
+    for round in 0..kills {
         run_and_kill(&dir.0, round, 1 + rng.below(150), &mut ledger);
         block_on(check(&dir.0, &mut ledger));
     }
-    support::report("killed processes", "kills", KILLS);
+    support::report("killed processes", "kills", kills);
     support::report("killed processes", "acknowledged messages", ledger.acked.len() as u64);
-    assert!(ledger.acked.len() as u64 > KILLS);
+    assert!(ledger.acked.len() as u64 > kills);
 }
 
 struct TempDir(PathBuf);

@@ -5,8 +5,8 @@ use super::entry::{Appended, Entry, Hold, MAX_ENTRY, PIECE, Piece, is_long, list
 use super::frame::{self, HEAD, MAX_FRAME, ROW};
 use super::group::{End, Group};
 use super::segment::HEADER_LEN;
-use super::shared::{Job, Shared, State, wake};
-use super::turn::commit_here;
+use super::shared::{Job, Shared, State};
+use super::wait::Wait;
 use super::{Durability, LogError, LogOptions};
 use bytes::Bytes;
 use std::fmt;
@@ -34,17 +34,6 @@ pub(crate) struct Append {
     wait: Wait,
 }
 
-/// Waits for a commit.
-pub(super) struct Wait {
-    shared: Arc<Shared>,
-    group: Arc<Group>,
-    /// What has a number from here on is none of its business.
-    end: u64,
-    seat: Option<usize>,
-    /// Whether the task knows of it.
-    asked: bool,
-}
-
 impl Append {
     /// The numbers of its entries.
     pub(crate) fn seqs(&self) -> Range<u64> {
@@ -63,8 +52,7 @@ impl Append {
     /// # Cancel safety
     /// Dropped while it writes, it poisons the log.
     pub(crate) async fn here(mut self) -> Result<(), LogError> {
-        self.wait.asked = true;
-        commit_here(&self.wait.shared, &self.wait.group).await.of(self.wait.end)
+        self.wait.here().await
     }
 }
 
@@ -81,53 +69,6 @@ impl fmt::Debug for Append {
         f.debug_struct("Append")
             .field("seqs", &self.seqs)
             .finish_non_exhaustive()
-    }
-}
-
-impl Wait {
-    pub(super) fn new(shared: &Arc<Shared>, group: Arc<Group>, end: u64) -> Wait {
-        Wait {
-            shared: Arc::clone(shared),
-            group,
-            end,
-            seat: None,
-            asked: false,
-        }
-    }
-
-    /// Sees to it that somebody writes.
-    fn ask(&mut self) {
-        if !std::mem::replace(&mut self.asked, true) {
-            let mut state = self.shared.state.lock();
-            // Whoever writes looks for more before it stops.
-            let idle = state.writer.is_some() && state.has_jobs();
-            let task = state.task.take_if(|_| idle);
-            drop(state);
-            wake(task);
-        }
-    }
-}
-
-impl Future for Wait {
-    type Output = Result<(), LogError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.ask();
-        let Wait { group, seat, end, .. } = &mut *self;
-        let ended = group.poll(seat, cx);
-        if ended.is_ready() {
-            *seat = None;
-        }
-        ended.map(|ended| ended.of(*end))
-    }
-}
-
-impl Drop for Wait {
-    fn drop(&mut self) {
-        if let Some(seat) = self.seat {
-            self.group.leave(seat);
-        }
-        self.ask();
     }
 }
 

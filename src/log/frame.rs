@@ -130,6 +130,29 @@ fn put<'a>(
     out.resize(start + padded(len), 0);
 }
 
+/// Puts sound checksums into whatever `bytes` say, of the head, the table and the first row.
+#[cfg(feature = "sim")]
+pub(super) fn seal(bytes: &mut [u8], seed: u32) {
+    if bytes.len() < HEAD {
+        return;
+    }
+    bytes[..4].copy_from_slice(&MAGIC);
+    let table = HEAD + (u32_at(bytes, 12) & 0xff_ffff) as usize * ROW;
+    if let Some(row) = bytes.get(HEAD..table).filter(|table| !table.is_empty()) {
+        let len = u32_at(row, 0) & !IN_PIECES;
+        if let Some(entry) = bytes.get(table..table + len as usize) {
+            let crc = crc32c::crc32c(entry) ^ seed;
+            bytes[HEAD + 4..HEAD + ROW].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+    if let Some(table) = bytes.get(HEAD..table) {
+        let crc = crc32c::crc32c_append(seed, table);
+        bytes[36..40].copy_from_slice(&crc.to_le_bytes());
+    }
+    let crc = crc32c::crc32c_append(seed, &bytes[8..HEAD]);
+    bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
 /// The head of the frame that `bytes` begin with, or `None` if there is no sound one. The rest of the frame may still be
 /// damaged, or missing from the end of `bytes`.
 pub(super) fn decode_head(bytes: &[u8], seed: u32) -> Option<Head> {

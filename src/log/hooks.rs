@@ -1,5 +1,7 @@
 //! What the fuzz targets may call.
 
+pub use super::forge::{ForgedFrame, ForgedRows, ForgedSegment, Judged, forge, judged, rows};
+
 use super::frame;
 use super::index::Piece;
 use super::recovery::{Recovered, Recovery};
@@ -17,7 +19,7 @@ pub fn recover(segments: &[&[u8]]) -> u64 {
     found.index.walk(found.index.range()).map(count).sum()
 }
 
-fn judge(segments: &[&[u8]]) -> Recovered {
+pub(super) fn judge(segments: &[&[u8]]) -> Recovered {
     let mut recovery = Recovery::default();
     for (id, bytes) in (1..).zip(segments) {
         recovery.segment(id, bytes);

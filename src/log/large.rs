@@ -1,9 +1,9 @@
 //! Entries that are too long for one frame: their pieces are written ahead, one at a time.
 
 use super::LogError;
-use super::append::Wait;
 use super::entry::{Entry, Hold, MAX_ENTRY, MAX_WHOLE, PIECE, Piece};
 use super::shared::Shared;
+use super::wait::Wait;
 use bytes::Bytes;
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@
 //!
 //! The parts, pure first: [`frame`] and [`segment`] are the bytes, which `FORMAT.md` describes, [`batch`] is what waits,
 //! [`recovery`] judges what a set of segments holds, [`index`] knows where each entry lies; [`append`] gives numbers and
-//! places, [`turn`] says who writes, [`writer`] does, [`group`] tells those who wait; [`mod@open`] reads what is there,
+//! places, [`turn`] says who writes, [`wait`] waits for it, [`writer`] does, [`group`] tells those who wait; [`mod@open`] reads what is there,
 //! [`committer`] is the task, [`spare`] makes files ahead, [`reader`] reads.
 //!
 //! The log is never asked to guess. A failed write or sync poisons it until it is opened again, since nothing is known
@@ -23,6 +23,8 @@ mod batch;
 mod committer;
 mod entry;
 mod error;
+#[cfg(feature = "sim")]
+mod forge;
 mod frame;
 mod group;
 mod handle;
@@ -47,6 +49,7 @@ mod spare;
 mod tests;
 mod turn;
 mod verify;
+mod wait;
 mod writer;
 
 pub(crate) use append::Append;

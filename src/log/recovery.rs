@@ -250,7 +250,8 @@ impl Recovery {
             if element.place >= limit {
                 continue;
             }
-            element.witnessed = durable > element.place || planted(Mutant::ForgetTornTail);
+            let witnessed = durable > element.place && !planted(Mutant::IgnoreWitness);
+            element.witnessed = witnessed || planted(Mutant::ForgetTornTail);
             if element.tears() && !element.witnessed {
                 cut = element.place;
             }

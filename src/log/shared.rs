@@ -1,12 +1,12 @@
 //! What the handles of a log, those who commit, and the task behind them share.
 
-use super::append::Wait;
 use super::batch::{Batch, Cursor, NewSegment};
 use super::entry::Hold;
 use super::group::{End, Group};
 use super::index::{FrameAt, Index};
 use super::segment::{HEADER_LEN, Header, Place};
 use super::spare::{Spare, Spares};
+use super::wait::Wait;
 use super::writer::Writer;
 use super::{LogError, LogOptions, LogStats};
 use crate::env::{Env, File, Rng, Tick};

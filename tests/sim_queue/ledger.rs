@@ -1,9 +1,11 @@
 //! What was attempted, acknowledged and delivered, and what may be missing.
 
-use outgrow::env::WallTime;
+use super::life::Sent;
+use outgrow::env::{Rng, WallTime};
 use outgrow::queue::{Durability, Effect, Error, OpenReport, RawDelivery, Receipt, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::time::Duration;
 
 /// A message as the ledger names it: the payload says topic and number.
 pub(crate) type Id = (String, u64);
@@ -42,6 +44,8 @@ pub(crate) struct Ledger {
     delivered: BTreeSet<(Place, Id)>,
     /// Settled for sure: in which life, and which attempt did it.
     done: BTreeMap<(Place, u64), (u32, u32)>,
+    /// Made dead letters for sure, and in which life.
+    condemned: BTreeMap<(Place, u64), u32>,
     /// Up to where everything was settled at once.
     through: BTreeMap<Place, u64>,
     /// Dead letters seen: whose they are and of which number, with their own number.
@@ -53,6 +57,8 @@ pub(crate) struct Ledger {
     due: BTreeMap<Id, WallTime>,
     /// Of this life's deliveries where order matters: numbers and attempts, by place and key.
     order: BTreeMap<(Place, Vec<u8>), BTreeMap<u64, u32>>,
+    /// What has ids, and may be sent again in any later life.
+    named: Vec<Sent>,
     /// Dead letters have been sent again.
     redriven: bool,
     /// Numbers that the queue has reported as lost.
@@ -71,6 +77,8 @@ pub(crate) struct Counts {
     pub(crate) through: u64,
     pub(crate) redriven: u64,
     pub(crate) dropped: u64,
+    pub(crate) set_back: u64,
+    pub(crate) large: u64,
 }
 
 impl Ledger {
@@ -85,12 +93,14 @@ impl Ledger {
             seqs: BTreeMap::new(),
             delivered: BTreeSet::new(),
             done: BTreeMap::new(),
+            condemned: BTreeMap::new(),
             through: BTreeMap::new(),
             dead: BTreeMap::new(),
             dead_ids: BTreeSet::new(),
             mortal: BTreeSet::new(),
             due: BTreeMap::new(),
             order: BTreeMap::new(),
+            named: Vec::new(),
             redriven: false,
             lost: Vec::new(),
             doubtful: BTreeSet::new(),
@@ -140,7 +150,11 @@ impl Ledger {
                     self.counts.duplicates += u64::from(receipt.duplicate);
                     self.refused.remove(&id);
                     self.seen(&id, receipt.seq);
-                    self.acked.insert(id, (receipt.seq, self.life));
+                    // A repetition says nothing new, unless the first was lost.
+                    let first = self.acked.get(&id).is_some_and(|(seq, _)| *seq == receipt.seq);
+                    if !first {
+                        self.acked.insert(id, (receipt.seq, self.life));
+                    }
                 }
             }
             // One that is sent again may be there from the first time.
@@ -152,6 +166,24 @@ impl Ledger {
     /// A message will be sent again: its first send may yet arrive, whatever it said.
     pub(crate) fn in_doubt(&mut self, payload: &str) {
         self.refused.remove(&parse(payload.as_bytes()));
+    }
+
+    /// What has ids was sent, or may have been.
+    pub(crate) fn name(&mut self, sent: Sent) {
+        self.named.push(sent);
+    }
+
+    /// Something with ids that was sent before, in this life or an earlier one.
+    pub(crate) fn repeat(&self, rng: &mut Rng) -> Option<Sent> {
+        (!self.named.is_empty()).then(|| self.named[rng.index(self.named.len())].clone())
+    }
+
+    /// The wall clock was set back while the queue runs: what was on its way goes by the time from before, or after.
+    pub(crate) fn set_back(&mut self, by: Duration) {
+        self.counts.set_back += u64::from(!by.is_zero());
+        for due in self.due.values_mut() {
+            *due = WallTime::from_millis(due.as_millis().saturating_sub(by.as_millis() as u64));
+        }
     }
 
     /// A message has one number, however often it is sent.
@@ -166,6 +198,7 @@ impl Ledger {
     pub(crate) fn delivered(&mut self, place: Place, raw: &RawDelivery, wall: WallTime, max: u32) -> Id {
         let (seq, attempt) = (raw.token.seq, raw.attempt);
         let id = parse(&raw.message.payload);
+        self.counts.large += u64::from(raw.message.payload.len() > LARGE);
         assert!(self.attempted.contains(&id), "{id:?} was never sent");
         assert!(
             !self.refused.contains(&id),
@@ -218,6 +251,13 @@ impl Ledger {
         }
     }
 
+    /// A delivery was made a dead letter, if the result says so.
+    pub(crate) fn condemned(&mut self, place: Place, seq: u64, result: &Result<()>) {
+        if result.is_ok() {
+            self.condemned.insert((place, seq), self.life);
+        }
+    }
+
     /// Whether messages of a place may go before anybody settles them.
     pub(crate) fn may_drop(&self, place: Place) -> bool {
         self.allowed.drops || place == super::life::LIMITED
@@ -252,6 +292,16 @@ impl Ledger {
         if self.allowed.drops {
             return;
         }
+        // With weak ones a life's last may be forgotten; one that is sent again is a dead letter no more.
+        if !(self.allowed.rot || self.allowed.weak_acks || self.redriven) {
+            for ((place, seq), life) in &self.condemned {
+                let buried = self.dead.contains_key(&(place.1.to_owned(), *seq));
+                assert!(
+                    buried,
+                    "the dead letter of number {seq} of {place:?}, made in life {life}, is lost"
+                );
+            }
+        }
         let bound = super::life::LIMITED.0;
         for (id, (seq, life)) in self.acked.iter().filter(|(id, _)| id.0 != bound) {
             for place in super::life::SUBSCRIPTIONS.into_iter().filter(|place| place.0 == id.0) {
@@ -268,6 +318,9 @@ impl Ledger {
         }
     }
 }
+
+/// What has more bytes lies in pieces.
+pub(crate) const LARGE: usize = 1 << 20;
 
 fn parse(payload: &[u8]) -> Id {
     let text = std::str::from_utf8(payload).expect("what was sent is text");

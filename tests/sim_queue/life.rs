@@ -1,6 +1,6 @@
 //! Those who use the queue while its machine is up.
 
-use super::ledger::{Id, Ledger, Place};
+use super::ledger::{Id, LARGE, Ledger, Place};
 use outgrow::env::{Env, Rng, WallTime};
 use outgrow::queue::{
     DEAD_SEQ, DEAD_SUBSCRIPTION, Delivery, DurableQueue, Error, Feature, Message, Priority, Queue, RawDelivery, Settle,
@@ -21,11 +21,16 @@ const TOPICS: [&str; 3] = ["red", "blue", "green"];
 const MAX_ATTEMPTS: u32 = 6;
 const LEASE: Duration = Duration::from_millis(20);
 
+/// What may have been sent and is sent again, to be told as a repetition: topic, payloads and messages.
+pub(crate) type Sent = (&'static str, Vec<String>, Vec<Message>);
+
 #[derive(Clone)]
 pub(crate) struct Life {
     pub(crate) queue: DurableQueue,
     pub(crate) env: Env,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
+    /// Whether some messages are so long that they are written in pieces.
+    pub(crate) large: bool,
 }
 
 fn subscription(place: Place, can_order: bool) -> Subscription {
@@ -66,32 +71,59 @@ impl Life {
 
     pub(crate) async fn produce(self, name: u64) {
         let mut rng = self.env.rng(&format!("producer {name}"));
-        // What may have been sent and is sent again, to be told as a repetition.
-        let mut before: Option<(&str, Vec<String>, Vec<Message>)> = None;
+        let mut before = None;
         loop {
             self.env.sleep(Duration::from_micros(rng.below(3_000))).await;
-            let again = before.take().filter(|_| rng.chance(0.5));
-            let is_again = again.is_some();
-            let (topic, payloads, messages) = again.unwrap_or_else(|| self.batch(&mut rng));
-            let sending = self.queue.send(topic, messages.clone());
-            // Some who send lose patience.
-            let result = match rng.chance(0.1) {
-                true => self.env.timeout(Duration::from_micros(rng.below(300)), sending).await,
-                false => Ok(sending.await),
-            };
-            if let Ok(result) = &result {
-                self.ledger().sent(&payloads, is_again, result);
+            if rng.chance(0.05) {
+                // What an earlier life, or another producer, may have sent.
+                before = self.ledger().repeat(&mut rng).or(before);
             }
-            if matches!(result, Ok(Err(Error::Poisoned | Error::Closed))) {
+            if !self.send_some(&mut rng, &mut before).await {
                 return;
             }
-            let named = !messages.is_empty() && messages.iter().all(|message| message.dedup_id.is_some());
-            if named {
-                // A repetition is always sent with the first one still in doubt.
-                payloads.iter().for_each(|payload| self.ledger().in_doubt(payload));
-                before = Some((topic, payloads, messages));
+        }
+    }
+
+    /// Now and then sends dead letters again.
+    pub(crate) async fn redrive(self) {
+        let mut rng = self.env.rng("redriver");
+        loop {
+            self.env.sleep(Duration::from_micros(rng.below(30_000))).await;
+            self.ledger().redrive();
+            match self.queue.topic(TOPICS[rng.index(3)]).redrive(1 + rng.index(3)).await {
+                Ok(moved) => self.ledger().counts.redriven += moved as u64,
+                Err(Error::Poisoned | Error::Closed) => return,
+                Err(_) => {}
             }
         }
+    }
+
+    /// Sends a batch, or what may have been sent `before`; false when the queue takes nothing more.
+    pub(crate) async fn send_some(&self, rng: &mut Rng, before: &mut Option<Sent>) -> bool {
+        let again = before.take().filter(|_| rng.chance(0.5));
+        let is_again = again.is_some();
+        let (topic, payloads, messages) = again.unwrap_or_else(|| self.batch(rng));
+        let sending = self.queue.send(topic, messages.clone());
+        // Some who send lose patience.
+        let result = match rng.chance(0.1) {
+            true => self.env.timeout(Duration::from_micros(rng.below(300)), sending).await,
+            false => Ok(sending.await),
+        };
+        if let Ok(result) = &result {
+            self.ledger().sent(&payloads, is_again, result);
+        }
+        if matches!(result, Ok(Err(Error::Poisoned | Error::Closed))) {
+            return false;
+        }
+        let named = !messages.is_empty() && messages.iter().all(|message| message.dedup_id.is_some());
+        if named {
+            // A repetition is always sent with the first one still in doubt.
+            payloads.iter().for_each(|payload| self.ledger().in_doubt(payload));
+            let sent = (topic, payloads, messages);
+            self.ledger().name(sent.clone());
+            *before = Some(sent);
+        }
+        true
     }
 
     fn batch(&self, rng: &mut Rng) -> (&'static str, Vec<String>, Vec<Message>) {
@@ -100,7 +132,7 @@ impl Life {
         let named = rng.chance(0.4);
         let payloads: Vec<_> = (0..count).map(|_| self.ledger().attempt(topic)).collect();
         let messages = payloads.iter().map(|payload| {
-            let message = self.wish(payload, message(payload, rng), rng);
+            let message = self.wish(payload, message(payload, self.large, rng), rng);
             match named {
                 true => message.dedup_id(payload.clone()),
                 false => message,
@@ -134,20 +166,24 @@ impl Life {
 
     pub(crate) async fn consume(self, place: Place) {
         let mut rng = self.env.rng(&format!("consumer {place:?}"));
+        while self.receive_some(place, &mut rng).await {}
+    }
+
+    /// Receives some and settles each in one way or another; false when the queue gives nothing more.
+    pub(crate) async fn receive_some(&self, place: Place, rng: &mut Rng) -> bool {
         let wanted = self.subscription(place);
-        loop {
-            let wait = Duration::from_micros(rng.below(5_000));
-            let received = match self.queue.receive(&wanted, 1 + rng.index(4), wait).await {
-                Ok(received) => received,
-                Err(Error::Poisoned | Error::Closed) => return,
-                Err(Error::Io { .. }) => continue,
-                Err(error) => panic!("receiving at {place:?}: {error}"),
-            };
-            self.received(place, &wanted, &received);
-            for raw in received {
-                self.handle(place, raw, &mut rng).await;
-            }
+        let wait = Duration::from_micros(rng.below(5_000));
+        let received = match self.queue.receive(&wanted, 1 + rng.index(4), wait).await {
+            Ok(received) => received,
+            Err(Error::Poisoned | Error::Closed) => return false,
+            Err(Error::Io { .. }) => return true,
+            Err(error) => panic!("receiving at {place:?}: {error}"),
+        };
+        self.received(place, &wanted, &received);
+        for raw in received {
+            self.handle(place, raw, rng).await;
         }
+        true
     }
 
     fn received(&self, place: Place, wanted: &Subscription, received: &[RawDelivery]) {
@@ -167,7 +203,11 @@ impl Life {
         let settled = match rng.below(40) {
             0 => return drop(delivery),
             1 => return drop(delivery.retry_in(Duration::from_micros(rng.below(30_000))).await),
-            2 => delivery.dead_letter("for no reason").await,
+            2 => {
+                let result = delivery.dead_letter("for no reason").await;
+                self.ledger().condemned(place, which.0, &result);
+                result
+            }
             3 => {
                 let extended = delivery.extend(2 * LEASE).await;
                 self.env.sleep(LEASE + LEASE / 2).await;
@@ -283,8 +323,9 @@ impl Life {
 }
 
 /// A message whose bytes tell whether they are the right ones.
-fn message(payload: &str, rng: &mut Rng) -> Message {
+fn message(payload: &str, large: bool, rng: &mut Rng) -> Message {
     let most = if rng.chance(0.1) { 3_000 } else { 60 };
-    let padding = rng.index(most);
+    let least = if large && rng.chance(0.05) { LARGE } else { 0 };
+    let padding = least + rng.index(most);
     Message::new(format!("{payload} {}", ".".repeat(padding)))
 }

@@ -33,6 +33,10 @@ struct Run {
     acks: Durability,
     /// Sends wait for room, or the oldest messages are dropped for it.
     full: Option<OnFull>,
+    /// Some messages have more than a mebibyte.
+    large: bool,
+    /// Dead letters are sent again at any time.
+    redrives: bool,
     ledger: Arc<Mutex<Ledger>>,
 }
 
@@ -62,6 +66,8 @@ impl Run {
             cache_bytes: rng.index(20_000),
             acks,
             full,
+            large: rng.chance(0.2),
+            redrives: rng.chance(0.2),
             ledger: Arc::new(Mutex::new(Ledger::new(allowed))),
             rng,
         }
@@ -84,12 +90,20 @@ impl Run {
             queue,
             env: self.machine.env(),
             ledger: Arc::clone(&self.ledger),
+            large: self.large,
         })
     }
 
     /// One life of the queue, which ends by chance.
     async fn live(&mut self, number: u64) {
-        self.machine.skew_wall(self.rng.below(20_000) as i64 - 10_000);
+        let _back = self.skew();
+        self.rot();
+        if self.rng.chance(0.2) {
+            // About as many as there are of them before it is open.
+            let op = DiskOp::ALL[self.rng.index(DiskOp::ALL.len())];
+            let end = self.end();
+            self.machine.inject(op, self.rng.below(12), end);
+        }
         let Some(life) = self.open().await else {
             return self.machine.kill();
         };
@@ -97,21 +111,15 @@ impl Run {
             return self.machine.kill();
         }
         if self.rng.chance(0.5) {
-            // Each kind with about how many of it a life has.
-            let (op, many) = [
-                (DiskOp::Write, 60),
-                (DiskOp::Sync, 60),
-                (DiskOp::Read, 60),
-                (DiskOp::SyncDir, 6),
-                (DiskOp::Create, 6),
-                (DiskOp::Remove, 6),
-            ][self.rng.index(6)];
-            let end = if self.rng.chance(0.7) {
-                Inject::Crash
-            } else {
-                Inject::Kill
-            };
-            self.machine.inject(op, self.rng.below(many), end);
+            let end = self.end();
+            self.order(end);
+        }
+        if self.rng.chance(0.3) {
+            let fault = [Inject::Fail, Inject::Short][self.rng.index(2)];
+            self.order(fault);
+        }
+        if self.rng.chance(0.2) {
+            self.machine.inject(DiskOp::Write, self.rng.below(60), Inject::NoSpace);
         }
         for producer in 0..1 + self.rng.below(4) {
             let name = number * 10 + producer;
@@ -122,10 +130,15 @@ impl Run {
                 life.spawn(|life| life.consume(subscription));
             }
         }
-        self.machine
-            .env()
-            .sleep(Duration::from_micros(self.rng.below(60_000)))
-            .await;
+        if self.redrives {
+            life.spawn(Life::redrive);
+        }
+        self.some_time().await;
+        if self.rng.chance(0.3) {
+            let back = self.skew();
+            self.ledger.lock().unwrap().set_back(back);
+            self.some_time().await;
+        }
         self.ledger.lock().unwrap().counts.dropped += life.queue.stats().dropped;
         match self.rng.below(4) {
             0 => self.machine.kill(),
@@ -133,6 +146,54 @@ impl Run {
             _ => self.machine.crash(),
         }
         self.machine.kill();
+    }
+
+    async fn some_time(&mut self) {
+        let time = Duration::from_micros(self.rng.below(60_000));
+        self.machine.env().sleep(time).await;
+    }
+
+    /// Lets the wall clock jump, and says how far back.
+    fn skew(&mut self) -> Duration {
+        let millis = self.rng.below(20_000) as i64 - 10_000;
+        self.machine.skew_wall(millis);
+        Duration::from_millis(millis.min(0).unsigned_abs())
+    }
+
+    /// Flips a bit of what lies on the disk, where the disk does such things.
+    fn rot(&mut self) {
+        let files = self.machine.files();
+        if self.faults.bit_flip == 0.0 || files.is_empty() || self.rng.chance(0.7) {
+            return;
+        }
+        let name = &files[self.rng.index(files.len())];
+        let bytes = self.machine.read_file(name).unwrap_or_default();
+        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) as u64;
+        self.machine
+            .flip_bit(name, self.rng.below(used + 1) * 8 + self.rng.below(8));
+    }
+
+    fn end(&mut self) -> Inject {
+        match self.rng.chance(0.7) {
+            true => Inject::Crash,
+            false => Inject::Kill,
+        }
+    }
+
+    /// Has something happen at an operation while the queue is used.
+    fn order(&mut self, what: Inject) {
+        // Each kind with about how many of it a life has.
+        let (op, many) = [
+            (DiskOp::Write, 60),
+            (DiskOp::Sync, 60),
+            (DiskOp::Read, 60),
+            (DiskOp::SyncDir, 6),
+            (DiskOp::Create, 6),
+            (DiskOp::SetLen, 6),
+            (DiskOp::Rename, 6),
+            (DiskOp::Remove, 6),
+        ][self.rng.index(8)];
+        self.machine.inject(op, self.rng.below(many), what);
     }
 
     /// Faults stop, but for crashes still on order; then everything that is left must come.
@@ -150,6 +211,7 @@ impl Run {
 }
 
 fn simulate(world: &World) -> Counts {
+    let panics = support::panics();
     let mut run = Run::new(world);
     world.run(async {
         run.machine.set_faults(run.faults);
@@ -158,6 +220,7 @@ fn simulate(world: &World) -> Counts {
         }
         run.heal().await;
     });
+    assert_eq!(support::panics(), panics, "a task has panicked");
     let ledger = run.ledger.lock().unwrap();
     ledger.finish();
     ledger.counts
@@ -181,16 +244,27 @@ fn a_seed_is_one_history() {
 #[test]
 fn nothing_acknowledged_is_lost() {
     let mut worlds = 0;
-    let mut total = [0; 6];
+    let mut total = [0; 8];
     let faults = each_seed(support::SEEDS, |world| {
         let counts = simulate(world);
-        let [duplicates, delayed, ordered, through, redriven, dropped] = &mut total;
+        let [
+            duplicates,
+            delayed,
+            ordered,
+            through,
+            redriven,
+            dropped,
+            set_back,
+            large,
+        ] = &mut total;
         *duplicates += counts.duplicates;
         *delayed += counts.delayed;
         *ordered += counts.ordered;
         *through += counts.through;
         *redriven += counts.redriven;
         *dropped += counts.dropped;
+        *set_back += counts.set_back;
+        *large += counts.large;
         worlds += 1;
     });
     support::report("queue simulation", "seeds", worlds);
@@ -201,6 +275,8 @@ fn nothing_acknowledged_is_lost() {
         "acknowledged through",
         "redriven",
         "dropped",
+        "clocks set back",
+        "in pieces",
     ];
     for (name, count) in names.into_iter().zip(total) {
         support::report("queue simulation", name, count);

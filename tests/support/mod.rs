@@ -8,8 +8,10 @@ pub(crate) mod record;
 
 use self::record::{Record, Run};
 use outgrow::sim::FaultCounts;
+use std::cell::Cell;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 /// Seeds of a simulation in plain `cargo test`; `./test.sh` runs 1,000 and `./test.sh --long` 10,000.
 pub(crate) const SEEDS: u64 = 200;
@@ -32,6 +34,21 @@ pub(crate) fn replay(program: &str, test: &str, seed: u64) -> String {
 /// Whether the proofs that take long were asked for (`./test.sh --long`).
 pub(crate) fn long() -> bool {
     variable("OUTGROW_LONG").is_some()
+}
+
+/// How often this thread has panicked since it first asked. A task that panics ends alone, and only its owner is told; a
+/// simulation, whose tasks all run on one thread, has to fail all the same.
+pub(crate) fn panics() -> u64 {
+    thread_local!(static PANICS: Cell<u64> = const { Cell::new(0) });
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICS.set(PANICS.get() + 1);
+            before(info);
+        }));
+    });
+    PANICS.get()
 }
 
 /// Where `what` is, or `None` when this machine lacks it, which is recorded and printed last: a test then returns.

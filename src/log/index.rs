@@ -101,6 +101,14 @@ impl Index {
         Some(frame.place.segment)
     }
 
+    /// The numbers that are covered by frames of one segment, from the first to the last, within what is kept.
+    pub(super) fn of_segment(&self, segment: u64) -> Option<Range<u64>> {
+        let start = self.frames.partition_point(|frame| frame.place.segment < segment);
+        let end = self.frames.partition_point(|frame| frame.place.segment <= segment);
+        let (first, last) = (self.frames.get(start)?, self.frames.get(end.checked_sub(1)?)?);
+        (start < end).then(|| first.first_seq.max(self.first)..last.end().min(self.next))
+    }
+
     /// Forgets the segments before `segment`, whose first entry was to be number `base`.
     pub(super) fn drop_segments_before(&mut self, segment: u64, base: u64) {
         while self.frames.front().is_some_and(|frame| frame.place.segment < segment) {

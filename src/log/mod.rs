@@ -38,11 +38,14 @@ mod reader;
 mod recovery;
 #[cfg(test)]
 mod recovery_tests;
+mod scan;
 mod segment;
 mod shared;
 #[cfg(all(test, feature = "sim"))]
 mod sim_tests;
 mod spare;
+mod summary;
+mod summary_file;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -57,6 +60,7 @@ pub(crate) use error::LogError;
 pub(crate) use handle::{Log, LogStats};
 pub(crate) use reader::Reader;
 pub(crate) use recovery::Damage;
+pub(crate) use summary::{Noter, Notes};
 pub(crate) use verify::{Progress, Verified};
 
 use bytes::Bytes;

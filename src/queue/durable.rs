@@ -1,22 +1,17 @@
-use super::ages::Ages;
-use super::cache::Cache;
-use super::dedup::Gather;
+use super::found::Found;
 use super::limits::Settings;
-use super::outgoing::stored;
+use super::notes::NOTES;
 use super::pump;
-use super::record::Record;
-use super::shell::{Core, Shell};
+use super::shell::Shell;
 use super::state::State;
 use super::{
     Capability, DeliveryToken, Error, Lost, Message, OnFull, OpenReport, Queue, QueueStats, RawDelivery, Receipt,
     Result, Retention, Settle, Subscription, Topic, VerifyProgress, VerifyReport,
 };
 use crate::env::Env;
-use crate::env::WallTime;
 use crate::hash::KeyedHash;
-use crate::log::{Durability, Item, Log, LogOptions, OnDamage, Progress, Verified};
+use crate::log::{Durability, Log, LogOptions, OnDamage, Progress, Verified};
 use crate::sync::{Mutex, Waiters};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -205,14 +200,11 @@ impl DurableQueueBuilder {
             on_damage: settings.on_damage,
             ..LogOptions::default()
         };
-        let (log, report) = Log::open(&env, dir.as_ref(), options).await?;
+        let (log, report) = Log::open_noting(&env, dir.as_ref(), options, Some(NOTES)).await?;
         let mut rng = env.rng("queue");
         let keys = KeyedHash::new(rng.next_u64(), rng.next_u64());
         let mut found = Found::new(State::new(rng.next_u64()), &settings, env.wall());
-        let mut reader = log.reader(report.range.start);
-        while let Some(item) = reader.next().await? {
-            found.item(item, &keys)?;
-        }
+        found.take(&log, &keys).await?;
         let (mut core, lost) = found.finish(&env, (rng.next_u64(), rng.next_u64()));
         core.trim(&settings);
         core.retain_all(&settings, env.now(), env.wall());
@@ -357,64 +349,6 @@ impl DurableQueue {
 
     pub(super) fn shell(&self) -> &Arc<Shell> {
         &self.handle.shell
-    }
-}
-
-/// What the log tells on opening.
-struct Found {
-    state: State,
-    cache: Cache,
-    ids: Gather,
-    ages: BTreeMap<Arc<str>, Ages>,
-    lost: Vec<Lost>,
-}
-
-impl Found {
-    fn new(state: State, settings: &Settings, wall: WallTime) -> Found {
-        Found {
-            state,
-            cache: Cache::new(settings.cache_bytes),
-            ids: Gather::new(wall, settings.dedup_window, settings.dedup_ids),
-            ages: BTreeMap::new(),
-            lost: Vec::new(),
-        }
-    }
-
-    fn item(&mut self, item: Item, keys: &KeyedHash) -> Result<()> {
-        let (seq, bytes) = match item {
-            Item::Record { seq, bytes } => (seq, bytes),
-            Item::Gap(gap) => {
-                self.lost.push(gap.into());
-                return Ok(());
-            }
-        };
-        let record = Record::decode(&bytes).map_err(|malformed| Error::Corrupt {
-            what: format!("entry {seq}: {malformed}"),
-        })?;
-        match &record {
-            Record::Message { topic, sent, message } => {
-                if let Some(id) = &message.dedup_id {
-                    self.ids.message(topic, id, seq, *sent);
-                }
-                let stored = stored(seq, &bytes, *sent, message, keys);
-                drop(self.state.message(topic, stored));
-                match self.ages.get_mut(topic.as_str()) {
-                    Some(ages) => ages.sent(seq, *sent),
-                    None => self.ages.entry(topic.as_str().into()).or_default().sent(seq, *sent),
-                }
-                self.cache.put(seq, bytes);
-            }
-            Record::Ids { secret, ids } => self.ids.record(*secret, ids, seq),
-            other => self.state.replay(seq, other),
-        }
-        Ok(())
-    }
-
-    fn finish(self, env: &Env, secret: (u64, u64)) -> (Core, Vec<Lost>) {
-        let dedup = self.ids.finish(env.now(), secret);
-        let mut core = Core::new(self.state, self.cache, dedup);
-        core.ages = self.ages;
-        (core, self.lost)
     }
 }
 

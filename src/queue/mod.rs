@@ -57,6 +57,8 @@ mod delivery;
 mod durable;
 mod error;
 mod fate;
+mod found;
+mod heading;
 #[cfg(test)]
 mod heart_tests;
 #[cfg(feature = "sim")]
@@ -80,6 +82,7 @@ mod metrics;
 mod model_tests;
 #[cfg(test)]
 mod naive;
+mod notes;
 mod outgoing;
 mod progress;
 mod pump;

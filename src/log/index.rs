@@ -54,6 +54,11 @@ impl Index {
         self.first..self.next
     }
 
+    /// Makes room for more frames.
+    pub(super) fn reserve(&mut self, frames: usize) {
+        self.frames.reserve(frames);
+    }
+
     /// Takes the next frame. One that begins behind the end leaves a hole, one that begins before it voids what it
     /// overlaps.
     pub(super) fn push(&mut self, frame: FrameAt) {

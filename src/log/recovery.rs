@@ -77,6 +77,8 @@ struct Seen {
     pieces: BTreeSet<Place>,
     /// Whether a segment was unreadable.
     hidden: bool,
+    /// How many frames summaries tell of.
+    frames: usize,
 }
 
 /// Something found in a segment.
@@ -178,7 +180,9 @@ impl Recovery {
     pub(super) fn is_sound_up_to(&self, end: u32) -> bool {
         let last = self.segments.last().map(|(id, _)| *id);
         let mut of_last = self.elements.iter().rev();
-        let mut of_last = of_last.by_ref().take_while(|element| Some(element.place.segment) == last);
+        let mut of_last = of_last
+            .by_ref()
+            .take_while(|element| Some(element.place.segment) == last);
         of_last.all(|element| element.damaged.is_none() || element.place.offset >= end)
     }
 
@@ -269,6 +273,11 @@ impl Recovery {
             oldest: self.segments.first().map_or(0, |(id, _)| *id),
             ..Seen::default()
         };
+        let summaries = self.elements.iter().filter_map(|element| match &element.kind {
+            Kind::Summary(summary) => Some(summary.frame_count()),
+            _ => None,
+        });
+        seen.frames = summaries.sum();
         for element in &self.elements {
             recovered.take(element, &mut seen);
         }
@@ -322,6 +331,7 @@ impl Recovered {
             bad_entries,
             pieces,
             hidden,
+            frames,
         } = seen;
         let explained = matches!(element.kind, Kind::Header(_) | Kind::Frame { .. }) && !element.witnessed;
         if let Some(bytes) = element.damaged.clone().filter(|_| !explained) {
@@ -338,6 +348,7 @@ impl Recovered {
                 if self.headers.is_empty() {
                     // Older entries have been released, unless an unreadable segment is where they may have been.
                     self.index = Index::starting_at(if *hidden { header.floor } else { header.base });
+                    self.index.reserve(*frames);
                 }
                 self.index.truncate(header.base);
                 self.index.skip_to(header.base);
@@ -440,7 +451,7 @@ impl Recovered {
 }
 
 /// How many bytes there are up to the last that is not zero.
-fn used(bytes: &[u8]) -> usize {
+pub(super) fn used(bytes: &[u8]) -> usize {
     let mut end = bytes.len().min(u32::MAX as usize);
     // Most of it is compared a block at a time.
     while end >= ZEROS.len() && bytes[end - ZEROS.len()..end] == ZEROS {

@@ -88,7 +88,10 @@ impl Summary {
         let (mut at, mut next) = (u64::from(HEADER_LEN), self.first);
         for (len, rows, kind) in self.listed() {
             let fits = kind <= PIECE && (HEAD..=MAX_FRAME).contains(&(len as usize));
-            let Some(after) = next.checked_add(if kind == ENTRIES { rows.into() } else { 0 }).filter(|_| fits) else {
+            let Some(after) = next
+                .checked_add(if kind == ENTRIES { rows.into() } else { 0 })
+                .filter(|_| fits)
+            else {
                 return false;
             };
             next = after;
@@ -108,6 +111,10 @@ impl Summary {
     /// What it tells of ends here, and everything before that is on disk.
     pub(super) fn end(&self) -> Place {
         Place::new(self.segment, self.end)
+    }
+
+    pub(super) fn frame_count(&self) -> usize {
+        self.frames.len() / LISTED
     }
 
     /// The frames of the segment, in order.

@@ -42,12 +42,7 @@ pub(super) struct Active {
 }
 
 impl Writer {
-    pub(super) fn new(
-        active: Option<Active>,
-        durable: Place,
-        summary: Option<Summarizer>,
-        lock: DirLock,
-    ) -> Writer {
+    pub(super) fn new(active: Option<Active>, durable: Place, summary: Option<Summarizer>, lock: DirLock) -> Writer {
         Writer {
             active,
             durable,
@@ -235,7 +230,9 @@ impl Writer {
             }
             Err(error) => return Err(error),
         };
-        let full = self.summary.replace(Summarizer::new(header, new.len.into(), shared.notes));
+        let full = self
+            .summary
+            .replace(Summarizer::new(header, new.len.into(), shared.notes));
         let full = full.filter(|summary| summary.tells_up_to(self.durable) && !summary.is_written());
         self.active = Some(Active {
             id: header.id,

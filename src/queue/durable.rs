@@ -37,8 +37,9 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 /// - **Attempts** are written as they begin, without waiting: after a crash a message that was being handled counts as
 ///   tried, unless the record of it was among the last moments' writes. Retry times are not kept: after a restart
 ///   everything unsettled can be delivered at once.
-/// - **Damage** on disk costs the messages that it hit. The rest is served, and [`opened`](DurableQueue::opened) and
-///   [`QueueStats::lost`] tell.
+/// - **Damage** on disk costs the messages that it hit. The rest is served. [`opened`](DurableQueue::opened) tells of damage to
+///   what was written last, [`QueueStats::lost`] of messages that were found damaged when their turn came, and
+///   [`verify`](DurableQueue::verify) reads everything.
 /// - **Bounds**: names of 1 to 200 bytes, ids of 1 to 128; 10,000 subscriptions
 ///   ([`max_subscriptions`](DurableQueueBuilder::max_subscriptions)); 1,048,576 messages in flight for each
 ///   ([`max_in_flight`](Subscription::max_in_flight)); 16 GiB on disk ([`max_bytes`](DurableQueueBuilder::max_bytes), where
@@ -46,7 +47,8 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 ///   as somebody needs them ([`retention`](DurableQueueBuilder::retention)); 16 MiB on their way to the disk, after which
 ///   sends wait.
 /// - **Memory**: 16 bytes for each message kept, about 100 more while it is in flight, 50 for each id remembered, 32 for
-///   each write that the log keeps, 16 for each second in which a topic got messages, and the cache of recent messages.
+///   each write that the log keeps, 16 for each second in which a topic got messages, the cache of recent messages, and the
+///   summary of the newest segment: about 5 for each message and 8 for each write in it.
 ///
 /// After a failed write or sync everything fails with [`Error::Poisoned`]; open the queue again then, which trusts
 /// nothing but the device.
@@ -103,8 +105,8 @@ impl DurableQueueBuilder {
         self
     }
 
-    /// How large a segment of the log gets; space is freed by whole segments, and opening reads one at a time into
-    /// memory. Default: 64 MiB; taken up to 8 KiB, or down to 1 GiB and a quarter of
+    /// How large a segment of the log gets; space is freed by whole segments, and opening may read one into memory.
+    /// Default: 64 MiB; taken up to 8 KiB, or down to 1 GiB and a quarter of
     /// [`max_bytes`](DurableQueueBuilder::max_bytes).
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.settings.segment_bytes = bytes;
@@ -172,8 +174,8 @@ impl DurableQueueBuilder {
         self
     }
 
-    /// Has opening fail with [`Error::Corrupt`], and change nothing, when anything on disk is damaged. Default: the rest is
-    /// served, and [`DurableQueue::opened`] tells.
+    /// Has opening read all that is on disk, and fail with [`Error::Corrupt`], and change nothing, when anything is damaged.
+    /// Default: the rest is served, and [`DurableQueue::opened`] tells what was found.
     pub fn refuse_damage(mut self) -> Self {
         self.settings.on_damage = OnDamage::Refuse;
         self
@@ -185,7 +187,9 @@ impl DurableQueueBuilder {
         self
     }
 
-    /// Opens the queue in `dir`, which is made if it does not exist. Takes time in proportion to the bytes there.
+    /// Opens the queue in `dir`, which is made if it does not exist. Reads the newest segment and short summaries of the
+    /// others, about 5 bytes for each message and 8 for each write; a segment without one, as the last one has none after
+    /// a crash, is read as a whole.
     ///
     /// # Errors
     /// [`Error::Invalid`] when a setting is out of its bounds; [`Error::Locked`] when it is open already, here or in
@@ -204,7 +208,7 @@ impl DurableQueueBuilder {
         let mut rng = env.rng("queue");
         let keys = KeyedHash::new(rng.next_u64(), rng.next_u64());
         let mut found = Found::new(State::new(rng.next_u64()), &settings, env.wall());
-        found.take(&log, &keys).await?;
+        found.take(&log, log.recall(), &keys).await?;
         let (mut core, lost) = found.finish(&env, (rng.next_u64(), rng.next_u64()));
         core.trim(&settings);
         core.retain_all(&settings, env.now(), env.wall());

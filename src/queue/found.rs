@@ -13,7 +13,7 @@ use super::state::State;
 use super::{Error, Lost, Result};
 use crate::env::{Env, WallTime};
 use crate::hash::KeyedHash;
-use crate::log::{Item, Log};
+use crate::log::{Item, Log, Recalled};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -39,6 +39,13 @@ struct Run<'a> {
     sent: Vec<WallTime>,
 }
 
+impl Run<'_> {
+    fn push(&mut self, message: Stored, sent: WallTime) {
+        self.messages.push(message);
+        self.sent.push(sent);
+    }
+}
+
 impl Found {
     pub(super) fn new(state: State, settings: &Settings, wall: WallTime) -> Found {
         Found {
@@ -50,9 +57,15 @@ impl Found {
         }
     }
 
-    /// Takes everything that is in the log.
-    pub(super) async fn take(&mut self, log: &Log, keys: &KeyedHash) -> Result<()> {
-        for part in log.recall() {
+    /// All that it has taken but the entries themselves.
+    #[cfg(test)]
+    pub(super) fn facts(&self) -> impl std::fmt::Debug {
+        (&self.state, &self.ids, &self.ages, &self.lost)
+    }
+
+    /// Takes everything that is in the log, where this was recalled of it.
+    pub(super) async fn take(&mut self, log: &Log, recalled: Vec<Recalled>, keys: &KeyedHash) -> Result<()> {
+        for part in recalled {
             let seqs = part.seqs;
             let read_from = match &part.noted {
                 Some((first, notes)) => self.notes(log, *first, notes, seqs.clone(), keys).await?,
@@ -65,35 +78,36 @@ impl Found {
 
     /// Takes what is noted of entries, where the first note is of number `first`. Returns the number from which on nothing
     /// is noted.
-    async fn notes(
-        &mut self,
-        log: &Log,
-        first: u64,
-        notes: &[u8],
-        seqs: Range<u64>,
-        keys: &KeyedHash,
-    ) -> Result<u64> {
+    async fn notes(&mut self, log: &Log, first: u64, notes: &[u8], seqs: Range<u64>, keys: &KeyedHash) -> Result<u64> {
         let mut notes = Reading::new(notes);
         let mut run = Run::default();
         for seq in first..seqs.end {
+            if let Some(plain) = notes.next_plain() {
+                if seq >= seqs.start {
+                    run.push(plain.stored(seq), plain.sent);
+                }
+                if run.messages.len() >= RUN {
+                    self.run(&mut run);
+                }
+                continue;
+            }
             let Ok(note) = notes.next() else {
                 self.run(&mut run);
                 return Ok(seq.max(seqs.start));
             };
-            if seq < seqs.start {
-                continue;
-            }
             match note {
+                // Those behind it may not say their topic.
+                Note::Message(noted) if seq < seqs.start => run.topic = noted.topic,
+                _ if seq < seqs.start => {}
                 Note::Message(noted) => {
-                    if noted.topic != run.topic || run.messages.len() == RUN {
+                    if noted.topic != run.topic {
                         self.run(&mut run);
                         run.topic = noted.topic;
                     }
                     if let Some(id) = noted.dedup_id() {
                         self.ids.message(noted.topic, id, seq, noted.sent);
                     }
-                    run.messages.push(noted.stored(seq, keys));
-                    run.sent.push(noted.sent);
+                    run.push(noted.stored(seq, keys), noted.sent);
                 }
                 Note::Record(record) => {
                     self.run(&mut run);

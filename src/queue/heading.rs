@@ -1,5 +1,4 @@
-use super::Priority;
-use super::record::{DEDUP, DUE, HEADERS, KEY, MESSAGE, TTL, UNKNOWN, priority};
+use super::record::{DEDUP, DUE, HEADERS, KEY, MESSAGE, TTL, UNKNOWN};
 use crate::codec::{Malformed, Reader};
 
 /// What the entry of a message says besides its headers and its payload.
@@ -80,7 +79,8 @@ impl<'a> Heading<'a> {
         })
     }
 
-    pub(super) fn priority(&self) -> Priority {
-        priority(self.flags)
+    /// Whether nothing was wished of a message with this second byte but a priority.
+    pub(super) fn is_plain(flags: u8) -> bool {
+        flags & (UNKNOWN | DUE | TTL | KEY | DEDUP) == 0
     }
 }

@@ -58,6 +58,8 @@ mod durable;
 mod error;
 mod fate;
 mod found;
+#[cfg(all(test, feature = "sim"))]
+mod found_tests;
 mod heading;
 #[cfg(test)]
 mod heart_tests;

@@ -12,7 +12,7 @@
 
 use super::heading::Heading;
 use super::outgoing::stored;
-use super::record::Record;
+use super::record::{Record, priority};
 use super::standing::Stored;
 use super::{DeliverAt, Message, Priority};
 use crate::codec::{Malformed, Reader, put_bytes, put_varint};
@@ -93,6 +93,16 @@ fn unfold(folded: u64) -> u64 {
     (folded >> 1) ^ (folded & 1).wrapping_neg()
 }
 
+/// A number of at most two bytes, and what is behind it.
+#[inline]
+fn short(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    match bytes {
+        [low, rest @ ..] if *low < 0x80 => Some(((*low).into(), rest)),
+        [low, high, rest @ ..] if *high < 0x80 => Some((u32::from(*low & 0x7f) | u32::from(*high) << 7, rest)),
+        _ => None,
+    }
+}
+
 /// What is noted of one entry.
 #[derive(Debug)]
 pub(super) enum Note<'a> {
@@ -112,9 +122,31 @@ pub(super) struct Noted<'a> {
     head: Heading<'a>,
 }
 
+/// A message of which nothing was wished but a priority.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plain {
+    len: u32,
+    priority: Priority,
+    pub(super) sent: WallTime,
+}
+
+impl Plain {
+    /// What the heart keeps of it as number `seq`.
+    pub(super) fn stored(self, seq: u64) -> Stored {
+        Stored {
+            seq,
+            len: self.len,
+            priority: self.priority,
+            due: 0,
+            expires: 0,
+            key: 0,
+        }
+    }
+}
+
 /// Reads notes, from the first on.
 pub(super) struct Reading<'a> {
-    input: Reader<'a>,
+    rest: &'a [u8],
     topic: &'a str,
     sent: u64,
 }
@@ -122,24 +154,45 @@ pub(super) struct Reading<'a> {
 impl<'a> Reading<'a> {
     pub(super) fn new(notes: &'a [u8]) -> Reading<'a> {
         Reading {
-            input: Reader::new(notes),
+            rest: notes,
             topic: "",
             sent: 0,
         }
     }
 
-    /// The note of the next entry.
-    pub(super) fn next(&mut self) -> Result<Note<'a>, Malformed> {
-        match self.input.byte()? {
-            READ => Ok(Note::Read),
-            kind @ (SAME_TOPIC | OTHER_TOPIC) => self.message(kind).map(Note::Message),
-            RECORD => Record::decode(&Bytes::copy_from_slice(self.input.bytes()?)).map(Note::Record),
-            _ => Err(Malformed("a note of an unknown kind")),
+    /// The note of the next entry, if that is a plain message of the same topic as the one before it: most are, and there
+    /// may be millions.
+    #[inline]
+    pub(super) fn next_plain(&mut self) -> Option<Plain> {
+        let (&[kind, flags], rest) = self.rest.split_first_chunk()?;
+        if kind != SAME_TOPIC || !Heading::is_plain(flags) {
+            return None;
         }
+        let (len, rest) = short(rest)?;
+        let (sent, rest) = short(rest)?;
+        self.rest = rest;
+        self.sent = self.sent.wrapping_add(unfold(sent.into()));
+        Some(Plain {
+            len,
+            priority: priority(flags),
+            sent: WallTime::from_millis(self.sent),
+        })
     }
 
-    fn message(&mut self, kind: u8) -> Result<Noted<'a>, Malformed> {
-        let input = &mut self.input;
+    /// The note of the next entry.
+    pub(super) fn next(&mut self) -> Result<Note<'a>, Malformed> {
+        let mut input = Reader::new(self.rest);
+        let note = match input.byte()? {
+            READ => Note::Read,
+            kind @ (SAME_TOPIC | OTHER_TOPIC) => Note::Message(self.message(kind, &mut input)?),
+            RECORD => Note::Record(Record::decode(&Bytes::copy_from_slice(input.bytes()?))?),
+            _ => return Err(Malformed("a note of an unknown kind")),
+        };
+        self.rest = input.rest();
+        Ok(note)
+    }
+
+    fn message(&mut self, kind: u8, input: &mut Reader<'a>) -> Result<Noted<'a>, Malformed> {
         let flags = input.byte()?;
         if kind == OTHER_TOPIC {
             let topic = std::str::from_utf8(input.bytes()?);
@@ -164,16 +217,6 @@ impl Noted<'_> {
     /// What the heart keeps of it as number `seq`.
     pub(super) fn stored(&self, seq: u64, keys: &KeyedHash) -> Stored {
         let head = &self.head;
-        if head.due.is_none() && head.ttl.is_none() && head.key.is_none() {
-            return Stored {
-                seq,
-                len: self.len,
-                priority: self.priority(),
-                due: 0,
-                expires: 0,
-                key: 0,
-            };
-        }
         let after = |after: u64| DeliverAt::At(self.sent + Duration::from_millis(after));
         let message = Message {
             payload: Bytes::new(),
@@ -181,14 +224,10 @@ impl Noted<'_> {
             headers: Vec::new(),
             deliver: head.due.map(after),
             ttl: head.ttl.map(Duration::from_millis),
-            priority: self.priority(),
+            priority: priority(head.flags),
             dedup_id: None,
         };
         stored(seq, self.len, self.sent, &message, keys)
-    }
-
-    fn priority(&self) -> Priority {
-        self.head.priority()
     }
 
     pub(super) fn dedup_id(&self) -> Option<&[u8]> {

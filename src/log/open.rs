@@ -51,7 +51,9 @@ pub(super) async fn open(
         });
     }
     report.quarantine = quarantine::keep(&**disk, dir, segments, &found.damage).await;
-    for (segment, bytes) in &all.made {
+    // Whoever refuses damage does not believe those that are there, so it is not known which are missing.
+    let missing = all.made.iter().filter(|_| trust == Trust::Summaries);
+    for (segment, bytes) in missing {
         summary_file::write(&**disk, dir, *segment, bytes).await;
     }
     let spares = spare::find(&**disk, dir, &names).await?;

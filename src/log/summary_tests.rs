@@ -35,10 +35,12 @@ fn open(dir: &Path) -> (Log, OpenReport) {
 
 /// Everything that opening finds, and then reading; and what was recalled is right.
 fn all(dir: &Path) -> (OpenReport, Vec<Item>) {
-    let (log, report) = open(dir);
+    let (log, mut report) = open(dir);
     let items = items(&log);
     check_recalled(&log, &items);
     block_on(log.close());
+    // A torn tail that was cut off long ago, and is not read any more, may or may not count.
+    report.bytes = 0;
     (report, items)
 }
 

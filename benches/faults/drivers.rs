@@ -83,6 +83,10 @@ fn read_ours(dir: &Path, found: Tell<'_>) -> Result<(), String> {
         let some = block_on(queue.receive(&from, 1_000, Duration::from_millis(100)));
         let some = some.map_err(|error| error.to_string())?;
         if some.is_empty() {
+            match queue.stats().lost {
+                0 => {}
+                lost => found(Found::Report(format!("{lost} found damaged when they were read"))),
+            }
             return Ok(());
         }
         // Not given back: the lease keeps them from coming again.

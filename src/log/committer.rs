@@ -6,7 +6,7 @@ use super::open::open;
 use super::shared::{Job, Phase, Shared, State};
 use super::spare;
 use super::turn::Turn;
-use super::{LogError, LogOptions, OpenReport};
+use super::{LogError, LogOptions, Notes, OpenReport};
 use crate::env::{Env, Sleep, Tick};
 use futures::FutureExt;
 use futures::channel::oneshot;
@@ -25,10 +25,10 @@ pub(super) const MOST_UNSYNCED: Duration = Duration::from_millis(100);
 pub(super) async fn run(
     env: Env,
     dir: PathBuf,
-    options: LogOptions,
+    (options, notes): (LogOptions, Option<Notes>),
     told: oneshot::Sender<Result<(Handle, OpenReport), LogError>>,
 ) {
-    match open(&env, &dir, options).await {
+    match open(&env, &dir, options, notes).await {
         Ok((shared, report)) => {
             let shared = Arc::new(shared);
             let committer = Committer {

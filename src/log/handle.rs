@@ -1,7 +1,8 @@
 use super::append::{Append, How};
 use super::entry::{Appended, Entry};
+use super::index::Piece;
 use super::shared::{Order, Shared};
-use super::{Durability, Item, LogError, LogOptions, OpenReport, Reader, committer, large, reader};
+use super::{Durability, Item, LogError, LogOptions, Notes, OpenReport, Reader, committer, large, reader};
 use crate::env::{Env, Task, files};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -27,6 +28,16 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.stop();
     }
+}
+
+/// What is known of consecutive entries without reading them.
+#[derive(Clone, Debug)]
+pub(crate) struct Recalled {
+    /// Their numbers.
+    pub(crate) seqs: Range<u64>,
+    /// Notes of them, and perhaps of others before and behind them: the first is of the entry with this number. Nothing
+    /// where they are to be read.
+    pub(crate) noted: Option<(u64, Bytes)>,
 }
 
 /// Counts since the log was opened, and what is there now.
@@ -62,8 +73,25 @@ impl Log {
     /// # Cancel safety
     /// Dropping the future gives up opening; the directory is free again shortly after.
     pub(crate) async fn open(env: &Env, dir: &Path, options: LogOptions) -> Result<(Log, OpenReport), LogError> {
+        Log::open_noting(env, dir, options, None).await
+    }
+
+    /// As [`open`](Log::open), for one who wants to know of entries what `notes` say, without reading them: see
+    /// [`recall`](Log::recall).
+    ///
+    /// # Errors
+    /// As for [`open`](Log::open).
+    ///
+    /// # Cancel safety
+    /// As for [`open`](Log::open).
+    pub(crate) async fn open_noting(
+        env: &Env,
+        dir: &Path,
+        options: LogOptions,
+        notes: Option<Notes>,
+    ) -> Result<(Log, OpenReport), LogError> {
         let (send, opened) = oneshot::channel();
-        let run = committer::run(env.clone(), dir.to_owned(), options, send);
+        let run = committer::run(env.clone(), dir.to_owned(), (options, notes), send);
         let task = env.spawn_dedicated("outgrow-log", run)?.shared();
         let (handle, report) = opened.await.map_err(|_| LogError::abandoned())??;
         let handle = Arc::new(handle);
@@ -172,6 +200,25 @@ impl Log {
         Ok(items)
     }
 
+    /// Where about `bytes` of entries end that begin at the first of `seqs`, or where those end.
+    pub(super) fn stride(&self, seqs: Range<u64>, bytes: usize) -> u64 {
+        let state = self.handle.shared.state.lock();
+        let (mut at, mut len) = (state.index.range().start.max(seqs.start), 0);
+        for piece in state.index.walk(seqs.clone()) {
+            at = match piece {
+                Piece::Hole(_, end) => end,
+                Piece::Frame(frame) => {
+                    len += frame.len as usize;
+                    frame.end()
+                }
+            };
+            if len >= bytes {
+                break;
+            }
+        }
+        at.max(seqs.start).min(seqs.end)
+    }
+
     /// Makes reads come from the device.
     pub(super) async fn drop_cache(&self) -> Result<(), LogError> {
         let shared = &self.handle.shared;
@@ -190,6 +237,28 @@ impl Log {
             Ok(())
         };
         Ok(files::blocking(&shared.env, drop).await?)
+    }
+
+    /// What opening knew of the entries that there were then, from the oldest to the newest, without reading them. It
+    /// knows it once: what is asked again is to be read.
+    pub(crate) fn recall(&self) -> Vec<Recalled> {
+        let mut state = self.handle.shared.state.lock();
+        let summaries = std::mem::take(&mut state.summaries);
+        let range = state.index.range();
+        let mut all = Vec::new();
+        let mut at = range.start;
+        let to_read = |seqs: Range<u64>| (!seqs.is_empty()).then_some(Recalled { seqs, noted: None });
+        for (segment, summary) in summaries {
+            let Some(seqs) = state.index.of_segment(segment).filter(|seqs| !seqs.is_empty()) else {
+                continue;
+            };
+            all.extend(to_read(at..seqs.start));
+            at = seqs.end;
+            let noted = Some((summary.first, summary.notes.clone()));
+            all.push(Recalled { seqs, noted });
+        }
+        all.extend(to_read(at..range.end));
+        all
     }
 
     /// Reads on from number `from`, without end.

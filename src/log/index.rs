@@ -54,6 +54,11 @@ impl Index {
         self.first..self.next
     }
 
+    /// Makes room for more frames.
+    pub(super) fn reserve(&mut self, frames: usize) {
+        self.frames.reserve(frames);
+    }
+
     /// Takes the next frame. One that begins behind the end leaves a hole, one that begins before it voids what it
     /// overlaps.
     pub(super) fn push(&mut self, frame: FrameAt) {
@@ -99,6 +104,14 @@ impl Index {
     pub(super) fn segment_of(&self, seq: u64) -> Option<u64> {
         let frame = self.frames.get(self.position(seq))?;
         Some(frame.place.segment)
+    }
+
+    /// The numbers that are covered by frames of one segment, from the first to the last, within what is kept.
+    pub(super) fn of_segment(&self, segment: u64) -> Option<Range<u64>> {
+        let start = self.frames.partition_point(|frame| frame.place.segment < segment);
+        let end = self.frames.partition_point(|frame| frame.place.segment <= segment);
+        let (first, last) = (self.frames.get(start)?, self.frames.get(end.checked_sub(1)?)?);
+        (start < end).then(|| first.first_seq.max(self.first)..last.end().min(self.next))
     }
 
     /// Forgets the segments before `segment`, whose first entry was to be number `base`.

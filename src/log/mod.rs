@@ -7,12 +7,14 @@
 //!
 //! The parts, pure first: [`frame`] and [`segment`] are the bytes, which `FORMAT.md` describes, [`batch`] is what waits,
 //! [`recovery`] judges what a set of segments holds, [`index`] knows where each entry lies; [`append`] gives numbers and
-//! places, [`turn`] says who writes, [`wait`] waits for it, [`writer`] does, [`group`] tells those who wait; [`mod@open`] reads what is there,
-//! [`committer`] is the task, [`spare`] makes files ahead, [`reader`] reads.
+//! places, [`turn`] says who writes, [`wait`] waits for it, [`writer`] does, [`group`] tells those who wait; [`mod@open`]
+//! opens, [`scan`] looks at what is there, by the [`summary`] of a segment where there is one; [`committer`] is the task,
+//! [`spare`] makes files ahead, [`reader`] reads.
 //!
 //! The log is never asked to guess. A failed write or sync poisons it until it is opened again, since nothing is known
 //! about the pages after that (Rebello and others, "Can Applications Recover from fsync Failures?", ATC 2020). Opening
-//! syncs and drops the cached pages of every segment before it reads. Nothing is deleted at open. Damage costs the
+//! syncs and drops the cached pages of a segment before it reads it, unless it is known that all that counts of it has been
+//! synced. Nothing is deleted at open. Damage costs the
 //! damaged entry or frame, is reported as a [`Gap`], and leaves the rest readable.
 //!
 //! What it does not promise: damage to what was written last, before anything written later vouches for it, looks like a
@@ -40,11 +42,16 @@ mod reader;
 mod recovery;
 #[cfg(test)]
 mod recovery_tests;
+mod scan;
 mod segment;
 mod shared;
 #[cfg(all(test, feature = "sim"))]
 mod sim_tests;
 mod spare;
+mod summary;
+mod summary_file;
+#[cfg(test)]
+mod summary_tests;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -57,9 +64,10 @@ pub(crate) use append::Append;
 pub(crate) use entry::Appended;
 pub(crate) use entry::Entry;
 pub(crate) use error::LogError;
-pub(crate) use handle::{Log, LogStats};
+pub(crate) use handle::{Log, LogStats, Recalled};
 pub(crate) use reader::Reader;
 pub(crate) use recovery::Damage;
+pub(crate) use summary::{Noter, Notes};
 pub(crate) use verify::{Progress, Verified};
 
 use bytes::Bytes;
@@ -98,8 +106,8 @@ pub(crate) enum OnDamage {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogOptions {
     /// How long a segment gets. Default: 64 MiB; 8 KiB to 1 GiB. The first has 256 KiB, and each is twice as long as the one
-    /// before until they are that long. Space is freed by whole segments, and opening reads them one at a time into
-    /// memory.
+    /// before until they are that long. Space is freed by whole segments, and opening reads the newest, and those
+    /// without a summary, one at a time into memory.
     pub(crate) segment_bytes: u64,
     /// How many bytes may wait for the disk before an append is refused as [`LogError::Busy`]. Default: 16 MiB. One
     /// append is always taken when nothing waits.

@@ -9,15 +9,19 @@
 //! them, and they count for nothing.
 //!
 //! Whole frames are tried at every multiple of eight bytes behind a bad one, so one bad header costs one frame.
+//!
+//! The beginning of a segment may be told by its [`Summary`] instead of by its bytes.
 
 use super::entry;
 use super::frame::{self, ALIGN, Head, MAX_FRAME};
 use super::index::{FrameAt, Index, Piece};
 use super::segment::{HEADER_LEN, Header, Place};
+use super::summary::{Listed, Summary};
 use super::{Gap, Why};
 use crate::mutant::{Mutant, planted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Collects the segments of one log, oldest first.
 #[derive(Debug, Default)]
@@ -25,6 +29,8 @@ pub(super) struct Recovery {
     elements: Vec<Element>,
     /// Number and length of each, without the zeros at its end.
     segments: Vec<(u64, u32)>,
+    /// Whether a later header voids part of what a summary tells.
+    contradicted: bool,
 }
 
 /// Bytes that are not as they were written, with no torn tail to explain them.
@@ -54,6 +60,8 @@ pub(super) struct Recovered {
     pub(super) used: Vec<(u64, u32)>,
     /// For each entry in pieces, by its number and its segment: the oldest segment that holds one.
     pub(super) held: BTreeMap<(u64, u64), u64>,
+    /// Whether a summary was of no use, so that all of this is to be found without any.
+    pub(super) contradicted: bool,
 }
 
 /// What the walk over the elements has learned so far.
@@ -69,6 +77,8 @@ struct Seen {
     pieces: BTreeSet<Place>,
     /// Whether a segment was unreadable.
     hidden: bool,
+    /// How many frames summaries tell of.
+    frames: usize,
 }
 
 /// Something found in a segment.
@@ -94,6 +104,8 @@ enum Kind {
         /// Sequence numbers of entries in pieces, and where those are.
         long: Vec<(u64, Vec<Place>)>,
     },
+    /// Sound frames from the header on, of which a summary tells, all of them on disk.
+    Summary(Arc<Summary>),
     /// No frame.
     Bad,
     /// A segment with frames, but without a sound header, so that none can be told from chance.
@@ -106,6 +118,7 @@ impl Element {
         match &self.kind {
             Kind::Header(header) => header.prev,
             Kind::Frame { head, .. } => head.durable,
+            Kind::Summary(summary) => summary.end(),
             Kind::Bad | Kind::Unreadable => Place::default(),
         }
     }
@@ -115,7 +128,7 @@ impl Element {
         match &self.kind {
             Kind::Frame { torn, .. } => *torn,
             Kind::Bad => true,
-            Kind::Header(_) | Kind::Unreadable => false,
+            Kind::Header(_) | Kind::Summary(_) | Kind::Unreadable => false,
         }
     }
 }
@@ -130,14 +143,47 @@ impl Recovery {
             Some((header, both)) => {
                 let damaged = (!both).then_some(0..HEADER_LEN);
                 self.push(Place::new(id, 0), damaged, Kind::Header(header));
-                let end = self.frames(header, bytes, len);
-                self.segments.last_mut().expect("it was just pushed").1 = end;
+                let (start, rest) = bytes.split_at(bytes.len().min(HEADER_LEN as usize));
+                let end = self.frames(header, HEADER_LEN, rest, len.saturating_sub(start.len()));
+                self.segments.last_mut().expect("it was just pushed").1 = end.min(bytes.len() as u32);
             }
             // Frames follow only a synced header. Without any, the segment was never finished.
             None if len > HEADER_LEN as usize => self.push(Place::new(id, 0), Some(0..len as u32), Kind::Unreadable),
             None => return false,
         }
         self.elements[before..].iter().all(|element| element.damaged.is_none())
+    }
+
+    /// Takes the next segment by its header, of which both copies are sound, and its summary. Behind what that tells is
+    /// nothing that counts, or it is [`rest`](Recovery::rest).
+    pub(super) fn summarized(&mut self, header: Header, summary: Arc<Summary>) {
+        self.segments.push((header.id, summary.used));
+        self.push(Place::new(header.id, 0), None, Kind::Header(header));
+        self.push(Place::new(header.id, HEADER_LEN), None, Kind::Summary(summary));
+    }
+
+    /// Reads what lies in the segment of the last summary behind `end`, where that ends, and says whether all of it is as
+    /// it was written.
+    pub(super) fn rest(&mut self, header: Header, end: u32, bytes: &[u8]) -> bool {
+        let before = self.elements.len();
+        let end = self.frames(header, end, bytes, used(bytes));
+        self.segments.last_mut().expect("it has a summary").1 = end;
+        self.elements[before..].iter().all(|element| element.damaged.is_none())
+    }
+
+    /// Where the segment that was read last ends, without the zeros at its end.
+    pub(super) fn end(&self) -> u32 {
+        self.segments.last().map_or(0, |(_, end)| *end)
+    }
+
+    /// Whether the segment that was read last is as it was written up to an offset.
+    pub(super) fn is_sound_up_to(&self, end: u32) -> bool {
+        let last = self.segments.last().map(|(id, _)| *id);
+        let mut of_last = self.elements.iter().rev();
+        let mut of_last = of_last
+            .by_ref()
+            .take_while(|element| Some(element.place.segment) == last);
+        of_last.all(|element| element.damaged.is_none() || element.place.offset >= end)
     }
 
     /// Forgets the segment that was read last.
@@ -147,12 +193,13 @@ impl Recovery {
         }
     }
 
-    /// Finds the frames of a segment, of which `used` bytes are not zeros at its end, and says where they end.
-    fn frames(&mut self, header: Header, bytes: &[u8], used: usize) -> u32 {
-        let mut at = HEADER_LEN as usize;
+    /// Finds the frames in what a segment has from `start` on, of which `used` bytes are not zeros at its end, and says
+    /// where they end.
+    fn frames(&mut self, header: Header, start: u32, bytes: &[u8], used: usize) -> u32 {
+        let mut at = 0;
         let mut bad_from = None;
         while at < used {
-            let place = Place::new(header.id, at as u32);
+            let place = Place::new(header.id, start + at as u32);
             let seed = frame::seed(header.salt, place);
             let rest = &bytes[at..bytes.len().min(at + MAX_FRAME)];
             if let Some(head) = frame::decode_head(rest, seed) {
@@ -165,7 +212,7 @@ impl Recovery {
             }
         }
         // The last one may end in zeros of its own.
-        let end = at.min(bytes.len()).max(used) as u32;
+        let end = start + at.min(bytes.len()).max(used) as u32;
         self.bad(bad_from, end);
         end
     }
@@ -220,11 +267,17 @@ impl Recovery {
             headers: Vec::new(),
             used: Vec::new(),
             held: BTreeMap::new(),
+            contradicted: self.contradicted,
         };
         let mut seen = Seen {
             oldest: self.segments.first().map_or(0, |(id, _)| *id),
             ..Seen::default()
         };
+        let summaries = self.elements.iter().filter_map(|element| match &element.kind {
+            Kind::Summary(summary) => Some(summary.frame_count()),
+            _ => None,
+        });
+        seen.frames = summaries.sum();
         for element in &self.elements {
             recovered.take(element, &mut seen);
         }
@@ -256,6 +309,9 @@ impl Recovery {
                 cut = element.place;
             }
             durable = durable.max(element.durable());
+            if let Kind::Summary(summary) = &element.kind {
+                self.contradicted |= limit < summary.end();
+            }
             if let Kind::Header(header) = &element.kind {
                 limit = header.prev;
             }
@@ -269,7 +325,6 @@ impl Recovery {
 
 impl Recovered {
     fn take(&mut self, element: &Element, seen: &mut Seen) {
-        let oldest = seen.oldest;
         let Seen {
             oldest: _,
             released,
@@ -277,6 +332,7 @@ impl Recovered {
             bad_entries,
             pieces,
             hidden,
+            frames,
         } = seen;
         let explained = matches!(element.kind, Kind::Header(_) | Kind::Frame { .. }) && !element.witnessed;
         if let Some(bytes) = element.damaged.clone().filter(|_| !explained) {
@@ -293,6 +349,7 @@ impl Recovered {
                 if self.headers.is_empty() {
                     // Older entries have been released, unless an unreadable segment is where they may have been.
                     self.index = Index::starting_at(if *hidden { header.floor } else { header.base });
+                    self.index.reserve(*frames);
                 }
                 self.index.truncate(header.base);
                 self.index.skip_to(header.base);
@@ -313,21 +370,39 @@ impl Recovered {
                 if head.kind == frame::Kind::Piece && !torn {
                     pieces.insert(element.place);
                 }
-                for (seq, places) in long {
-                    if places.iter().any(|place| place.segment < oldest) {
-                        // Its pieces were released, and with them everything up to it.
-                        released.push(*seq);
-                        continue;
+                self.take_long(element.place.segment, long, seen);
+            }
+            Kind::Summary(summary) => {
+                bad_entries.retain(|&seq| seq < summary.first);
+                released.retain(|&seq| seq < summary.first);
+                drop(self.held.split_off(&(summary.first, 0)));
+                for frame in summary.frames() {
+                    match frame {
+                        Listed::Entries(at) => self.index.push(at),
+                        Listed::Piece(place) => drop(pieces.insert(place)),
+                        Listed::Mark => {}
                     }
-                    if !places.iter().all(|place| pieces.contains(place)) {
-                        bad_entries.push(*seq);
-                    }
-                    let first = places.iter().min().map_or(element.place.segment, |place| place.segment);
-                    self.held.insert((*seq, element.place.segment), first);
                 }
+                self.take_long(summary.segment, &summary.long(), seen);
             }
             Kind::Bad => {}
             Kind::Unreadable => *hidden = true,
+        }
+    }
+
+    /// Takes entries in pieces, whose lists lie in this segment.
+    fn take_long(&mut self, segment: u64, long: &[(u64, Vec<Place>)], seen: &mut Seen) {
+        for (seq, places) in long {
+            if places.iter().any(|place| place.segment < seen.oldest) {
+                // Its pieces were released, and with them everything up to it.
+                seen.released.push(*seq);
+                continue;
+            }
+            if !places.iter().all(|place| seen.pieces.contains(place)) {
+                seen.bad_entries.push(*seq);
+            }
+            let first = places.iter().min().map_or(segment, |place| place.segment);
+            self.held.insert((*seq, segment), first);
         }
     }
 
@@ -377,7 +452,7 @@ impl Recovered {
 }
 
 /// How many bytes there are up to the last that is not zero.
-fn used(bytes: &[u8]) -> usize {
+pub(super) fn used(bytes: &[u8]) -> usize {
     let mut end = bytes.len().min(u32::MAX as usize);
     // Most of it is compared a block at a time.
     while end >= ZEROS.len() && bytes[end - ZEROS.len()..end] == ZEROS {

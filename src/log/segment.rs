@@ -125,6 +125,11 @@ pub(super) fn parse_name(name: &str) -> Option<u64> {
     (file_name(id) == name).then_some(id)
 }
 
+/// The name of the file that tells in short what segment `id` holds.
+pub(super) fn summary_name(id: u64) -> String {
+    format!("{id:016x}.summary")
+}
+
 /// The name of a file that waits to become a segment.
 pub(super) fn spare_name(number: u64) -> String {
     format!("{number:016x}.spare")

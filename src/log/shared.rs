@@ -6,9 +6,10 @@ use super::group::{End, Group};
 use super::index::{FrameAt, Index};
 use super::segment::{HEADER_LEN, Header, Place};
 use super::spare::{Spare, Spares};
+use super::summary::{Summarizer, Summary};
 use super::wait::Wait;
 use super::writer::Writer;
-use super::{LogError, LogOptions, LogStats};
+use super::{LogError, LogOptions, LogStats, Notes};
 use crate::env::{Env, File, Rng, Tick};
 use crate::sync::{Mutex, Waiters};
 use std::collections::{BTreeMap, VecDeque};
@@ -21,6 +22,7 @@ pub(super) struct Shared {
     pub(super) env: Env,
     pub(super) dir: PathBuf,
     pub(super) options: LogOptions,
+    pub(super) notes: Option<Notes>,
     pub(super) state: Mutex<State>,
     /// Those who wait for room in the buffer.
     pub(super) room: Waiters,
@@ -57,6 +59,10 @@ pub(super) struct State {
     /// Pieces whose entries are still to be appended.
     pub(super) staged: Vec<Weak<Hold>>,
     pub(super) spares: Spares,
+    /// Summaries of full segments that are to be written, off the hot path.
+    pub(super) sealed: VecDeque<Summarizer>,
+    /// What opening knew of entries, by segment, until somebody asks.
+    pub(super) summaries: BTreeMap<u64, Arc<Summary>>,
     /// Bytes in the segments.
     pub(super) bytes: u64,
     /// Whether nothing vouches yet for what was synced last.
@@ -118,6 +124,8 @@ pub(super) enum Order {
 /// A log as it was opened.
 pub(super) struct Parts {
     pub(super) options: LogOptions,
+    pub(super) notes: Option<Notes>,
+    pub(super) summaries: BTreeMap<u64, Arc<Summary>>,
     pub(super) index: Index,
     pub(super) segments: BTreeMap<u64, Segment>,
     pub(super) held: Held,
@@ -153,6 +161,8 @@ impl Shared {
             segments: parts.segments,
             held: parts.held,
             staged: Vec::new(),
+            sealed: VecDeque::new(),
+            summaries: parts.summaries,
             unmarked: false,
             unsynced: None,
             last_commit: env.now(),
@@ -163,6 +173,7 @@ impl Shared {
             env,
             dir,
             options,
+            notes: parts.notes,
             state: Mutex::new(state),
             room: Waiters::default(),
         }
@@ -211,6 +222,8 @@ impl Shared {
         let undone = state.undo();
         let end = End::Failed(state.index.range().end, LogError::abandoned());
         state.segments.clear();
+        state.sealed.clear();
+        state.summaries.clear();
         let writer = state.writer.take();
         drop(state);
         drop(writer);
@@ -349,6 +362,14 @@ impl State {
         self.held = self.held.split_off(&(first, 0));
     }
 
+    /// A segment is full, and its summary is to be written. Where that takes too long, opening makes the oldest anew.
+    pub(super) fn seal(&mut self, summary: Summarizer) {
+        self.sealed.push_back(summary);
+        if self.sealed.len() > MOST_SEALED {
+            self.sealed.pop_front();
+        }
+    }
+
     pub(super) fn has_jobs(&self) -> bool {
         !self.jobs.is_empty() || !self.batch.is_empty()
     }
@@ -403,6 +424,8 @@ impl State {
     }
 }
 
+/// The most summaries that wait to be written.
+const MOST_SEALED: usize = 4;
 /// The bounds of [`LogOptions::segment_bytes`].
 const MIN_SEGMENT: u64 = 8 << 10;
 const MAX_SEGMENT: u64 = 1 << 30;

@@ -7,7 +7,8 @@
 
 use super::segment::{HEADER_LEN, is_spare, spare_name};
 use super::shared::{Phase, Shared, State, wake};
-use super::{LogError, LogOptions};
+use super::summary::Summarizer;
+use super::{LogError, LogOptions, summary_file};
 use crate::env::{Disk, Env, File, OpenMode, Tick, read_exact_at, write_all_at};
 use std::fmt;
 use std::io;
@@ -50,6 +51,7 @@ pub(super) struct Spares {
 }
 
 enum Step {
+    Summary(Summarizer),
     Make(u64),
     Fill(Spare),
     Discard(Spare),
@@ -129,7 +131,7 @@ impl State {
         let starts = self.phase == Phase::Open && !self.spares.working && !self.segments.is_empty() && {
             let full = self.spares.used.is_empty() && self.spares.clean.len() >= self.spares_wanted();
             let waits = self.spares.used.is_empty() && self.spares.again.is_some_and(|again| now < again);
-            !full && !waits
+            (!full && !waits) || !self.sealed.is_empty()
         };
         self.spares.working |= starts;
         starts
@@ -167,12 +169,19 @@ async fn work(shared: Arc<Shared>) {
             let mut state = shared.state.lock();
             let half_full = state.half_full();
             match state.phase {
-                Phase::Open => state.spares.step(half_full, shared.env.now(), &shared.options),
+                Phase::Open => match state.sealed.pop_front() {
+                    Some(summary) => Some(Step::Summary(summary)),
+                    None => state.spares.step(half_full, shared.env.now(), &shared.options),
+                },
                 _ => None,
             }
         };
         let Some(step) = step else { return };
         let made = match step {
+            Step::Summary(summary) => {
+                write_summary(&shared, &summary).await;
+                continue;
+            }
             Step::Make(len) => make(&shared, &spare_name(done.number.next_u64()), len).await,
             Step::Fill(spare) => fill(&shared, spare).await,
             Step::Discard(spare) => {
@@ -188,6 +197,23 @@ async fn work(shared: Arc<Shared>) {
             Ok(None) => {}
             // It holds nothing, so nothing is lost with it. Whoever needs a segment meanwhile makes it in place.
             Err(_) => state.spares.again = Some(shared.env.now() + AGAIN),
+        }
+    }
+}
+
+/// Writes the summary of a full segment. On a full disk there are better uses of what room there is.
+async fn write_summary(shared: &Shared, summary: &Summarizer) {
+    let (disk, segment) = (shared.env.disk(), summary.segment());
+    let is_there = |state: &State| state.segments.contains_key(&segment);
+    let is_wanted = {
+        let state = shared.state.lock();
+        is_there(&state) && !state.spares.full
+    };
+    if is_wanted {
+        summary_file::write_gathered(&**disk, &shared.dir, summary).await;
+        if !is_there(&shared.state.lock()) {
+            // It was freed meanwhile.
+            summary_file::remove(&**disk, &shared.dir, segment).await;
         }
     }
 }

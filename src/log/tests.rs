@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// A directory that goes when the test ends.
-pub(super) struct TempDir(PathBuf);
+pub(super) struct TempDir(pub(super) PathBuf);
 
 impl TempDir {
     pub(super) fn new(name: &str) -> TempDir {
@@ -235,7 +235,11 @@ fn freed_segments_are_used_again() {
     let disk = Env::system().disk().clone();
     let names = block_on(disk.list(&dir.0)).unwrap();
     let spares = names.iter().filter(|name| name.ends_with(".spare")).count();
-    assert!(spares <= 2 && names.len() == spares + stats.segments, "{names:?}");
+    let summaries = names.iter().filter(|name| name.ends_with(".summary")).count();
+    assert!(
+        spares <= 2 && summaries == stats.segments && names.len() == spares + summaries + stats.segments,
+        "{names:?}"
+    );
     let (log, report) = open(&dir.0);
     assert!(
         report.range.end == 301 && report.gaps.is_empty() && report.damage.is_empty(),

@@ -42,6 +42,7 @@ impl Turn {
     pub(super) async fn last_mark(&mut self) {
         let writer = self.writer.as_mut().expect("it is held until the turn ends");
         writer.last_mark(&self.shared).await;
+        writer.last_summaries(&self.shared).await;
     }
 }
 

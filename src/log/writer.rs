@@ -6,6 +6,8 @@ use super::group::{End, Group};
 use super::segment::{HEADER_LEN, Header, Place, file_name, spare_name};
 use super::shared::{Job, Order, Shared};
 use super::spare::{self, Spare, create, undo_write};
+use super::summary::Summarizer;
+use super::summary_file;
 use crate::env::{DirLock, File, write_all_at};
 use crate::mutant::{Mutant, planted};
 use std::io;
@@ -20,6 +22,10 @@ pub(super) struct Writer {
     durable: Place,
     /// Whether something was written since the last sync.
     dirty: bool,
+    /// Whether something has failed, so that less is known of what is on disk than is said here.
+    failed: bool,
+    /// Of the active segment, as far as it is written; not there when it could not be gone on with.
+    summary: Option<Summarizer>,
     /// Last, so that the directory is free only when nothing of it is in use.
     _lock: DirLock,
 }
@@ -36,11 +42,13 @@ pub(super) struct Active {
 }
 
 impl Writer {
-    pub(super) fn new(active: Option<Active>, durable: Place, lock: DirLock) -> Writer {
+    pub(super) fn new(active: Option<Active>, durable: Place, summary: Option<Summarizer>, lock: DirLock) -> Writer {
         Writer {
             active,
             durable,
             dirty: false,
+            failed: false,
+            summary,
             _lock: lock,
         }
     }
@@ -48,13 +56,42 @@ impl Writer {
     /// Does a job and tells whoever waits for it. A failure fails everything that waits.
     pub(super) async fn run(&mut self, shared: &Shared, job: Job) {
         let (result, group) = match job {
-            Job::Batch(mut batch) => (self.batch(shared, &mut batch).await, Some(batch.group)),
+            Job::Batch(batch) => return self.run_batch(shared, batch).await,
             Job::Order(order, group) => (self.obey(shared, order).await, Some(group)),
             Job::Sync => (self.sync(shared).await, None),
         };
         match result {
             Ok(()) => group.into_iter().for_each(|group| group.finish(End::Whole)),
-            Err(error) => shared.fail(&error, group, self.cursor()),
+            Err(error) => self.fail(shared, &error, group),
+        }
+    }
+
+    async fn run_batch(&mut self, shared: &Shared, mut batch: Batch) {
+        if let Err(error) = self.batch(shared, &mut batch).await {
+            return self.fail(shared, &error, Some(batch.group));
+        }
+        self.committed(shared, &batch);
+        batch.group.finish(End::Whole);
+        // Those who wait need not wait for this.
+        let Some(mut last) = batch.parts.pop() else { return };
+        self.summarize(&last);
+        last.bytes.clear();
+        let mut state = shared.state.lock();
+        if last.bytes.capacity() <= MAX_BUFFER && last.bytes.capacity() > state.buffer.capacity() {
+            state.buffer = last.bytes;
+        }
+    }
+
+    fn fail(&mut self, shared: &Shared, error: &LogError, group: Option<Arc<Group>>) {
+        self.failed |= *error != LogError::Full;
+        shared.fail(error, group, self.cursor());
+    }
+
+    /// Tells the summary of what has been written.
+    fn summarize(&mut self, part: &Part) {
+        match &mut self.summary {
+            Some(summary) if summary.tells_up_to(part.start) => summary.add(&part.bytes),
+            _ => self.summary = None,
         }
     }
 
@@ -85,17 +122,17 @@ impl Writer {
                 self.sync(shared).await?;
             }
             shared.publish(&mut part.frames, part.bytes.len());
+            if n < parts {
+                self.summarize(part);
+            }
         }
-        self.committed(shared, batch);
         Ok(())
     }
 
-    /// Notes when what was written last is to be synced or vouched for, and keeps the buffer for the next batch.
-    fn committed(&mut self, shared: &Shared, batch: &mut Batch) {
+    /// Notes when what was written last is to be synced or vouched for.
+    fn committed(&mut self, shared: &Shared, batch: &Batch) {
         let now = shared.env.now();
         let only_mark = batch.len == super::frame::HEAD && !batch.sync;
-        let mut buffer = batch.parts.pop().map_or_else(Vec::new, |part| part.bytes);
-        buffer.clear();
         let mut state = shared.state.lock();
         if only_mark {
             state.unmarked = false;
@@ -104,9 +141,6 @@ impl Writer {
         } else {
             state.last_commit = now;
             state.unsynced.get_or_insert(now);
-        }
-        if buffer.capacity() <= MAX_BUFFER && buffer.capacity() > state.buffer.capacity() {
-            state.buffer = buffer;
         }
     }
 
@@ -196,6 +230,10 @@ impl Writer {
             }
             Err(error) => return Err(error),
         };
+        let full = self
+            .summary
+            .replace(Summarizer::new(header, new.len.into(), shared.notes));
+        let full = full.filter(|summary| summary.tells_up_to(self.durable) && !summary.is_written());
         self.active = Some(Active {
             id: header.id,
             salt: header.salt,
@@ -205,7 +243,9 @@ impl Writer {
         });
         self.durable = Place::new(header.id, HEADER_LEN);
         shared.rolled(header, file, new.len.into());
-        shared.state.lock().spares.full &= says_nothing;
+        let mut state = shared.state.lock();
+        state.spares.full &= says_nothing;
+        full.into_iter().for_each(|full| state.seal(full));
         Ok(())
     }
 
@@ -275,6 +315,7 @@ impl Writer {
                     return Ok(());
                 };
                 let (id, segment) = oldest.remove_entry();
+                state.sealed.retain(|summary| summary.segment() != id);
                 state.bytes -= segment.len;
                 // Whoever still reads it must find what was there.
                 let unread = Arc::strong_count(&segment.file) == 1;
@@ -282,6 +323,7 @@ impl Writer {
                 (id, segment.file, segment.size, recycles)
             };
             let path = shared.dir.join(file_name(id));
+            summary_file::remove(&**shared.env.disk(), &shared.dir, id).await;
             if recycles {
                 self.recycle(shared, id, &path, file, size).await
             } else {
@@ -323,6 +365,19 @@ impl Writer {
         if let Some(mark) = mark {
             self.run(shared, mark).await;
             drop(self.sync(shared).await);
+        }
+    }
+}
+
+impl Writer {
+    /// Writes the summaries that are not written yet, for the end.
+    pub(super) async fn last_summaries(&mut self, shared: &Shared) {
+        let sealed = std::mem::take(&mut shared.state.lock().sealed);
+        // What is not known to be on disk must not be told.
+        let open = self.summary.take().filter(|_| !self.dirty && !self.failed);
+        let open = open.filter(|summary| summary.tells_up_to(self.durable));
+        for summary in sealed.iter().chain(&open) {
+            summary_file::write_gathered(&**shared.env.disk(), &shared.dir, summary).await;
         }
     }
 }

@@ -1,22 +1,17 @@
-use super::ages::Ages;
-use super::cache::Cache;
-use super::dedup::Gather;
+use super::found::Found;
 use super::limits::Settings;
-use super::outgoing::stored;
+use super::notes::NOTES;
 use super::pump;
-use super::record::Record;
-use super::shell::{Core, Shell};
+use super::shell::Shell;
 use super::state::State;
 use super::{
     Capability, DeliveryToken, Error, Lost, Message, OnFull, OpenReport, Queue, QueueStats, RawDelivery, Receipt,
     Result, Retention, Settle, Subscription, Topic, VerifyProgress, VerifyReport,
 };
 use crate::env::Env;
-use crate::env::WallTime;
 use crate::hash::KeyedHash;
-use crate::log::{Durability, Item, Log, LogOptions, OnDamage, Progress, Verified};
+use crate::log::{Durability, Log, LogOptions, OnDamage, Progress, Verified};
 use crate::sync::{Mutex, Waiters};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,8 +37,9 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 /// - **Attempts** are written as they begin, without waiting: after a crash a message that was being handled counts as
 ///   tried, unless the record of it was among the last moments' writes. Retry times are not kept: after a restart
 ///   everything unsettled can be delivered at once.
-/// - **Damage** on disk costs the messages that it hit. The rest is served, and [`opened`](DurableQueue::opened) and
-///   [`QueueStats::lost`] tell.
+/// - **Damage** on disk costs the messages that it hit. The rest is served. [`opened`](DurableQueue::opened) tells of damage to
+///   what was written last, [`QueueStats::lost`] of messages that were found damaged when their turn came, and
+///   [`verify`](DurableQueue::verify) reads everything.
 /// - **Bounds**: names of 1 to 200 bytes, ids of 1 to 128; 10,000 subscriptions
 ///   ([`max_subscriptions`](DurableQueueBuilder::max_subscriptions)); 1,048,576 messages in flight for each
 ///   ([`max_in_flight`](Subscription::max_in_flight)); 16 GiB on disk ([`max_bytes`](DurableQueueBuilder::max_bytes), where
@@ -51,7 +47,8 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 ///   as somebody needs them ([`retention`](DurableQueueBuilder::retention)); 16 MiB on their way to the disk, after which
 ///   sends wait.
 /// - **Memory**: 16 bytes for each message kept, about 100 more while it is in flight, 50 for each id remembered, 32 for
-///   each write that the log keeps, 16 for each second in which a topic got messages, and the cache of recent messages.
+///   each write that the log keeps, 16 for each second in which a topic got messages, the cache of recent messages, and the
+///   summary of the newest segment: about 5 for each message and 8 for each write in it.
 ///
 /// After a failed write or sync everything fails with [`Error::Poisoned`]; open the queue again then, which trusts
 /// nothing but the device.
@@ -108,8 +105,8 @@ impl DurableQueueBuilder {
         self
     }
 
-    /// How large a segment of the log gets; space is freed by whole segments, and opening reads one at a time into
-    /// memory. Default: 64 MiB; taken up to 8 KiB, or down to 1 GiB and a quarter of
+    /// How large a segment of the log gets; space is freed by whole segments, and opening may read one into memory.
+    /// Default: 64 MiB; taken up to 8 KiB, or down to 1 GiB and a quarter of
     /// [`max_bytes`](DurableQueueBuilder::max_bytes).
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.settings.segment_bytes = bytes;
@@ -177,8 +174,8 @@ impl DurableQueueBuilder {
         self
     }
 
-    /// Has opening fail with [`Error::Corrupt`], and change nothing, when anything on disk is damaged. Default: the rest is
-    /// served, and [`DurableQueue::opened`] tells.
+    /// Has opening read all that is on disk, and fail with [`Error::Corrupt`], and change nothing, when anything is damaged.
+    /// Default: the rest is served, and [`DurableQueue::opened`] tells what was found.
     pub fn refuse_damage(mut self) -> Self {
         self.settings.on_damage = OnDamage::Refuse;
         self
@@ -190,7 +187,9 @@ impl DurableQueueBuilder {
         self
     }
 
-    /// Opens the queue in `dir`, which is made if it does not exist. Takes time in proportion to the bytes there.
+    /// Opens the queue in `dir`, which is made if it does not exist. Reads the newest segment and short summaries of the
+    /// others, about 5 bytes for each message and 8 for each write; a segment without one, as the last one has none after
+    /// a crash, is read as a whole.
     ///
     /// # Errors
     /// [`Error::Invalid`] when a setting is out of its bounds; [`Error::Locked`] when it is open already, here or in
@@ -205,14 +204,11 @@ impl DurableQueueBuilder {
             on_damage: settings.on_damage,
             ..LogOptions::default()
         };
-        let (log, report) = Log::open(&env, dir.as_ref(), options).await?;
+        let (log, report) = Log::open_noting(&env, dir.as_ref(), options, Some(NOTES)).await?;
         let mut rng = env.rng("queue");
         let keys = KeyedHash::new(rng.next_u64(), rng.next_u64());
         let mut found = Found::new(State::new(rng.next_u64()), &settings, env.wall());
-        let mut reader = log.reader(report.range.start);
-        while let Some(item) = reader.next().await? {
-            found.item(item, &keys)?;
-        }
+        found.take(&log, log.recall(), &keys).await?;
         let (mut core, lost) = found.finish(&env, (rng.next_u64(), rng.next_u64()));
         core.trim(&settings);
         core.retain_all(&settings, env.now(), env.wall());
@@ -357,64 +353,6 @@ impl DurableQueue {
 
     pub(super) fn shell(&self) -> &Arc<Shell> {
         &self.handle.shell
-    }
-}
-
-/// What the log tells on opening.
-struct Found {
-    state: State,
-    cache: Cache,
-    ids: Gather,
-    ages: BTreeMap<Arc<str>, Ages>,
-    lost: Vec<Lost>,
-}
-
-impl Found {
-    fn new(state: State, settings: &Settings, wall: WallTime) -> Found {
-        Found {
-            state,
-            cache: Cache::new(settings.cache_bytes),
-            ids: Gather::new(wall, settings.dedup_window, settings.dedup_ids),
-            ages: BTreeMap::new(),
-            lost: Vec::new(),
-        }
-    }
-
-    fn item(&mut self, item: Item, keys: &KeyedHash) -> Result<()> {
-        let (seq, bytes) = match item {
-            Item::Record { seq, bytes } => (seq, bytes),
-            Item::Gap(gap) => {
-                self.lost.push(gap.into());
-                return Ok(());
-            }
-        };
-        let record = Record::decode(&bytes).map_err(|malformed| Error::Corrupt {
-            what: format!("entry {seq}: {malformed}"),
-        })?;
-        match &record {
-            Record::Message { topic, sent, message } => {
-                if let Some(id) = &message.dedup_id {
-                    self.ids.message(topic, id, seq, *sent);
-                }
-                let stored = stored(seq, &bytes, *sent, message, keys);
-                drop(self.state.message(topic, stored));
-                match self.ages.get_mut(topic.as_str()) {
-                    Some(ages) => ages.sent(seq, *sent),
-                    None => self.ages.entry(topic.as_str().into()).or_default().sent(seq, *sent),
-                }
-                self.cache.put(seq, bytes);
-            }
-            Record::Ids { secret, ids } => self.ids.record(*secret, ids, seq),
-            other => self.state.replay(seq, other),
-        }
-        Ok(())
-    }
-
-    fn finish(self, env: &Env, secret: (u64, u64)) -> (Core, Vec<Lost>) {
-        let dedup = self.ids.finish(env.now(), secret);
-        let mut core = Core::new(self.state, self.cache, dedup);
-        core.ages = self.ages;
-        (core, self.lost)
     }
 }
 

@@ -57,6 +57,10 @@ mod delivery;
 mod durable;
 mod error;
 mod fate;
+mod found;
+#[cfg(all(test, feature = "sim"))]
+mod found_tests;
+mod heading;
 #[cfg(test)]
 mod heart_tests;
 #[cfg(feature = "sim")]
@@ -82,6 +86,7 @@ mod metrics;
 mod model_tests;
 #[cfg(test)]
 mod naive;
+mod notes;
 mod outgoing;
 mod progress;
 mod pump;

@@ -137,7 +137,7 @@ impl Outgoing {
     }
 }
 
-/// What the heart keeps of a message that the log holds as number `seq`.
-pub(super) fn stored(seq: u64, entry: &Bytes, sent: WallTime, message: &Message, keys: &KeyedHash) -> Stored {
-    Facts::new(message, sent, keys).stored(seq, entry.len() as u32)
+/// What the heart keeps of a message that the log holds as number `seq`, in an entry of `len` bytes.
+pub(super) fn stored(seq: u64, len: u32, sent: WallTime, message: &Message, keys: &KeyedHash) -> Stored {
+    Facts::new(message, sent, keys).stored(seq, len)
 }

@@ -50,7 +50,7 @@ pub(super) enum Record {
     Ids { secret: (u64, u64), ids: Vec<Noted> },
 }
 
-const MESSAGE: u8 = 1;
+pub(super) const MESSAGE: u8 = 1;
 const SUBSCRIBED: u8 = 2;
 const DELIVERED: u8 = 3;
 const ACKED: u8 = 4;
@@ -61,13 +61,13 @@ const IDS: u8 = 8;
 const ACKED_THROUGH: u8 = 9;
 
 /// What of a message's parts is there, in its second byte. Two of the bits are its priority.
-const KEY: u8 = 1;
-const HEADERS: u8 = 1 << 1;
-const DUE: u8 = 1 << 2;
-const TTL: u8 = 1 << 3;
+pub(super) const KEY: u8 = 1;
+pub(super) const HEADERS: u8 = 1 << 1;
+pub(super) const DUE: u8 = 1 << 2;
+pub(super) const TTL: u8 = 1 << 3;
 const PRIORITY_AT: u32 = 4;
-const DEDUP: u8 = 1 << 6;
-const UNKNOWN: u8 = 1 << 7;
+pub(super) const DEDUP: u8 = 1 << 6;
+pub(super) const UNKNOWN: u8 = 1 << 7;
 const PRIORITIES: [Priority; 4] = [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent];
 
 impl Record {
@@ -296,10 +296,15 @@ fn parts<'a>(input: &mut Reader<'a>, entry: &Bytes) -> Result<(&'a [u8], WallTim
         headers,
         deliver: due.map(|after| DeliverAt::At(sent + Duration::from_millis(after))),
         ttl: ttl.map(Duration::from_millis),
-        priority: PRIORITIES[usize::from(flags >> PRIORITY_AT & 3)],
+        priority: priority(flags),
         dedup_id,
     };
     Ok((topic, sent, message))
+}
+
+/// The priority in the second byte of a message's entry.
+pub(super) fn priority(flags: u8) -> Priority {
+    PRIORITIES[usize::from(flags >> PRIORITY_AT & 3)]
 }
 
 fn encode_ids((k0, k1): (u64, u64), ids: &[Noted]) -> Bytes {

@@ -80,6 +80,19 @@ impl State {
         })
     }
 
+    /// Messages of one topic are in the log, says the log on opening, the first ones first.
+    pub(super) fn replay_messages(&mut self, topic: &str, messages: &[Stored]) {
+        let is_plain = messages.iter().all(|stored| stored.due == 0);
+        if !is_plain {
+            return messages.iter().for_each(|stored| drop(self.message(topic, *stored)));
+        }
+        let of = match self.topics.get_mut(topic) {
+            Some(of) => of,
+            None => self.topics.entry(topic.into()).or_default(),
+        };
+        messages.iter().for_each(|stored| of.messages.push(stored));
+    }
+
     /// A subscription is durable; it gets messages from number `from` on.
     pub(super) fn subscribed(&mut self, id: SubId, topic: &str, name: &str, from: u64) {
         let (topic_name, name): (Arc<str>, Arc<str>) = (topic.into(), name.into());

@@ -78,7 +78,8 @@ pub struct SubscriptionStats {
     pub expired: u64,
 }
 
-/// What opening a queue found.
+/// What opening a queue found. It reads what was written last; older messages are looked at when their turn comes, and
+/// by [`DurableQueue::verify`](super::DurableQueue::verify).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -145,6 +145,7 @@ impl Run {
             1 => life.queue.close().await,
             _ => self.machine.crash(),
         }
+        self.ledger.lock().unwrap().found_lost(life.queue.stats().lost);
         self.machine.kill();
     }
 
@@ -202,7 +203,9 @@ impl Run {
         for _ in 0..=LIVES {
             self.machine.kill();
             let Some(life) = self.open().await else { continue };
-            if life.subscribe_all().await && life.drain_all(&mut self.rng).await {
+            let healed = life.subscribe_all().await && life.drain_all(&mut self.rng).await;
+            self.ledger.lock().unwrap().found_lost(life.queue.stats().lost);
+            if healed {
                 return;
             }
         }

@@ -1,0 +1,208 @@
+//! What the log's notes tell is what its entries tell.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use super::found::Found;
+use super::limits::Settings;
+use super::notes::{NOTES, Note, Reading};
+use super::outgoing::stored;
+use super::record::{Record, encode_message};
+use super::state::State;
+use super::testing::{SECOND, open, subscribe};
+use super::*;
+use crate::env::{Env, WallTime};
+use crate::hash::KeyedHash;
+use crate::log::{Log, LogOptions};
+use crate::sim::{Machine, World};
+use bytes::Bytes;
+use proptest::prelude::*;
+use std::path::Path;
+
+const TOPICS: [&str; 3] = ["t", "another", "t.dead"];
+
+fn message() -> impl Strategy<Value = Message> {
+    let payload = prop::collection::vec(any::<u8>(), 0..300);
+    let wishes = (any::<u8>(), 0..5_000_u64, 0..4_usize);
+    (payload, wishes).prop_map(|(payload, (wishes, millis, priority))| {
+        let has = |bit: u8| wishes & 1 << bit != 0;
+        let levels = [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent];
+        let mut message = Message::new(payload).priority(levels[priority]);
+        // Most messages are plain.
+        if has(0) && has(1) {
+            message = message.key(format!("key {}", millis % 5));
+        }
+        if has(2) && has(3) {
+            message = message.header("a header", "a value").header("", "");
+        }
+        if has(4) && has(1) {
+            message = message.deliver_in(Duration::from_millis(millis));
+        }
+        if has(5) && has(2) {
+            message = message.ttl(Duration::from_millis(millis + 1));
+        }
+        if has(6) && has(3) {
+            message = message.dedup_id(format!("id {}", millis % 7));
+        }
+        if has(0) && has(2) && has(4) && has(6) {
+            message = message.key("k".repeat(2_000));
+        }
+        message
+    })
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Send(usize, Vec<Message>),
+    Large,
+    Subscribe(usize, u8),
+    Take(usize, u8, u8),
+    Pass(u64),
+    Reopen,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let topic = || 0..TOPICS.len();
+    prop_oneof![
+        10 => (topic(), prop::collection::vec(message(), 1..8)).prop_map(|(topic, all)| Op::Send(topic, all)),
+        1 => Just(Op::Large),
+        2 => (topic(), 0..2_u8).prop_map(|(topic, name)| Op::Subscribe(topic, name)),
+        5 => (topic(), 0..2_u8, any::<u8>()).prop_map(|(topic, name, how)| Op::Take(topic, name, how)),
+        2 => (0..3_000_u64).prop_map(Op::Pass),
+        1 => Just(Op::Reopen),
+    ]
+}
+
+async fn run(machine: &Machine, ops: &[Op]) {
+    let mut queue = open(&machine.env()).await;
+    for op in ops {
+        match op {
+            Op::Send(topic, messages) => drop(queue.send(TOPICS[*topic], messages.clone()).await.unwrap()),
+            Op::Large => drop(queue.topic("t").send("l".repeat(1_200_000)).await.unwrap()),
+            Op::Subscribe(topic, name) => drop(subscribe(&queue, TOPICS[*topic], &name.to_string()).await),
+            Op::Take(topic, name, how) => {
+                let from = Subscription::new(TOPICS[*topic], &name.to_string());
+                let Ok(taken) = queue.receive(&from, 3, Duration::from_millis(1)).await else {
+                    continue;
+                };
+                for delivery in taken {
+                    let settle = match how % 5 {
+                        0 => Settle::AckThrough,
+                        1 => Settle::Retry { after: SECOND },
+                        2 => Settle::DeadLetter { reason: "so".into() },
+                        _ => Settle::Ack,
+                    };
+                    // After the first of them the others may be settled.
+                    drop(queue.settle(&delivery.token, settle).await);
+                }
+            }
+            Op::Pass(millis) => machine.env().sleep(Duration::from_millis(*millis)).await,
+            Op::Reopen => {
+                queue.close().await;
+                queue = open(&machine.env()).await;
+            }
+        }
+    }
+    queue.close().await;
+}
+
+/// All that opening takes from the log, in words, and of how many entries it had notes.
+async fn found(env: &Env, notes: bool) -> (String, u64) {
+    let options = LogOptions {
+        segment_bytes: 8 << 10,
+        ..LogOptions::default()
+    };
+    let (log, _) = match notes {
+        true => Log::open_noting(env, Path::new("q"), options, Some(NOTES))
+            .await
+            .unwrap(),
+        false => Log::open(env, Path::new("q"), options).await.unwrap(),
+    };
+    let mut found = Found::new(State::new(1), &Settings::default(), WallTime::from_millis(1_000));
+    let recalled = log.recall();
+    let noted = recalled.iter().filter(|part| part.noted.is_some());
+    let noted = noted.map(|part| part.seqs.end - part.seqs.start).sum();
+    found.take(&log, recalled, &KeyedHash::default()).await.unwrap();
+    let told = (format!("{:?}", found.facts()), noted);
+    log.close().await;
+    told
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn opening_by_notes_finds_what_reading_finds(ops in prop::collection::vec(op(), 1..60), seed in any::<u64>()) {
+        let world = World::new(seed);
+        let machine = world.machine("node");
+        let (by_notes, by_entries) = world.run(async {
+            run(&machine, &ops).await;
+            (found(&machine.env(), true).await, found(&machine.env(), false).await)
+        });
+        prop_assert_eq!(&by_notes.0, &by_entries.0);
+        let messages = ops.iter().filter(|op| matches!(op, Op::Send(..))).count();
+        prop_assert!(by_entries.1 == 0 && (by_notes.1 > 0 || messages == 0), "notes are used");
+    }
+
+    #[test]
+    fn a_note_keeps_of_a_message_what_the_heart_keeps(
+        messages in prop::collection::vec((0..TOPICS.len(), message(), 0..3_000_000_000_000_u64), 1..20),
+    ) {
+        let keys = KeyedHash::new(3, 4);
+        let (mut noter, mut notes, mut right) = ((NOTES.noter)(), Vec::new(), Vec::new());
+        for (seq, (topic, message, sent)) in (1..).zip(&messages) {
+            let entry = encode_message(TOPICS[*topic], WallTime::from_millis(*sent), message);
+            noter.note(Some(&entry), &mut notes);
+            let Record::Message { sent, message, .. } = Record::decode(&entry).unwrap() else { unreachable!() };
+            let stored = stored(seq, entry.len() as u32, sent, &message, &keys);
+            right.push((TOPICS[*topic], sent, stored, message));
+        }
+        let mut reading = Reading::new(&notes);
+        let mut last = "";
+        for (seq, (topic, sent, stored, message)) in (1..).zip(right) {
+            if let Some(plain) = reading.next_plain() {
+                prop_assert_eq!((last, plain.sent, plain.stored(seq)), (topic, sent, stored));
+                prop_assert_eq!(message.dedup_id, None);
+                continue;
+            }
+            match reading.next().unwrap() {
+                Note::Message(noted) => {
+                    prop_assert_eq!((noted.topic, noted.sent, noted.stored(seq, &keys)), (topic, sent, stored));
+                    prop_assert_eq!(noted.dedup_id(), message.dedup_id.as_deref());
+                    last = noted.topic;
+                }
+                Note::Read => prop_assert!(message.key.is_some_and(|key| key.len() > 1_000)),
+                Note::Record(record) => prop_assert!(false, "{:?}", record),
+            }
+        }
+        prop_assert!(reading.next().is_err(), "there is nothing behind them");
+    }
+
+    #[test]
+    fn notes_of_any_bytes_are_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut reading = Reading::new(&bytes);
+        for _ in 0..=bytes.len() {
+            if reading.next_plain().is_none() && reading.next().is_err() {
+                break;
+            }
+        }
+        // The note of an entry that nobody understands sends its reader to the entry.
+        let mut notes = Vec::new();
+        (NOTES.noter)().note(Some(&bytes), &mut notes);
+        let understood = Record::decode(&Bytes::from(bytes)).is_ok();
+        prop_assert!(Reading::new(&notes).next().is_ok() || !understood);
+    }
+}
+
+#[test]
+fn records_and_what_is_in_pieces_are_noted() {
+    let acked = Record::Acked { id: 3, seqs: vec![7] };
+    let long = Bytes::from(vec![9; 100_000]);
+    let (mut noter, mut notes) = ((NOTES.noter)(), Vec::new());
+    noter.note(Some(&acked.encode()), &mut notes);
+    noter.note(None, &mut notes);
+    noter.note(Some(&long), &mut notes);
+    let mut reading = Reading::new(&notes);
+    assert!(matches!(reading.next().unwrap(), Note::Record(record) if record == acked));
+    assert!(matches!(reading.next().unwrap(), Note::Read));
+    assert!(matches!(reading.next().unwrap(), Note::Read));
+}

@@ -1,7 +1,7 @@
 use super::append::{Append, How};
 use super::entry::{Appended, Entry};
 use super::shared::{Order, Shared};
-use super::{Durability, Item, LogError, LogOptions, OpenReport, Reader, committer, large, reader};
+use super::{Durability, Item, Latencies, LogError, LogOptions, OpenReport, Reader, committer, large, reader};
 use crate::env::{Env, Task, files};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -30,7 +30,7 @@ impl Drop for Handle {
 }
 
 /// Counts since the log was opened, and what is there now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub(crate) struct LogStats {
     /// Entries made as durable as asked for.
@@ -41,6 +41,8 @@ pub(crate) struct LogStats {
     pub(crate) written: u64,
     /// Syncs of data.
     pub(crate) syncs: u64,
+    /// How long each of them took.
+    pub(crate) sync_times: Latencies,
     /// Bytes that wait for the disk.
     pub(crate) waiting: usize,
     /// Segments on disk.
@@ -293,7 +295,7 @@ impl Log {
             waiting: state.waiting,
             segments: state.segments.len(),
             bytes: state.bytes,
-            ..state.stats
+            ..state.stats.clone()
         }
     }
 

@@ -8,7 +8,8 @@
 //! The parts, pure first: [`frame`] and [`segment`] are the bytes, which `FORMAT.md` describes, [`batch`] is what waits,
 //! [`recovery`] judges what a set of segments holds, [`index`] knows where each entry lies; [`append`] gives numbers and
 //! places, [`turn`] says who writes, [`writer`] does, [`group`] tells those who wait; [`mod@open`] reads what is there,
-//! [`committer`] is the task, [`spare`] makes files ahead, [`reader`] reads.
+//! [`committer`] is the task, [`spare`] makes files ahead, [`reader`] reads, and [`view`] looks at a log that somebody else
+//! has open.
 //!
 //! The log is never asked to guess. A failed write or sync poisons it until it is opened again, since nothing is known
 //! about the pages after that (Rebello and others, "Can Applications Recover from fsync Failures?", ATC 2020). Opening
@@ -32,6 +33,7 @@ mod index;
 mod large;
 #[cfg(test)]
 mod large_tests;
+mod latency;
 mod open;
 mod quarantine;
 mod reader;
@@ -47,6 +49,7 @@ mod spare;
 mod tests;
 mod turn;
 mod verify;
+mod view;
 mod writer;
 
 pub(crate) use append::Append;
@@ -55,9 +58,11 @@ pub(crate) use entry::Appended;
 pub(crate) use entry::Entry;
 pub(crate) use error::LogError;
 pub(crate) use handle::{Log, LogStats};
+pub use latency::Latencies;
 pub(crate) use reader::Reader;
 pub(crate) use recovery::Damage;
 pub(crate) use verify::{Progress, Verified};
+pub(crate) use view::{SegmentAt, View};
 
 use bytes::Bytes;
 use std::fmt;

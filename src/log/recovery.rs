@@ -376,7 +376,7 @@ impl Recovered {
 }
 
 /// How many bytes there are up to the last that is not zero.
-fn used(bytes: &[u8]) -> usize {
+pub(super) fn used(bytes: &[u8]) -> usize {
     let mut end = bytes.len().min(u32::MAX as usize);
     // Most of it is compared a block at a time.
     while end >= ZEROS.len() && bytes[end - ZEROS.len()..end] == ZEROS {

@@ -50,8 +50,9 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 ///   [`on_full`](DurableQueueBuilder::on_full) says what then; acknowledgements still go through); messages for as long
 ///   as somebody needs them ([`retention`](DurableQueueBuilder::retention)); 16 MiB on their way to the disk, after which
 ///   sends wait.
-/// - **Memory**: 16 bytes for each message kept, about 100 more while it is in flight, 50 for each id remembered, 32 for
-///   each write that the log keeps, 16 for each second in which a topic got messages, and the cache of recent messages.
+/// - **Memory**: 16 bytes for each message kept, 64 in all while it is in flight and 68 while it is delayed, 50 for each id
+///   remembered, 32 for each write that the log keeps, 16 for each second in which a topic got messages, and the cache of
+///   recent messages.
 ///
 /// After a failed write or sync everything fails with [`Error::Poisoned`]; open the queue again then, which trusts
 /// nothing but the device.
@@ -328,6 +329,7 @@ impl DurableQueue {
             forgotten_ids: core.dedup.forgotten,
             bytes: log.bytes,
             syncs: log.syncs,
+            sync_times: log.sync_times,
             ..core.counts.clone()
         }
     }
@@ -361,16 +363,16 @@ impl DurableQueue {
 }
 
 /// What the log tells on opening.
-struct Found {
-    state: State,
+pub(super) struct Found {
+    pub(super) state: State,
     cache: Cache,
     ids: Gather,
-    ages: BTreeMap<Arc<str>, Ages>,
+    pub(super) ages: BTreeMap<Arc<str>, Ages>,
     lost: Vec<Lost>,
 }
 
 impl Found {
-    fn new(state: State, settings: &Settings, wall: WallTime) -> Found {
+    pub(super) fn new(state: State, settings: &Settings, wall: WallTime) -> Found {
         Found {
             state,
             cache: Cache::new(settings.cache_bytes),
@@ -380,7 +382,7 @@ impl Found {
         }
     }
 
-    fn item(&mut self, item: Item, keys: &KeyedHash) -> Result<()> {
+    pub(super) fn item(&mut self, item: Item, keys: &KeyedHash) -> Result<()> {
         let (seq, bytes) = match item {
             Item::Record { seq, bytes } => (seq, bytes),
             Item::Gap(gap) => {

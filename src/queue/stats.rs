@@ -34,7 +34,10 @@ pub struct QueueStats {
     pub bytes: u64,
     /// Syncs of data.
     pub syncs: u64,
-    /// How long sends took from the moment the log had them until they were durable.
+    /// How long each of them took on the device.
+    pub sync_times: Latencies,
+    /// How long sends took from the moment the log had them until they were durable: the wait for a sync that is under
+    /// way, and one of their own.
     pub sends: Latencies,
 }
 

@@ -98,12 +98,12 @@ fn metrics_are_the_statistics() {
         queue.topic("t").send_all(["a", "bad", "c"]).await.unwrap();
         let (counts, progress) = work(&env, &queue, 3).await;
         assert_eq!(counts, progress.counts());
-        queue.topic("t").send_all(["d", "e"]).await.unwrap();
         queue
             .topic("t")
             .send(Message::new("f").deliver_in(Duration::from_secs(60)))
             .await
             .unwrap();
+        queue.topic("t").send_all(["d", "e"]).await.unwrap();
         let mut jobs = queue.topic("t").subscribe("s").build().await.unwrap();
         let held = jobs.next().await.unwrap().unwrap();
         env.sleep(Duration::from_secs(5)).await;

@@ -61,7 +61,8 @@ pub struct TopicStats {
 pub struct SubscriptionStats {
     /// Messages not settled for good.
     pub backlog: usize,
-    /// Those of them that can be delivered now.
+    /// Those of them that can be delivered now, and what was sent behind such: a delayed message is counted here until those
+    /// before it have been delivered.
     pub ready: usize,
     /// Those that are leased to a consumer.
     pub in_flight: usize,

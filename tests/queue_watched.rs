@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use outgrow::env::Env;
-use outgrow::queue::{Backoff, DurableQueue, Job, Worker, WorkerCounts, WorkerProgress};
+use outgrow::queue::{Backoff, DurableQueue, Job, Message, Worker, WorkerCounts, WorkerProgress};
 use outgrow::sim::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -98,9 +98,15 @@ fn metrics_are_the_statistics() {
         queue.topic("t").send_all(["a", "bad", "c"]).await.unwrap();
         let (counts, progress) = work(&env, &queue, 3).await;
         assert_eq!(counts, progress.counts());
+        queue
+            .topic("t")
+            .send(Message::new("f").deliver_in(Duration::from_secs(60)))
+            .await
+            .unwrap();
         queue.topic("t").send_all(["d", "e"]).await.unwrap();
         let mut jobs = queue.topic("t").subscribe("s").build().await.unwrap();
         let held = jobs.next().await.unwrap().unwrap();
+        env.sleep(Duration::from_secs(5)).await;
         let stats = queue.stats();
         drop(held);
         (stats, counts)
@@ -116,22 +122,42 @@ fn metrics_are_the_statistics() {
         value.load(Ordering::Relaxed)
     };
     for (name, expected) in [
-        ("queue.sent", 5),
+        ("queue.sent", 6),
         ("queue.delivered", 5),
         ("queue.acked", 2),
         ("queue.dead", 1),
         ("queue.lost", 0),
+        ("queue.redriven", 0),
+        ("queue.dropped", 0),
+        ("queue.duplicates", 0),
     ] {
         assert_eq!(value(&format!("{name} queue.name=jobs")), expected, "{name}");
     }
     assert!(value("queue.syncs queue.name=jobs") > 0);
     assert_eq!(value("queue.bytes queue.name=jobs"), (stats.bytes as f64).to_bits());
     let one = |name: &str, labels: &str| f64::from_bits(value(&format!("{name} queue.name=jobs {labels}"))) as u64;
-    assert_eq!(one("queue.backlog", "topic=t subscription=s"), 2);
+    assert_eq!(one("queue.backlog", "topic=t subscription=s"), 3);
     assert_eq!(one("queue.ready", "topic=t subscription=s"), 1);
     assert_eq!(one("queue.in_flight", "topic=t subscription=s"), 1);
     assert_eq!(one("queue.waiting", "topic=t subscription=s"), 0);
+    assert_eq!(one("queue.delayed", "topic=t subscription=s"), 1);
+    assert_eq!(one("queue.blocked", "topic=t subscription=s"), 0);
+    assert_eq!(one("queue.lag", "topic=t subscription=s"), 3);
+    assert_eq!(one("queue.oldest_age", "topic=t subscription=s"), 5);
+    let count = |name: &str| value(&format!("{name} queue.name=jobs topic=t subscription=s"));
+    assert_eq!((count("queue.redelivered"), count("queue.expired")), (1, 0));
     assert_eq!(one("queue.topic.messages", "topic=t.dead"), 1);
+    assert_eq!(stats.sync_times.count(), stats.syncs);
+    for (name, times) in [
+        ("queue.sync.seconds", &stats.sync_times),
+        ("queue.send.seconds", &stats.sends),
+    ] {
+        for (label, share) in [("0.5", 0.5), ("0.9", 0.9), ("0.99", 0.99), ("1", 1.0)] {
+            let seconds = f64::from_bits(value(&format!("{name} queue.name=jobs quantile={label}")));
+            assert!(seconds > 0.0, "{name} {label}");
+            assert_eq!(seconds, times.quantile(share).as_secs_f64(), "{name} {label}");
+        }
+    }
     for (name, expected) in [
         ("done", 2),
         ("retried", 1),

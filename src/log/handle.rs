@@ -2,7 +2,7 @@ use super::append::{Append, How};
 use super::entry::{Appended, Entry};
 use super::index::Piece;
 use super::shared::{Order, Shared};
-use super::{Durability, Item, LogError, LogOptions, Notes, OpenReport, Reader, committer, large, reader};
+use super::{Durability, Item, Latencies, LogError, LogOptions, Notes, OpenReport, Reader, committer, large, reader};
 use crate::env::{Env, Task, files};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -41,7 +41,7 @@ pub(crate) struct Recalled {
 }
 
 /// Counts since the log was opened, and what is there now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub(crate) struct LogStats {
     /// Entries made as durable as asked for.
@@ -52,6 +52,8 @@ pub(crate) struct LogStats {
     pub(crate) written: u64,
     /// Syncs of data.
     pub(crate) syncs: u64,
+    /// How long each of them took.
+    pub(crate) sync_times: Latencies,
     /// Bytes that wait for the disk.
     pub(crate) waiting: usize,
     /// Segments on disk.
@@ -362,7 +364,7 @@ impl Log {
             waiting: state.waiting,
             segments: state.segments.len(),
             bytes: state.bytes,
-            ..state.stats
+            ..state.stats.clone()
         }
     }
 

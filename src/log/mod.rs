@@ -9,7 +9,7 @@
 //! [`recovery`] judges what a set of segments holds, [`index`] knows where each entry lies; [`append`] gives numbers and
 //! places, [`turn`] says who writes, [`wait`] waits for it, [`writer`] does, [`group`] tells those who wait; [`mod@open`]
 //! opens, [`scan`] looks at what is there, by the [`summary`] of a segment where there is one; [`committer`] is the task,
-//! [`spare`] makes files ahead, [`reader`] reads.
+//! [`spare`] makes files ahead, [`reader`] reads, and [`view`] looks at a log that somebody else has open.
 //!
 //! The log is never asked to guess. A failed write or sync poisons it until it is opened again, since nothing is known
 //! about the pages after that (Rebello and others, "Can Applications Recover from fsync Failures?", ATC 2020). Opening
@@ -36,6 +36,7 @@ mod index;
 mod large;
 #[cfg(test)]
 mod large_tests;
+mod latency;
 mod open;
 mod quarantine;
 mod reader;
@@ -56,6 +57,7 @@ mod summary_tests;
 mod tests;
 mod turn;
 mod verify;
+mod view;
 mod wait;
 mod writer;
 
@@ -65,10 +67,12 @@ pub(crate) use entry::Appended;
 pub(crate) use entry::Entry;
 pub(crate) use error::LogError;
 pub(crate) use handle::{Log, LogStats, Recalled};
+pub use latency::Latencies;
 pub(crate) use reader::Reader;
 pub(crate) use recovery::Damage;
 pub(crate) use summary::{Noter, Notes};
 pub(crate) use verify::{Progress, Verified};
+pub(crate) use view::{SegmentAt, View};
 
 use bytes::Bytes;
 use std::fmt;
@@ -95,10 +99,12 @@ pub enum Durability {
 /// What to do when damage is found at opening.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum OnDamage {
-    /// Report it, and serve everything else.
+    /// Report what shows, and serve everything else.
     #[default]
     Serve,
-    /// Refuse to open, with [`LogError::Damaged`]. Nothing is changed.
+    /// Read everything for it, report it, and serve everything else.
+    Find,
+    /// Read everything for it, and refuse to open with [`LogError::Damaged`]. Nothing is changed.
     Refuse,
 }
 

@@ -34,8 +34,7 @@ pub(super) async fn open(
     let names = disk.list(dir).await?;
     let trust = match options.on_damage {
         OnDamage::Serve => Trust::Summaries,
-        // Whoever refuses damage wants all of it found now.
-        OnDamage::Refuse => Trust::Segments,
+        OnDamage::Find | OnDamage::Refuse => Trust::Segments,
     };
     let all = read(&**disk, dir, &names, notes, trust).await?;
     let (found, segments) = (&all.recovered, &all.segments);
@@ -51,7 +50,7 @@ pub(super) async fn open(
         });
     }
     report.quarantine = quarantine::keep(&**disk, dir, segments, &found.damage).await;
-    // Whoever refuses damage does not believe those that are there, so it is not known which are missing.
+    // Where those that are there are not believed, it is not known which are missing.
     let missing = all.made.iter().filter(|_| trust == Trust::Summaries);
     for (segment, bytes) in missing {
         summary_file::write(&**disk, dir, *segment, bytes).await;

@@ -1,7 +1,7 @@
 use super::entry;
 use super::frame::{self, HEAD, MAX_FRAME, ROW, Row};
-use super::index::{FrameAt, Piece};
-use super::shared::{Phase, Segment, State};
+use super::index::{FrameAt, Index, Piece};
+use super::shared::{Held, Phase, Segment, State};
 use super::{Gap, Item, Log, LogError, Why};
 use crate::env::read_exact_at;
 use bytes::Bytes;
@@ -81,10 +81,21 @@ pub(super) fn plan(state: &State, wanted: Range<u64>, max_bytes: usize) -> Resul
     if wanted.start < range.start {
         return Err(LogError::Gone { oldest: range.start });
     }
+    Ok(plan_of(&state.index, &state.segments, &state.held, wanted, max_bytes))
+}
+
+/// The same of what is not in a log that is open.
+pub(super) fn plan_of(
+    index: &Index,
+    segments: &BTreeMap<u64, Segment>,
+    held: &Held,
+    wanted: Range<u64>,
+    max_bytes: usize,
+) -> Option<Plan> {
     let mut steps = Vec::new();
     let mut pieces = BTreeMap::new();
     let mut bytes = 0;
-    for piece in state.index.walk(wanted.clone()) {
+    for piece in index.walk(wanted.clone()) {
         if bytes >= max_bytes.max(1) {
             break;
         }
@@ -96,13 +107,12 @@ pub(super) fn plan(state: &State, wanted: Range<u64>, max_bytes: usize) -> Resul
                     break;
                 }
                 bytes += at.len as usize;
-                if let Some(oldest) = state
-                    .held
+                if let Some(oldest) = held
                     .range((at.first_seq, 0)..(at.end(), 0))
                     .map(|(_, oldest)| *oldest)
                     .min()
                 {
-                    let between = state.segments.range(oldest..=at.place.segment);
+                    let between = segments.range(oldest..=at.place.segment);
                     pieces.extend(between.map(|(id, segment)| (*id, segment.clone())));
                     // It is not known how long the entry is; one is enough.
                     bytes = bytes.max(max_bytes);
@@ -110,14 +120,14 @@ pub(super) fn plan(state: &State, wanted: Range<u64>, max_bytes: usize) -> Resul
                 match steps.last_mut() {
                     Some(Step::Run { frames, .. }) if follows(frames, at) => frames.push(at),
                     _ => steps.push(Step::Run {
-                        segment: state.segments[&at.place.segment].clone(),
+                        segment: segments[&at.place.segment].clone(),
                         frames: vec![at],
                     }),
                 }
             }
         }
     }
-    Ok((!steps.is_empty()).then_some(Plan { wanted, steps, pieces }))
+    (!steps.is_empty()).then_some(Plan { wanted, steps, pieces })
 }
 
 /// Whether `next` lies behind `frames` with nothing but marks between.

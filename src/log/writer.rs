@@ -168,7 +168,9 @@ impl Writer {
         let Some(active) = self.active.as_ref().filter(|_| self.dirty) else {
             return Ok(());
         };
+        let since = shared.env.now();
         active.file.sync_data().await.map_err(|e| LogError::unknown(&e))?;
+        let took = shared.env.now() - since;
         self.dirty = false;
         self.durable = Place::new(active.id, active.tail);
         let mut state = shared.state.lock();
@@ -176,6 +178,7 @@ impl Writer {
         state.unsynced = None;
         state.unmarked = true;
         state.stats.syncs += 1;
+        state.stats.sync_times.record(took);
         Ok(())
     }
 

@@ -46,9 +46,9 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 ///   [`on_full`](DurableQueueBuilder::on_full) says what then; acknowledgements still go through); messages for as long
 ///   as somebody needs them ([`retention`](DurableQueueBuilder::retention)); 16 MiB on their way to the disk, after which
 ///   sends wait.
-/// - **Memory**: 16 bytes for each message kept, about 100 more while it is in flight, 50 for each id remembered, 32 for
-///   each write that the log keeps, 16 for each second in which a topic got messages, the cache of recent messages, and the
-///   summary of the newest segment: about 5 for each message and 8 for each write in it.
+/// - **Memory**: 16 bytes for each message kept, 64 in all while it is in flight and 68 while it is delayed, 50 for each id
+///   remembered, 32 for each write that the log keeps, 16 for each second in which a topic got messages, the cache of
+///   recent messages, and the summary of the newest segment: about 5 for each message and 8 for each write in it.
 ///
 /// After a failed write or sync everything fails with [`Error::Poisoned`]; open the queue again then, which trusts
 /// nothing but the device.
@@ -171,6 +171,13 @@ impl DurableQueueBuilder {
     /// follows. [`Durability::Disk`] waits for that sync.
     pub fn ack_durability(mut self, durability: Durability) -> Self {
         self.settings.ack_durability = durability;
+        self
+    }
+
+    /// Has opening read and check all that is on disk, so that all damage is found, kept aside and told by
+    /// [`DurableQueue::opened`] now, and not when it comes to be delivered; the rest is served.
+    pub fn find_damage(mut self) -> Self {
+        self.settings.on_damage = OnDamage::Find;
         self
     }
 
@@ -324,6 +331,7 @@ impl DurableQueue {
             forgotten_ids: core.dedup.forgotten,
             bytes: log.bytes,
             syncs: log.syncs,
+            sync_times: log.sync_times,
             ..core.counts.clone()
         }
     }

@@ -24,10 +24,10 @@ const READ_AHEAD: usize = 1 << 20;
 const RUN: usize = 1 << 10;
 
 pub(super) struct Found {
-    state: State,
+    pub(super) state: State,
     cache: Cache,
     ids: Gather,
-    ages: BTreeMap<Arc<str>, Ages>,
+    pub(super) ages: BTreeMap<Arc<str>, Ages>,
     lost: Vec<Lost>,
 }
 
@@ -157,7 +157,8 @@ impl Found {
         Ok(())
     }
 
-    fn item(&mut self, item: Item, keys: &KeyedHash) -> Result<()> {
+    /// Takes an entry that was read.
+    pub(super) fn item(&mut self, item: Item, keys: &KeyedHash) -> Result<()> {
         let (seq, bytes) = match item {
             Item::Record { seq, bytes } => (seq, bytes),
             Item::Gap(gap) => {

@@ -73,7 +73,7 @@ impl Heart {
 
     fn next_timer(&self) -> Option<Duration> {
         let wall = WallTime::from_millis(self.wall);
-        self.state.next_timer(self.now, wall).map(|at| at - self.now)
+        self.state.next_timer(|| (self.now, wall)).map(|at| at - self.now)
     }
 
     fn stats(&self) -> SubscriptionStats {

@@ -31,7 +31,8 @@
 //! one, until it is [redriven](DurableQueue::redrive)) keeps everything after it on disk; at
 //! [`max_bytes`](DurableQueueBuilder::max_bytes) sends are refused, wait, or have the oldest dropped, as [`OnFull`] says.
 //!
-//! Not for many processes: one opens the directory, the second is refused.
+//! Not for many processes: one opens the directory, the second is refused. It may [look](DurableQueue::inspect) all the
+//! same.
 //!
 //! The parts: [`Queue`] is what an implementation provides. Written once above it are [`Topic`], [`Subscriber`] and
 //! [`Delivery`]; the [`Worker`], which handles many jobs at a time and keeps their leases; a [`Backoff`] between attempts;
@@ -66,6 +67,10 @@ mod heart_tests;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod hooks;
+mod inspect;
+#[cfg(all(test, feature = "sim"))]
+mod inspect_tests;
+mod inspected;
 #[cfg(feature = "nats")]
 mod jetstream;
 mod job;
@@ -73,7 +78,6 @@ mod keep_alive;
 mod kept;
 mod keys;
 mod lane;
-mod latency;
 #[cfg(all(test, feature = "sim"))]
 mod level_tests;
 #[cfg(all(test, feature = "sim"))]
@@ -113,7 +117,7 @@ mod trace;
 mod typed;
 mod worker;
 
-pub use crate::log::Durability;
+pub use crate::log::{Durability, Latencies};
 pub use backoff::Backoff;
 pub use blocking::{BlockingDelivery, BlockingSubscriber, BlockingTopic};
 pub use capability::{Capability, Feature};
@@ -125,10 +129,11 @@ pub use codec::{Codec, CodecError};
 pub use delivery::Delivery;
 pub use durable::{DurableQueue, DurableQueueBuilder};
 pub use error::{Effect, Error, Result, Retry};
+pub use inspect::{Inspection, Inspector, Messages};
+pub use inspected::{DamagedBytes, InspectProgress, MessageView, SegmentView, SubscriptionView, TopicView};
 #[cfg(feature = "nats")]
 pub use jetstream::{JetStreamBuilder, JetStreamQueue, ServerSync};
 pub use job::{IntoOutcome, Job, Outcome, Source};
-pub use latency::Latencies;
 pub use limits::{OnFull, Retention};
 pub use message::{DeliverAt, DeliveryToken, Message, Priority, RawDelivery, Receipt, Settle, Start, Subscription};
 pub use progress::{WorkerCounts, WorkerProgress};

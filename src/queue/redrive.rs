@@ -3,7 +3,7 @@
 use super::consume::{message, plain};
 use super::record::Record;
 use super::shell::{Core, Effect, Shell};
-use super::{DurableQueue, Result, Topic, dead_letters};
+use super::{DEAD_SUBSCRIPTION, DurableQueue, Result, Topic, dead_letters};
 use futures::future::join_all;
 use std::sync::Arc;
 
@@ -20,7 +20,38 @@ impl Topic<DurableQueue> {
     /// # Cancel safety
     /// As [`DurableQueue::redrive`].
     pub async fn redrive(&self, max: usize) -> Result<usize> {
-        self.queue().shell().redrive(self.name(), max).await
+        self.queue().shell().redrive(self.name(), None, max).await
+    }
+
+    /// As [`redrive`](Topic::redrive), of those letters that `subscription` gave up. Every subscription of the topic gets
+    /// them, as always.
+    ///
+    /// ```
+    /// # use futures::StreamExt;
+    /// # use outgrow::queue::DurableQueue;
+    /// # let dir = std::env::temp_dir().join(format!("outgrow-doc-redrive-of-{}", std::process::id()));
+    /// # futures::executor::block_on(async {
+    /// # let queue = DurableQueue::open(&dir).await?;
+    /// let mail = queue.topic("mail");
+    /// let mut jobs = mail.subscribe("mailer").build().await?;
+    /// mail.send("to Ada").await?;
+    /// jobs.next().await.expect("the queue is open")?.dead_letter("no such host").await?;
+    ///
+    /// assert_eq!(mail.redrive_of("audit", 10).await?, 0);
+    /// assert_eq!(mail.redrive_of("mailer", 10).await?, 1);
+    /// # drop(jobs);
+    /// # queue.close().await;
+    /// # Ok::<(), outgrow::queue::Error>(()) }).unwrap();
+    /// # std::fs::remove_dir_all(&dir).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// As [`DurableQueue::redrive`].
+    ///
+    /// # Cancel safety
+    /// As [`DurableQueue::redrive`].
+    pub async fn redrive_of(&self, subscription: &str, max: usize) -> Result<usize> {
+        self.queue().shell().redrive(self.name(), Some(subscription), max).await
     }
 }
 
@@ -58,19 +89,19 @@ impl DurableQueue {
     /// # Cancel safety
     /// Dropping the future leaves each letter either there or sent again.
     pub async fn redrive(&self, topic: &str) -> Result<usize> {
-        self.shell().redrive(topic, usize::MAX).await
+        self.shell().redrive(topic, None, usize::MAX).await
     }
 }
 
 impl Shell {
-    async fn redrive(self: &Arc<Self>, topic: &str, max: usize) -> Result<usize> {
+    async fn redrive(self: &Arc<Self>, topic: &str, of: Option<&str>, max: usize) -> Result<usize> {
         let from: Arc<str> = dead_letters(topic).into();
         let (mut moved, mut after) = (0, 0);
         while moved < max {
             let letters = self.letters(&from, after, AT_ONCE.min(max - moved))?;
             let Some(last) = letters.last() else { break };
             after = *last;
-            let move_each = letters.iter().map(|seq| self.move_back(&from, *seq, topic));
+            let move_each = letters.iter().map(|seq| self.move_back(&from, *seq, topic, of));
             for done in join_all(move_each).await {
                 moved += usize::from(done?);
             }
@@ -84,12 +115,17 @@ impl Shell {
         Ok(self.core.lock().state.undealt(from, after, max))
     }
 
-    /// Moves a letter; whether it was still there.
-    async fn move_back(self: &Arc<Self>, from: &Arc<str>, seq: u64, topic: &str) -> Result<bool> {
+    /// Moves a letter, if it is one `of` the subscription; whether it was still there.
+    async fn move_back(self: &Arc<Self>, from: &Arc<str>, seq: u64, topic: &str, of: Option<&str>) -> Result<bool> {
         let Some(entry) = self.entries([seq].into_iter()).await?.remove(&seq) else {
             return Ok(false);
         };
-        let message = self.copy_of(topic, &plain(message(&entry)?.1)).await?;
+        let letter = message(&entry)?.1;
+        let given_up_by = letter.get(DEAD_SUBSCRIPTION);
+        if of.is_some_and(|of| given_up_by.is_none_or(|by| by != of)) {
+            return Ok(false);
+        }
+        let message = self.copy_of(topic, &plain(letter)).await?;
         let gone = Record::Moved {
             topic: from.to_string(),
             seqs: vec![seq],

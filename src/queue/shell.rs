@@ -321,7 +321,7 @@ impl Core {
 
     /// When the pump has something to do by itself.
     pub(super) fn next_due(&self, env: &Env) -> Option<Tick> {
-        let state = self.state.next_timer(env.now(), env.wall());
+        let state = self.state.next_timer(|| (env.now(), env.wall()));
         let timers = [state, self.tidy_at, self.retain_at, self.acks_at];
         timers.into_iter().flatten().min()
     }

@@ -2,7 +2,7 @@
 //! by both clocks: leases and retries go by ticks, which pass evenly, and what was asked for by a message (when it is
 //! due, when it is over) by the wall clock, which goes on while nobody runs and which may jump.
 
-use super::kept::Kept;
+use super::kept::{Kept, LEVELS};
 use super::record::{Record, SubId};
 use super::standing::{Lease, Lost, Standing, Stored};
 use super::{Subscription, TopicStats};
@@ -188,10 +188,14 @@ impl State {
     }
 
     /// When [`expire`](State::expire) has something to do next. While something waits for the wall clock it is at most
-    /// [`WALL_CHECK`] away: this clock may jump ahead meanwhile, and then the wait is over earlier.
-    pub(super) fn next_timer(&self, now: Tick, wall: WallTime) -> Option<Tick> {
+    /// [`WALL_CHECK`] away: this clock may jump ahead meanwhile, and then the wait is over earlier. `time` is asked by both
+    /// clocks, and only then.
+    pub(super) fn next_timer(&self, time: impl FnOnce() -> (Tick, WallTime)) -> Option<Tick> {
         let end = self.ends.first().map(|(at, _)| *at);
-        let due = self.dues.first().map(|(due, _)| now + (*due - wall).min(WALL_CHECK));
+        let due = self.dues.first().map(|(due, _)| {
+            let (now, wall) = time();
+            now + (*due - wall).min(WALL_CHECK)
+        });
         [end, due].into_iter().flatten().min()
     }
 
@@ -258,6 +262,38 @@ impl State {
     pub(super) fn oldest_unsettled(&self, id: SubId) -> Option<u64> {
         let standing = self.subscriptions.get(&id)?;
         standing.oldest(&self.topics.get(&standing.topic)?.messages)
+    }
+
+    /// How many messages of a subscription have been delivered and are not settled.
+    pub(super) fn tried(&self, id: SubId) -> usize {
+        self.subscriptions.get(&id).map_or(0, Standing::tried)
+    }
+
+    /// How many messages that a subscription has not settled are not due yet. Takes time in proportion to the messages of
+    /// the priorities that have such.
+    pub(super) fn delayed(&self, id: SubId, wall: WallTime) -> usize {
+        let standing = self.subscriptions.get(&id);
+        let topic = standing.and_then(|standing| self.topics.get(&standing.topic));
+        let Some((standing, topic)) = standing.zip(topic) else {
+            return 0;
+        };
+        let levels = (0..LEVELS).map(|level| topic.messages.level(level));
+        let special = levels.filter(|level| !level.is_plain());
+        let stored = special.flat_map(|level| (0..level.len()).filter_map(|index| level.get(index)));
+        let delayed = |stored: &Stored| stored.due > wall.as_millis() && standing.wants(stored);
+        stored.filter(delayed).count()
+    }
+
+    /// The subscriptions that have not settled a message, with how often they got it; nothing if the topic does not keep it.
+    pub(super) fn open_to(&self, topic: &str, seq: u64) -> Option<Vec<(String, u32)>> {
+        let topic = self.topics.get(topic)?;
+        let stored = topic.messages.find(seq)?;
+        let open = |(name, id): (&Arc<str>, &SubId)| {
+            let standing = self.subscriptions.get(id).filter(|standing| standing.wants(&stored))?;
+            Some((name.to_string(), standing.attempts(seq)))
+        };
+        let open: Vec<_> = topic.subscriptions.iter().filter_map(open).collect();
+        (topic.subscriptions.is_empty() || !open.is_empty()).then_some(open)
     }
 
     /// The first message kept in one topic whose number is `from` or higher.

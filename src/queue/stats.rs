@@ -34,7 +34,10 @@ pub struct QueueStats {
     pub bytes: u64,
     /// Syncs of data.
     pub syncs: u64,
-    /// How long sends took from the moment the log had them until they were durable.
+    /// How long each of them took on the device.
+    pub sync_times: Latencies,
+    /// How long sends took from the moment the log had them until they were durable: the wait for a sync that is under
+    /// way, and one of their own.
     pub sends: Latencies,
 }
 
@@ -58,7 +61,8 @@ pub struct TopicStats {
 pub struct SubscriptionStats {
     /// Messages not settled for good.
     pub backlog: usize,
-    /// Those of them that can be delivered now.
+    /// Those of them that can be delivered now, and what was sent behind such: a delayed message is counted here until those
+    /// before it have been delivered.
     pub ready: usize,
     /// Those that are leased to a consumer.
     pub in_flight: usize,

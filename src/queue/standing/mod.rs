@@ -262,6 +262,16 @@ impl Standing {
         }
     }
 
+    /// How many messages have been delivered and are not settled.
+    pub(super) fn tried(&self) -> usize {
+        self.in_flight
+    }
+
+    /// How often a message that is not settled was delivered.
+    pub(super) fn attempts(&self, seq: u64) -> u32 {
+        self.find(seq).map_or(0, |(_, slot)| slot.attempts)
+    }
+
     /// The oldest message that is not settled.
     pub(super) fn oldest(&self, messages: &Kept) -> Option<u64> {
         let lanes = self.lanes.iter().enumerate();

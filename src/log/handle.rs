@@ -1,6 +1,5 @@
 use super::append::{Append, How};
 use super::entry::{Appended, Entry};
-use super::index::Piece;
 use super::shared::{Order, Shared};
 use super::{Durability, Item, Latencies, LogError, LogOptions, Notes, OpenReport, Reader, committer, large, reader};
 use crate::env::{Env, Task, files};
@@ -200,25 +199,6 @@ impl Log {
             .map_err(|_| LogError::abandoned())??;
         shared.state.lock().stats.damaged += damaged;
         Ok(items)
-    }
-
-    /// Where about `bytes` of entries end that begin at the first of `seqs`, or where those end.
-    pub(super) fn stride(&self, seqs: Range<u64>, bytes: usize) -> u64 {
-        let state = self.handle.shared.state.lock();
-        let (mut at, mut len) = (state.index.range().start.max(seqs.start), 0);
-        for piece in state.index.walk(seqs.clone()) {
-            at = match piece {
-                Piece::Hole(_, end) => end,
-                Piece::Frame(frame) => {
-                    len += frame.len as usize;
-                    frame.end()
-                }
-            };
-            if len >= bytes {
-                break;
-            }
-        }
-        at.max(seqs.start).min(seqs.end)
     }
 
     /// Makes reads come from the device.

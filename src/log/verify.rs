@@ -1,14 +1,9 @@
 //! Reading all of a log from the device, to learn whether it is as it was written. Opening does not: it believes summaries.
 
 use super::{Gap, Item, Log, LogError};
-use futures::{StreamExt, stream};
-use std::ops::Range;
-use std::pin::pin;
 
 /// How much is read at a time.
 const STEP: usize = 4 << 20;
-/// How many of these at once.
-const AT_ONCE: usize = 3;
 
 /// How far [`Log::verify`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,37 +39,12 @@ impl Log {
         let (mut next, end) = (range.start, self.durable());
         let of = end.saturating_sub(range.start);
         self.drop_cache().await?;
-        let steps = std::iter::from_fn(|| {
-            let seqs = next..self.stride(next..end, STEP);
-            next = seqs.end;
-            (!seqs.is_empty()).then_some(seqs)
-        });
-        let step = |seqs: Range<u64>| async {
-            let end = seqs.end;
-            self.verify_some(seqs).await.map(|verified| (end, verified))
-        };
-        // One is read from the device while another is checked.
-        let mut steps = pin!(stream::iter(steps).map(step).buffered(AT_ONCE));
-        let mut whole = Verified::default();
-        progress(Progress { done: 0, of });
-        while let Some(step) = steps.next().await {
-            let (end, some) = step?;
-            whole.entries += some.entries;
-            whole.bytes += some.bytes;
-            whole.lost.extend(some.lost);
+        let mut verified = Verified::default();
+        while next < end {
             progress(Progress {
-                done: end - range.start,
+                done: next - range.start,
                 of,
             });
-        }
-        progress(Progress { done: of, of });
-        Ok(whole)
-    }
-
-    async fn verify_some(&self, seqs: Range<u64>) -> Result<Verified, LogError> {
-        let mut verified = Verified::default();
-        let Range { start: mut next, end } = seqs;
-        while next < end {
             let items = match self.read(next..end, STEP).await {
                 Err(LogError::Gone { oldest }) => {
                     next = oldest;
@@ -82,9 +52,6 @@ impl Log {
                 }
                 items => items?,
             };
-            if items.is_empty() {
-                break;
-            }
             for item in items {
                 next = item.end();
                 match item {
@@ -96,6 +63,7 @@ impl Log {
                 }
             }
         }
+        progress(Progress { done: of, of });
         Ok(verified)
     }
 }

@@ -156,7 +156,8 @@ impl Life {
             message = message.key(["x", "y", "z"][rng.index(3)]);
         }
         if rng.chance(0.1) && self.has(Feature::DelayedMessages) {
-            let delay = Duration::from_micros(rng.below(30_000));
+            // A delay of nothing is none: it is over at once, wherever the clock is set later.
+            let delay = Duration::from_micros(1 + rng.below(30_000));
             due = Some(self.env.wall() + delay);
             message = message.deliver_in(delay);
         }

@@ -136,7 +136,7 @@ orderings() {
         --test loom_log --target-dir target-models
 }
 
-# Thousands of interleavings of what takes a lock: loads and writes under a scheduler that chooses at every one.
+# Thousands of interleavings of what takes a lock: loads, writes and leases under a scheduler that chooses at every one.
 interleavings() {
     RUSTFLAGS="--cfg outgrow_loom --cfg outgrow_shuttle" cargo test --locked --release --all-features --lib \
         --target-dir target-models interleaved

@@ -62,6 +62,8 @@ mod heart_tests;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod hooks;
+#[cfg(all(test, outgrow_shuttle))]
+mod interleaved;
 mod job;
 mod keep_alive;
 mod kept;

@@ -162,7 +162,7 @@ orderings() {
     checked "--cfg outgrow_loom --cfg outgrow_shuttle" --target-dir target-models --test loom_cache --test loom_log
 }
 
-# Thousands of interleavings of what takes a lock: loads and writes under a scheduler that chooses at every one.
+# Thousands of interleavings of what takes a lock: loads, writes and leases under a scheduler that chooses at every one.
 interleavings() {
     checked "--cfg outgrow_loom --cfg outgrow_shuttle" --target-dir target-models --lib interleaved
 }

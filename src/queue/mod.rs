@@ -71,6 +71,8 @@ mod inspect;
 #[cfg(all(test, feature = "sim"))]
 mod inspect_tests;
 mod inspected;
+#[cfg(all(test, outgrow_shuttle))]
+mod interleaved;
 #[cfg(feature = "nats")]
 mod jetstream;
 mod job;

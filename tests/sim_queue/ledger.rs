@@ -152,6 +152,14 @@ impl Ledger {
         }
     }
 
+    /// A message is sent again, to be delivered at `due` if it is not there from the first time. The clock may have been set
+    /// back since.
+    pub(crate) fn due_again(&mut self, payload: &str, due: WallTime) {
+        if let Some(first) = self.due.get_mut(&parse(payload.as_bytes())) {
+            *first = due.min(*first);
+        }
+    }
+
     pub(crate) fn sent(&mut self, payloads: &[String], again: bool, result: &Result<Vec<Receipt>>) {
         let ids = payloads.iter().map(|payload| parse(payload.as_bytes()));
         match result {

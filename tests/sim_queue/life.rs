@@ -3,8 +3,8 @@
 use super::ledger::{Id, LARGE, Ledger, Place};
 use outgrow::env::{Env, Rng, WallTime};
 use outgrow::queue::{
-    DEAD_SEQ, DEAD_SUBSCRIPTION, Delivery, DurableQueue, Error, Feature, Message, Priority, Queue, RawDelivery, Settle,
-    Subscription, dead_letters,
+    DEAD_SEQ, DEAD_SUBSCRIPTION, DeliverAt, Delivery, DurableQueue, Error, Feature, Message, Priority, Queue,
+    RawDelivery, Settle, Subscription, dead_letters,
 };
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -103,6 +103,13 @@ impl Life {
         let again = before.take().filter(|_| rng.chance(0.5));
         let is_again = again.is_some();
         let (topic, payloads, messages) = again.unwrap_or_else(|| self.batch(rng));
+        if is_again {
+            for (payload, message) in payloads.iter().zip(&messages) {
+                if let Some(DeliverAt::In(delay)) = message.deliver {
+                    self.ledger().due_again(payload, self.env.wall() + delay);
+                }
+            }
+        }
         let sending = self.queue.send(topic, messages.clone());
         // Some who send lose patience.
         let result = match rng.chance(0.1) {
@@ -149,7 +156,8 @@ impl Life {
             message = message.key(["x", "y", "z"][rng.index(3)]);
         }
         if rng.chance(0.1) && self.has(Feature::DelayedMessages) {
-            let delay = Duration::from_micros(rng.below(30_000));
+            // A delay of nothing is none: it is over at once, wherever the clock is set later.
+            let delay = Duration::from_micros(1 + rng.below(30_000));
             due = Some(self.env.wall() + delay);
             message = message.deliver_in(delay);
         }

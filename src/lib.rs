@@ -59,7 +59,7 @@ pub mod hash;
 pub mod hooks {
     pub use crate::cache::snapshot::hooks::{reseal_entries, sample_snapshot, snapshot};
     pub use crate::log::hooks::{entries, recover, sample_segment};
-    pub use crate::queue::hooks::recode;
+    pub use crate::queue::hooks::{recode, rewrite_often};
 }
 mod log;
 mod mutant;

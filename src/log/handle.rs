@@ -1,6 +1,6 @@
 use super::append::{Append, How};
 use super::entry::{Appended, Entry};
-use super::shared::{Order, Shared};
+use super::shared::{Order, Segment, Shared};
 use super::{Durability, Item, LogError, LogOptions, OpenReport, Reader, committer, large, reader};
 use crate::env::{Env, Task, files};
 use bytes::Bytes;
@@ -127,6 +127,16 @@ impl Log {
             at: Some(next),
         };
         self.handle.shared.append(entries.as_ref(), how)
+    }
+
+    /// The same for what takes more room than is kept for what frees some.
+    pub(crate) fn append_common_at(&self, next: u64, entries: &[Entry]) -> Result<Option<Append>, LogError> {
+        let how = How {
+            durability: Durability::Disk,
+            reserved: false,
+            at: Some(next),
+        };
+        self.handle.shared.append(entries, how)
     }
 
     /// Writes the pieces of an entry that is too long for a frame, one after the other, so that whatever is appended
@@ -271,6 +281,19 @@ impl Log {
         let state = self.handle.shared.state.lock();
         let oldest = state.segments.first_key_value();
         oldest.is_some_and(|(id, _)| *id < state.oldest_kept(seq))
+    }
+
+    /// The segments but the newest, the oldest first: for each the number before which it ends, and its bytes.
+    pub(crate) fn full_segments(&self) -> Vec<(u64, u64)> {
+        let state = self.handle.shared.state.lock();
+        let ends = state.segments.values().skip(1).map(|next| next.base);
+        let mut before = 0;
+        let end = |(end, segment): (Option<u64>, &Segment)| {
+            // Where a header is lost, two count as one.
+            before += segment.len;
+            Some((end?, std::mem::take(&mut before)))
+        };
+        ends.zip(state.segments.values()).filter_map(end).collect()
     }
 
     /// Bytes on disk, without the zeros that wait to be written over.

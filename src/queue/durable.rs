@@ -16,6 +16,7 @@ use crate::env::WallTime;
 use crate::hash::KeyedHash;
 use crate::log::{Durability, Item, Log, LogOptions, OnDamage, Progress, Verified};
 use crate::sync::{Mutex, Waiters};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -44,14 +45,19 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 ///   everything unsettled can be delivered at once.
 /// - **Damage** on disk costs the messages that it hit. The rest is served, and [`opened`](DurableQueue::opened) and
 ///   [`QueueStats::lost`] tell.
+/// - **Space** is freed by whole segments of the log, oldest first. A few messages that stay do not keep all that came
+///   after them: they are written again at the end, in the background, as [`Retention`] tells.
 /// - **Bounds**: names of 1 to 200 bytes, ids of 1 to 128; 10,000 subscriptions
 ///   ([`max_subscriptions`](DurableQueueBuilder::max_subscriptions)); 1,048,576 messages in flight for each
 ///   ([`max_in_flight`](Subscription::max_in_flight)); 16 GiB on disk ([`max_bytes`](DurableQueueBuilder::max_bytes), where
 ///   [`on_full`](DurableQueueBuilder::on_full) says what then; acknowledgements still go through); messages for as long
 ///   as somebody needs them ([`retention`](DurableQueueBuilder::retention)); 16 MiB on their way to the disk, after which
 ///   sends wait.
-/// - **Memory**: 16 bytes for each message kept, about 100 more while it is in flight, 50 for each id remembered, 32 for
-///   each write that the log keeps, 16 for each second in which a topic got messages, and the cache of recent messages.
+/// - **Memory**: 16 bytes for each message kept, about 100 more while it is in flight, 50 more once it was written again,
+///   50 for each id remembered, 32 for each write that the log keeps, 16 for each second in which a topic got messages,
+///   and the cache of recent messages.
+/// - **Time under the lock** that all share is bounded, whatever the queue holds: what is not due or over is passed over in
+///   portions of 1,024 messages, and what restarts need to know of open messages is written in parts of 64 KiB at most.
 ///
 /// After a failed write or sync everything fails with [`Error::Poisoned`]; open the queue again then, which trusts
 /// nothing but the device.
@@ -98,7 +104,7 @@ impl Drop for Handle {
 #[must_use]
 pub struct DurableQueueBuilder {
     env: Env,
-    settings: Settings,
+    pub(super) settings: Settings,
 }
 
 impl DurableQueueBuilder {
@@ -209,11 +215,12 @@ impl DurableQueueBuilder {
         let mut rng = env.rng("queue");
         let keys = KeyedHash::new(rng.next_u64(), rng.next_u64());
         let mut found = Found::new(State::new(rng.next_u64()), &settings, env.wall());
+        found.state.begins_at(report.range.start, !report.gaps.is_empty());
         let mut reader = log.reader(report.range.start);
         while let Some(item) = reader.next().await? {
             found.item(item, &keys)?;
         }
-        let (mut core, lost) = found.finish(&env, (rng.next_u64(), rng.next_u64()));
+        let (mut core, lost) = found.finish(&env, &settings, (rng.next_u64(), rng.next_u64()));
         core.trim(&settings);
         core.retain_all(&settings, env.now(), env.wall());
         let damaged = report.damage.iter().map(|damage| {
@@ -405,14 +412,34 @@ impl Found {
                 self.cache.put(seq, bytes);
             }
             Record::Ids { secret, ids } => self.ids.record(*secret, ids, seq),
+            Record::Copy { seq: of, entry } => self.copy(seq, *of, entry, keys)?,
             other => self.state.replay(seq, other),
         }
         Ok(())
     }
 
-    fn finish(self, env: &Env, secret: (u64, u64)) -> (Core, Vec<Lost>) {
+    /// The copy of message `seq`, at number `at` of the log. Of its id, a record of ids tells.
+    fn copy(&mut self, at: u64, seq: u64, entry: &Bytes, keys: &KeyedHash) -> Result<()> {
+        let decoded = Record::decode(entry).map_err(|malformed| Error::Corrupt {
+            what: format!("entry {at}, a copy of {seq}: {malformed}"),
+        })?;
+        if let Record::Message { topic, sent, message } = decoded {
+            let stored = stored(seq, entry, sent, &message, keys);
+            self.state.replay_copy(&topic, stored, at);
+            self.ages.entry(topic.into()).or_default().sent_before(seq, sent);
+            self.cache.put(seq, entry.clone());
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, env: &Env, settings: &Settings, secret: (u64, u64)) -> (Core, Vec<Lost>) {
+        let missing = self.state.replayed().into_iter();
+        self.lost.extend(missing.map(|seq| Lost {
+            seqs: seq..seq + 1,
+            why: "its copy is damaged or missing".into(),
+        }));
         let dedup = self.ids.finish(env.now(), secret);
-        let mut core = Core::new(self.state, self.cache, dedup);
+        let mut core = Core::new(self.state, self.cache, dedup, settings.tidy_after);
         core.ages = self.ages;
         (core, self.lost)
     }

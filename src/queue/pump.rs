@@ -1,6 +1,7 @@
 //! The background task of the durable queue: it ends leases, buries what has used up its attempts, sees appends through
 //! whose callers went away, tells the log what nobody waits for, and frees space.
 
+use super::Result;
 use super::limits::OnFull;
 use super::record::{Record, SubId};
 use super::shell::{Core, Effect, InFlight, Room, Shell};
@@ -12,6 +13,7 @@ use futures::FutureExt;
 use futures::StreamExt;
 use futures::future::{BoxFuture, Either, join_all, pending, select};
 use futures::stream::FuturesUnordered;
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,11 @@ use std::time::Duration;
 const BURIED_AT_ONCE: usize = 64;
 /// The most bytes of one append of standings.
 const CHUNK: usize = 512 << 10;
+/// The most messages that one part of a standing names: about 64 KiB at worst, and the lock is held for as long as it takes
+/// to find so many.
+const OPEN_AT_ONCE: usize = 8_192;
+/// The most messages that are looked at under one lock for being settled.
+const SWEPT_AT_ONCE: usize = 16_384;
 /// The most ids of one record.
 const IDS: usize = 1_000;
 /// How long after a failure the pump tries again to free space.
@@ -134,7 +141,7 @@ impl Shell {
             return Some(Chore::Bury(core.state.dying()));
         }
         if !core.dropped.is_empty() {
-            return Some(Chore::Dropped(core.dropped_records()));
+            return Some(Chore::Dropped(dropped_records(&std::mem::take(&mut core.dropped))));
         }
         std::mem::take(&mut core.rearm).then_some(Chore::Rearm)
     }
@@ -187,41 +194,79 @@ impl Shell {
         }
     }
 
-    /// Frees the segments that nobody needs. What their records said that still matters is written anew first.
-    async fn tidy(&self) -> Result<(), LogError> {
-        let (now, wall) = (self.env.now(), self.env.wall());
-        let (appends, oldest) = {
+    /// Frees the segments that nobody needs. What their records said that still matters is written anew first, and so are
+    /// messages where few hold much.
+    async fn tidy(self: &Arc<Self>) -> Result<()> {
+        let now = self.env.now();
+        self.sweep();
+        let frees = {
             let mut core = self.core.lock();
             core.trim(&self.settings);
+            self.log.frees(core.state.oldest(core.settled_end(self.log.durable())))
+        };
+        // What fails here must not keep the rest from being freed, or dropped.
+        let rewritten = if frees { Ok(()) } else { self.rewrite().await };
+        let oldest = {
+            let mut core = self.core.lock();
             if core.short > 0 && self.settings.on_full == OnFull::DropOldest && self.is_full() {
                 self.drop_segment(&mut core, now);
             }
-            let mut next = self.log.range().end;
-            core.forget_failed(next, now);
+            core.forget_failed(self.log.range().end, now);
             let end = core.settled_end(self.log.durable());
             let oldest = core.state.oldest(end);
             let first_time = !std::mem::replace(&mut core.stood, true);
             if !first_time && !self.log.frees(oldest) {
-                return Ok(());
+                return rewritten;
             }
-            // Under the lock: what comes later in the log must also be later than what these say, and they are true only
-            // if all that is pending comes to be.
-            let mut records = core.standings();
-            records.extend(core.dropped_records());
+            oldest
+        };
+        let first = self.stand(oldest).await?;
+        let freed = self.log.frees(oldest);
+        self.log.release_before(oldest.min(first)).await?;
+        if freed {
+            self.room.wake_all();
+        }
+        rewritten
+    }
+
+    /// Forgets what everybody has settled, also behind messages that somebody has not, in portions.
+    fn sweep(&self) {
+        let keeps = |topic: &str| self.settings.retention_of(topic).keeps_settled();
+        let littered = self.core.lock().state.littered(keeps);
+        for topic in littered {
+            let mut next = Some((0, 0));
+            while let Some(at) = next {
+                next = self.core.lock().state.sweep(&topic, at, SWEPT_AT_ONCE);
+            }
+        }
+    }
+
+    /// Writes anew what the records before number `oldest` say that still matters, part by part, so that nobody waits
+    /// long for the lock. Durable when it returns the number from which on it is there.
+    async fn stand(&self, oldest: u64) -> Result<u64> {
+        let mut appends = Vec::new();
+        let mut next = Some((0, 0));
+        while let Some(after) = next {
+            let tell = |core: &mut Core| {
+                let (records, rest) = core.standings(after, OPEN_AT_ONCE);
+                next = rest;
+                records
+            };
+            appends.extend(self.state_facts(tell).await?);
+        }
+        let (now, wall) = (self.env.now(), self.env.wall());
+        let tell = |core: &mut Core| {
+            // They are told again, for themselves, since this may fail.
+            let mut records = dropped_records(&core.dropped);
             let ids = core.dedup.fading(now, wall, oldest);
             let secret = core.dedup.hash.secret();
             records.extend(ids.chunks(IDS).map(|ids| Record::Ids {
                 secret,
                 ids: ids.to_vec(),
             }));
-            let mut appends = Vec::new();
-            for chunk in chunks(records.iter().map(Record::encode).collect()) {
-                let append = self.log.append_at(next, chunk)?.ok_or(LogError::Full)?;
-                next = append.seqs().end;
-                appends.push(append);
-            }
-            (appends, oldest)
+            records
         };
+        appends.extend(self.state_facts(tell).await?);
         let first = appends.first().map(|append| append.seqs().start);
         for append in appends {
             append.await?;
@@ -229,12 +274,32 @@ impl Shell {
         if let Some(first) = first {
             self.core.lock().dedup.written(oldest, first);
         }
-        let freed = self.log.frees(oldest);
-        self.log.release_before(oldest.min(first.unwrap_or(u64::MAX))).await?;
-        if freed {
-            self.room.wake_all();
+        Ok(first.unwrap_or(u64::MAX))
+    }
+
+    /// Appends what `tell` tells of the state, in appends of a bounded size; it is asked again when too much waits for the
+    /// disk. It is told and appended under one lock: what comes later in the log must also be later than what this says,
+    /// and it is true only if all that is pending comes to be.
+    async fn state_facts(&self, mut tell: impl FnMut(&mut Core) -> Vec<Record>) -> Result<Vec<Append>, LogError> {
+        loop {
+            match self.try_state_facts(&mut tell) {
+                Err(LogError::Busy { len, .. }) => self.log.room(len).await,
+                appended => return appended,
+            }
         }
-        Ok(())
+    }
+
+    fn try_state_facts(&self, tell: &mut impl FnMut(&mut Core) -> Vec<Record>) -> Result<Vec<Append>, LogError> {
+        let mut core = self.core.lock();
+        let mut next = self.log.range().end;
+        core.forget_failed(next, self.env.now());
+        let mut appends = Vec::new();
+        for chunk in chunks(tell(&mut core).iter().map(Record::encode).collect()) {
+            let append = self.log.append_at(next, chunk)?.ok_or(LogError::Full)?;
+            next = append.seqs().end;
+            appends.push(append);
+        }
+        Ok(appends)
     }
 
     /// Drops the messages in the oldest segment, if there is another.
@@ -258,16 +323,13 @@ impl Shell {
     }
 }
 
-impl Core {
-    /// What the log does not know yet of what limits have taken.
-    fn dropped_records(&mut self) -> Vec<Record> {
-        let dropped = std::mem::take(&mut self.dropped);
-        let record = |(topic, before): (Arc<str>, u64)| Record::Dropped {
-            topic: topic.to_string(),
-            before,
-        };
-        dropped.into_iter().map(record).collect()
-    }
+/// What the log does not know yet of what limits have taken.
+fn dropped_records(dropped: &BTreeMap<Arc<str>, u64>) -> Vec<Record> {
+    let record = |(topic, before): (&Arc<str>, &u64)| Record::Dropped {
+        topic: topic.to_string(),
+        before: *before,
+    };
+    dropped.iter().map(record).collect()
 }
 
 /// Splits entries into appends of a bounded size.

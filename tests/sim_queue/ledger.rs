@@ -1,7 +1,7 @@
 //! What was attempted, acknowledged and delivered, and what may be missing.
 
 use outgrow::env::WallTime;
-use outgrow::queue::{Durability, Effect, Error, OpenReport, RawDelivery, Receipt, Result};
+use outgrow::queue::{Durability, Effect, Error, OpenReport, QueueStats, RawDelivery, Receipt, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -71,6 +71,15 @@ pub(crate) struct Counts {
     pub(crate) through: u64,
     pub(crate) redriven: u64,
     pub(crate) dropped: u64,
+    pub(crate) rewritten: u64,
+}
+
+impl Counts {
+    /// Adds what a life of the queue has counted.
+    pub(crate) fn took(&mut self, stats: &QueueStats) {
+        self.dropped += stats.dropped;
+        self.rewritten += stats.rewritten;
+    }
 }
 
 impl Ledger {

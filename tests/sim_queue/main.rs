@@ -14,6 +14,7 @@ mod life;
 use ledger::{Allowed, Counts, Ledger};
 use life::{LIMITED, Life, SUBSCRIPTIONS};
 use outgrow::env::Rng;
+use outgrow::hooks::rewrite_often;
 use outgrow::queue::{Durability, DurableQueue, OnFull, Retention};
 use outgrow::sim::{DiskOp, FaultKind, Faults, Inject, Machine, Trace, World, each_seed};
 use std::sync::{Arc, Mutex};
@@ -33,6 +34,8 @@ struct Run {
     acks: Durability,
     /// Sends wait for room, or the oldest messages are dropped for it.
     full: Option<OnFull>,
+    /// Messages are written again whenever their segment is full.
+    rewrites: bool,
     ledger: Arc<Mutex<Ledger>>,
 }
 
@@ -62,6 +65,7 @@ impl Run {
             cache_bytes: rng.index(20_000),
             acks,
             full,
+            rewrites: rng.chance(0.75),
             ledger: Arc::new(Mutex::new(Ledger::new(allowed))),
             rng,
         }
@@ -77,6 +81,9 @@ impl Run {
             .topic_retention(LIMITED.0, Retention::acknowledged().max_messages(10));
         if let Some(full) = self.full {
             queue = queue.max_bytes(60_000).on_full(full);
+        }
+        if self.rewrites {
+            queue = rewrite_often(queue);
         }
         let queue = queue.open("data/queue").await.ok()?;
         self.ledger.lock().unwrap().opened(queue.opened());
@@ -126,7 +133,7 @@ impl Run {
             .env()
             .sleep(Duration::from_micros(self.rng.below(60_000)))
             .await;
-        self.ledger.lock().unwrap().counts.dropped += life.queue.stats().dropped;
+        self.ledger.lock().unwrap().counts.took(&life.queue.stats());
         match self.rng.below(4) {
             0 => self.machine.kill(),
             1 => life.queue.close().await,
@@ -181,16 +188,17 @@ fn a_seed_is_one_history() {
 #[test]
 fn nothing_acknowledged_is_lost() {
     let mut worlds = 0;
-    let mut total = [0; 6];
+    let mut total = [0; 7];
     let faults = each_seed(support::SEEDS, |world| {
         let counts = simulate(world);
-        let [duplicates, delayed, ordered, through, redriven, dropped] = &mut total;
+        let [duplicates, delayed, ordered, through, redriven, dropped, rewritten] = &mut total;
         *duplicates += counts.duplicates;
         *delayed += counts.delayed;
         *ordered += counts.ordered;
         *through += counts.through;
         *redriven += counts.redriven;
         *dropped += counts.dropped;
+        *rewritten += counts.rewritten;
         worlds += 1;
     });
     support::report("queue simulation", "seeds", worlds);
@@ -201,6 +209,7 @@ fn nothing_acknowledged_is_lost() {
         "acknowledged through",
         "redriven",
         "dropped",
+        "written again",
     ];
     for (name, count) in names.into_iter().zip(total) {
         support::report("queue simulation", name, count);

@@ -83,7 +83,7 @@ impl Standing {
         }
     }
 
-    fn enter(&mut self, level: usize, slot: Slot) {
+    pub(super) fn enter(&mut self, level: usize, slot: Slot) {
         self.counts[slot.phase as usize] += 1;
         self.in_flight += usize::from(slot.attempts > 0);
         match slot.phase {

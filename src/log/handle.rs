@@ -1,6 +1,6 @@
 use super::append::{Append, How};
 use super::entry::{Appended, Entry};
-use super::shared::{Order, Segment, Shared};
+use super::shared::{Order, Shared};
 use super::{Durability, Item, LogError, LogOptions, OpenReport, Reader, committer, large, reader};
 use crate::env::{Env, Task, files};
 use bytes::Bytes;
@@ -283,17 +283,18 @@ impl Log {
         oldest.is_some_and(|(id, _)| *id < state.oldest_kept(seq))
     }
 
-    /// The segments but the newest, the oldest first: for each the number before which it ends, and its bytes.
+    /// The segments but the newest, the oldest first: for each the number before which it ends, and its bytes. Those that
+    /// can be freed only together, since one has pieces of an entry in the other, count as one.
     pub(crate) fn full_segments(&self) -> Vec<(u64, u64)> {
         let state = self.handle.shared.state.lock();
-        let ends = state.segments.values().skip(1).map(|next| next.base);
-        let mut before = 0;
-        let end = |(end, segment): (Option<u64>, &Segment)| {
-            // Where a header is lost, two count as one.
-            before += segment.len;
-            Some((end?, std::mem::take(&mut before)))
-        };
-        ends.zip(state.segments.values()).filter_map(end).collect()
+        let (mut full, mut bytes) = (Vec::new(), 0);
+        for (segment, (next, behind)) in state.segments.values().zip(state.segments.iter().skip(1)) {
+            bytes += segment.len;
+            // Where a header is lost, it is not known.
+            let end = behind.base.filter(|end| state.oldest_kept(*end) >= *next);
+            full.extend(end.map(|end| (end, std::mem::take(&mut bytes))));
+        }
+        full
     }
 
     /// Bytes on disk, without the zeros that wait to be written over.

@@ -32,6 +32,30 @@ const IDS: usize = 1_000;
 /// How long after a failure the pump tries again to free space.
 const TIDY_AGAIN: Duration = Duration::from_secs(1);
 
+/// Whether somebody looks for space to free.
+#[derive(Debug, Default)]
+pub(super) enum Tidying {
+    #[default]
+    Not,
+    Now,
+    /// And was asked to look again meanwhile.
+    Again,
+}
+
+impl Tidying {
+    /// Says whether to begin.
+    fn begin(&mut self) -> bool {
+        let begins = matches!(self, Tidying::Not);
+        *self = if begins { Tidying::Now } else { Tidying::Again };
+        begins
+    }
+
+    /// Says whether to look again.
+    fn end(&mut self) -> bool {
+        matches!(std::mem::take(self), Tidying::Again)
+    }
+}
+
 enum Chore {
     Stop,
     /// A timer has fired.
@@ -55,7 +79,12 @@ pub(super) async fn run(shell: Arc<Shell>) {
         match next(&shell, &mut running).await {
             Chore::Stop => break,
             Chore::Rearm => {}
-            Chore::Due => running.extend(shell.due().await.map(see_through)),
+            Chore::Due => {
+                let (acks, tidies) = shell.due().await;
+                running.extend(acks.map(see_through));
+                // Beside the rest, since it may take long.
+                running.extend(tidies.then(|| Arc::clone(&shell).tidy_up().boxed()));
+            }
             Chore::Finish(appends) => {
                 let finish = |(id, append)| finish(Arc::clone(&shell), id, append).boxed();
                 running.extend(appends.into_iter().map(finish));
@@ -146,22 +175,34 @@ impl Shell {
         std::mem::take(&mut core.rearm).then_some(Chore::Rearm)
     }
 
-    async fn due(self: &Arc<Self>) -> Option<InFlight> {
+    /// Does what is due. Also says whether to look for space to free.
+    async fn due(self: &Arc<Self>) -> (Option<InFlight>, bool) {
         let (now, wall) = (self.env.now(), self.env.wall());
         let is_due = |at: &mut Option<Tick>| at.take_if(|at| *at <= now).is_some();
-        let (freed, tidy, acks): (Vec<(SubId, usize)>, bool, bool) = {
+        let (freed, tidies, acks): (Vec<(SubId, usize)>, bool, bool) = {
             let mut core = self.core.lock();
             let freed = core.state.expire(now, wall);
             if is_due(&mut core.retain_at) {
                 core.retain_all(&self.settings, now, wall);
             }
-            (freed, is_due(&mut core.tidy_at), is_due(&mut core.acks_at))
+            let tidies = is_due(&mut core.tidy_at) && core.tidying.begin();
+            (freed, tidies, is_due(&mut core.acks_at))
         };
         self.tell(self.core.lock(), freed);
-        if tidy && self.tidy().await.is_err() {
-            self.core.lock().tidy_at.get_or_insert(self.env.now() + TIDY_AGAIN);
+        let acks = if acks { self.write_acks().await } else { None };
+        (acks, tidies)
+    }
+
+    async fn tidy_up(self: Arc<Self>) {
+        let failed = self.tidy().await.is_err();
+        let mut core = self.core.lock();
+        let now = self.env.now();
+        if core.tidying.end() {
+            core.settled(now);
         }
-        if acks { self.write_acks().await } else { None }
+        if failed {
+            core.tidy_at.get_or_insert(now + TIDY_AGAIN);
+        }
     }
 
     /// Gives the log the acknowledgements that wait in memory.

@@ -145,6 +145,9 @@ impl Shell {
     /// Writes some messages again; their places are new when it returns. Says how many of them it has seen to, unless
     /// something is in the way.
     async fn copy(self: &Arc<Self>, seqs: &[u64]) -> Result<Option<usize>> {
+        if seqs.is_empty() {
+            return Ok(Some(0));
+        }
         let places: Vec<(u64, u64)> = {
             let core = self.core.lock();
             seqs.iter().map(|seq| (core.state.copies.place(*seq), *seq)).collect()
@@ -164,6 +167,8 @@ impl Shell {
             stragglers.push(self.straggler(*seq, entry).await?);
         }
         let Some(append) = self.append_copies(&stragglers).await? else {
+            // One of them goes elsewhere in this moment.
+            self.core.lock().settled(self.env.now());
             return Ok(None);
         };
         append.done().await?;
@@ -202,9 +207,8 @@ impl Shell {
                 Item::Gap(_) => None,
             });
             let records: BTreeMap<u64, Bytes> = records.collect();
-            for &(at, seq) in places[read.len()..]
-                .iter()
-                .take_while(|(at, _)| (first..end).contains(at))
+            while let Some(&(at, seq)) = places.get(read.len()).filter(|(at, _)| (first..end).contains(at))
+                && bytes < BYTES_AT_ONCE
             {
                 let message = records.get(&at).and_then(|entry| Record::message_in(at, entry));
                 // A copy of its own, so that it does not keep what it was read with.

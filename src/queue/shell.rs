@@ -7,6 +7,7 @@ use super::dedup::{Dedup, IdHash};
 use super::fate::Fate;
 use super::limits::Settings;
 use super::outgoing::Batch;
+use super::pump::Tidying;
 use super::record::{Record, SubId};
 use super::rewrite::UnderWay;
 use super::state::State;
@@ -68,6 +69,7 @@ pub(super) struct Core {
     pub(super) tidy_at: Option<Tick>,
     /// How long after a settlement that is.
     tidy_after: Duration,
+    pub(super) tidying: Tidying,
     /// Nothing is written again before this.
     pub(super) rewrite_after: Option<Tick>,
     /// When to look whether messages are too old.
@@ -201,6 +203,7 @@ impl Core {
             rearm: false,
             tidy_at: Some(Tick::ZERO),
             tidy_after,
+            tidying: Tidying::default(),
             rewrite_after: None,
             retain_at: None,
             short: 0,

@@ -101,6 +101,7 @@ impl Run {
             return self.machine.kill();
         };
         if !life.subscribe_all().await {
+            self.ledger.lock().unwrap().counts.took(&life.queue.stats());
             return self.machine.kill();
         }
         if self.rng.chance(0.5) {
@@ -148,7 +149,9 @@ impl Run {
         for _ in 0..=LIVES {
             self.machine.kill();
             let Some(life) = self.open().await else { continue };
-            if life.subscribe_all().await && life.drain_all(&mut self.rng).await {
+            let healed = life.subscribe_all().await && life.drain_all(&mut self.rng).await;
+            self.ledger.lock().unwrap().counts.took(&life.queue.stats());
+            if healed {
                 return;
             }
         }

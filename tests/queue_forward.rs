@@ -52,6 +52,16 @@ fn one_message_of_ten_thousand_that_stays_keeps_no_segments() {
                 }
             }
             most = most.max(segments(&dir));
+            // The queue looks a tenth of a second after something was settled: it is not to be outrun by far.
+            let until = Instant::now() + Duration::from_secs(20);
+            while segments(&dir) > 15 && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert!(
+                segments(&dir) <= 15,
+                "{} segments, and nothing is freed",
+                segments(&dir)
+            );
         }
         let until = Instant::now() + Duration::from_secs(20);
         while segments(&dir) > 4 && Instant::now() < until {
@@ -86,7 +96,7 @@ fn one_message_of_ten_thousand_that_stays_keeps_no_segments() {
         queue.close().await;
     });
     std::fs::remove_dir_all(&dir).unwrap();
-    // All of it would be about 80 segments. How many there are on the way depends on how often the queue gets to look.
+    // All of it would be about 80 segments.
     support::report("queue forward", "most segments on the way", most as u64);
-    assert!(most < 40, "{most} segments on the way");
+    assert!(most < 20, "{most} segments on the way");
 }

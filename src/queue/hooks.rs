@@ -15,13 +15,11 @@ pub fn recode(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// Has messages written again whenever the oldest segment is full and not all of it is kept, and soon after a settlement,
 /// so that it happens in every short life of a simulation.
-#[must_use]
 pub fn rewrite_often(mut builder: DurableQueueBuilder) -> DurableQueueBuilder {
     builder.settings.rewrite = Rule {
         segments: 1,
         part: 1,
         most: u64::MAX,
-        pause: Duration::ZERO,
     };
     builder.settings.tidy_after = Duration::from_millis(1);
     builder

@@ -17,9 +17,9 @@ use std::time::Duration;
 /// when two of them or more together hold less than a quarter of messages that are kept, these are written once more at
 /// the end of the log, and the segments are freed. A message keeps its number, time, attempts, order and everything else
 /// through that; leases hold. What is not settled, what waits for its time and dead letters all count as kept, whatever
-/// their size. The queue looks in the background, a tenth of a second after something was settled, and at open, and writes
-/// at most a segment's length in one go; `max_bytes` does not stop it. So the log has at most about four times the bytes
-/// of the messages kept, and two segments. A message found damaged keeps its segment.
+/// their size. The queue looks in the background, a tenth of a second after something was settled and when it was opened,
+/// and writes about 64 MiB before it frees what they held; `max_bytes` does not stop it. So the log has about four times
+/// the bytes of the messages kept at most, and two segments. A message found damaged keeps its segment.
 /// [`QueueStats::rewritten`](super::QueueStats::rewritten) counts.
 ///
 /// ```

@@ -46,8 +46,8 @@ enum Op {
     /// Begins a snapshot, of which a part is written after each of the operations that follow.
     Stand,
     Trim,
-    /// Forgets what is settled, also behind what is not.
-    Sweep,
+    /// Forgets what is settled before a number, also behind what is not.
+    Sweep(usize),
     /// Copies the messages that are before some place of the log, and frees what is before it; or copies half of them.
     Copy(usize, bool),
     Restart,
@@ -96,7 +96,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..20_usize).prop_map(Op::Remove),
         1 => Just(Op::Snapshot),
         1 => Just(Op::Trim),
-        1 => Just(Op::Sweep),
+        1 => (0..200_usize).prop_map(Op::Sweep),
         2 => (0..100_usize, any::<bool>()).prop_map(|(n, whole)| Op::Copy(n, whole)),
         1 => Just(Op::Restart),
     ]
@@ -442,7 +442,7 @@ impl Test {
             Op::Snapshot => self.snapshot(&BTreeSet::new()),
             Op::Stand => self.standing = Some((self.log.len(), (0, 0))),
             Op::Trim => self.trim(),
-            Op::Sweep => self.sweep(),
+            Op::Sweep(n) => self.sweep(n),
             Op::Copy(n, whole) => self.copy(n, whole),
             Op::Restart => self.restart(),
         }

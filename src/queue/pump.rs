@@ -274,11 +274,14 @@ impl Shell {
     fn sweep(&self) {
         let keeps = |topic: &str| self.settings.retention_of(topic).keeps_settled();
         let littered = self.core.lock().state.littered(keeps);
-        for topic in littered {
-            let mut next = Some((0, 0));
-            while let Some(at) = next {
-                next = self.core.lock().state.sweep(&topic, at, SWEPT_AT_ONCE);
-            }
+        littered.iter().for_each(|topic| self.sweep_before(topic, u64::MAX));
+    }
+
+    /// The same of one topic, and of numbers before `end`.
+    pub(super) fn sweep_before(&self, topic: &str, end: u64) {
+        let mut next = Some((0, 0));
+        while let Some(at) = next {
+            next = self.core.lock().state.sweep(topic, at, end, SWEPT_AT_ONCE);
         }
     }
 

@@ -94,23 +94,28 @@ impl State {
         topics.filter(littered).map(|(name, _)| Arc::clone(name)).collect()
     }
 
-    /// Forgets the messages of a topic that every subscription has settled, also behind others: looks at up to `many`
-    /// behind `at`, which is a level and a number, and returns what to go on behind.
-    pub(super) fn sweep(&mut self, name: &str, at: (usize, u64), many: usize) -> Option<(usize, u64)> {
+    /// Forgets the messages of a topic before number `end` that every subscription has settled, also behind others: looks
+    /// at up to `many` behind `at`, which is a level and a number, and returns what to go on behind.
+    pub(super) fn sweep(&mut self, name: &str, at: (usize, u64), end: u64, many: usize) -> Option<(usize, u64)> {
         let topic = self.topics.get_mut(name)?;
         let standings = topic.subscriptions.values().filter_map(|id| self.subscriptions.get(id));
         let standings: Vec<_> = standings.collect();
-        let wanted = |stored: &Stored| standings.is_empty() || standings.iter().any(|standing| standing.wants(stored));
+        let wanted = |stored: &Stored| {
+            let stays = stored.seq >= end || standings.is_empty();
+            stays || standings.iter().any(|standing| standing.wants(stored))
+        };
         let (gone, rest) = topic.messages.sweep(at.0, at.1, many, wanted);
         gone.iter().for_each(|seq| self.copies.remove(*seq));
-        if let Some(rest) = rest {
+        if let Some(rest) = rest.filter(|rest| *rest < end) {
             return Some((at.0, rest));
         }
         if at.0 + 1 < LEVELS {
             return Some((at.0 + 1, 0));
         }
-        let backlogs = standings.iter().map(|standing| standing.backlog(&topic.messages));
-        topic.swept = (topic.messages.len(), backlogs.sum());
+        if end == u64::MAX {
+            let backlogs = standings.iter().map(|standing| standing.backlog(&topic.messages));
+            topic.swept = (topic.messages.len(), backlogs.sum());
+        }
         None
     }
 
@@ -175,10 +180,13 @@ impl Topic {
         let (messages, all) = (self.messages.len(), backlogs.iter().sum::<usize>());
         let (swept, swept_all) = self.swept;
         let most = backlogs.iter().max().copied().unwrap_or(messages);
+        if messages <= SMALL {
+            return most < messages && (messages, all) != self.swept;
+        }
         // What several have not settled may be the same messages, or not: that is found out when there are twice as many
         // messages as the last time, or half as many are not settled.
         let is_news = messages >= 2 * swept + SMALL || 2 * all < swept_all;
-        messages > SMALL && 2 * most < messages && (2 * all < messages || is_news)
+        2 * most < messages && (2 * all < messages || is_news)
     }
 
     fn is_over(&self, over: impl Fn(usize, u64, u64) -> bool) -> bool {

@@ -10,16 +10,17 @@ use super::{TOPICS, Test, Written, topic_of};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Test {
-    pub(super) fn sweep(&mut self) {
+    pub(super) fn sweep(&mut self, n: usize) {
+        let end = n as u64;
         for (topic, name) in TOPICS.iter().enumerate() {
             let mut next = Some((0, 0));
             while let Some(at) = next {
-                next = self.state.sweep(name, at, 3);
+                next = self.state.sweep(name, at, end, 3);
             }
             let naives = self.naive.iter().filter(|(id, _)| topic_of(**id) == topic);
             let naives: Vec<&Naive> = naives.map(|(_, naive)| naive).collect();
             let wanted = |seq: u64| naives.is_empty() || naives.iter().any(|naive| naive.wants(seq));
-            self.kept[topic].retain(|seq, _| wanted(*seq));
+            self.kept[topic].retain(|seq, _| *seq >= end || wanted(*seq));
         }
     }
 

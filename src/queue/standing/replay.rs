@@ -32,7 +32,7 @@ impl Standing {
     pub(in crate::queue) fn replay_standing(&mut self, part: &Range<u64>, open: &[Run], messages: &Kept) {
         self.pass_all(part.end, messages);
         let mut runs = open.iter().peekable();
-        for seq in self.open_where(|slot| part.contains(&slot.seq)) {
+        for seq in self.open_in(part) {
             while runs.next_if(|run| run.end() <= seq).is_some() {}
             match runs.peek().filter(|run| run.first <= seq) {
                 None => self.settle(seq, messages),

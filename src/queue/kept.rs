@@ -438,8 +438,8 @@ mod tests {
                             .filter(|stored| of_level(stored) && stored.seq >= from)
                             .map(|stored| stored.seq)
                             .collect();
-                        let is_gone = |seq: u64| looked_at.iter().take(many).any(|known| *known == seq) && seq % 3 == 0;
-                        let (gone, rest) = kept.sweep(level, from, many, |stored| stored.seq % 3 != 0);
+                        let is_gone = |seq: u64| looked_at.iter().take(many).any(|known| *known == seq) && seq.is_multiple_of(3);
+                        let (gone, rest) = kept.sweep(level, from, many, |stored| !stored.seq.is_multiple_of(3));
                         let expected: Vec<_> = looked_at.iter().copied().filter(|seq| is_gone(*seq)).collect();
                         prop_assert_eq!(gone, expected);
                         prop_assert_eq!(rest, looked_at.get(many).copied());

@@ -5,15 +5,14 @@ use super::inner::Inner;
 use super::shard::{LockedShard, Shard};
 use super::word;
 use super::write::Gone;
-use crate::env::{Env, Task};
+use crate::env::{Env, Task, give_way};
 use crate::sync::pins;
 use futures::channel::oneshot;
-use futures::future::{Either, poll_fn, select};
+use futures::future::{Either, select};
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::task::Poll;
 use std::time::Duration;
 
 /// How often the lock of a shard is taken before other tasks get a turn; each time frees up to eight entries.
@@ -111,19 +110,6 @@ where
             inner.shrink_shards();
         }
     }
-}
-
-/// Lets other tasks go first.
-async fn give_way() {
-    let mut waited = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut waited, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {

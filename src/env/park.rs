@@ -1,5 +1,5 @@
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -26,6 +26,19 @@ pub(crate) fn wait<F: Future>(future: F) -> F::Output {
 /// Whether what asks is polled by [`wait`], so that it may block its thread, which has nothing else to do.
 pub(crate) fn may_work_here() -> bool {
     WAITS.get()
+}
+
+/// Lets other tasks go first.
+pub(crate) async fn give_way() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 thread_local!(static WAITS: Cell<bool> = const { Cell::new(false) });

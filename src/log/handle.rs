@@ -158,6 +158,16 @@ impl Log {
         self.handle.shared.append(entries.as_ref(), how)
     }
 
+    /// The same for what takes more room than is kept for what frees some.
+    pub(crate) fn append_common_at(&self, next: u64, entries: &[Entry]) -> Result<Option<Append>, LogError> {
+        let how = How {
+            durability: Durability::Disk,
+            reserved: false,
+            at: Some(next),
+        };
+        self.handle.shared.append(entries, how)
+    }
+
     /// Writes the pieces of an entry that is too long for a frame, one after the other, so that whatever is appended
     /// meanwhile goes between them. The entry has no number until it is appended, and is then there as a whole; after a
     /// crash before that it is as if it was never sent. One that fits in a frame is given back as it is.
@@ -322,6 +332,20 @@ impl Log {
         let state = self.handle.shared.state.lock();
         let oldest = state.segments.first_key_value();
         oldest.is_some_and(|(id, _)| *id < state.oldest_kept(seq))
+    }
+
+    /// The segments but the newest, the oldest first: for each the number before which it ends, and its bytes. Those that
+    /// can be freed only together, since one has pieces of an entry in the other, count as one.
+    pub(crate) fn full_segments(&self) -> Vec<(u64, u64)> {
+        let state = self.handle.shared.state.lock();
+        let (mut full, mut bytes) = (Vec::new(), 0);
+        for (segment, (next, behind)) in state.segments.values().zip(state.segments.iter().skip(1)) {
+            bytes += segment.len;
+            // Where a header is lost, it is not known.
+            let end = behind.base.filter(|end| state.oldest_kept(*end) >= *next);
+            full.extend(end.map(|end| (end, std::mem::take(&mut bytes))));
+        }
+        full
     }
 
     /// Bytes on disk, without the zeros that wait to be written over.

@@ -23,6 +23,18 @@ impl Ages {
         }
     }
 
+    /// Message `seq`, which comes before others that are known, was sent at this time.
+    pub(super) fn sent_before(&mut self, seq: u64, at: WallTime) {
+        let after = self.marks.partition_point(|(marked, _)| *marked <= seq);
+        let next = self.marks.get(after).map(|(_, next)| *next);
+        // Times only grow.
+        let at = next.map_or(at, |next| next.min(at));
+        let is_known = after.checked_sub(1).and_then(|before| self.marks.get(before));
+        if is_known.is_none_or(|(_, before)| at >= *before + STEP) {
+            self.marks.insert(after, (seq, at));
+        }
+    }
+
     /// When message `seq` was sent, or up to a step before that.
     pub(super) fn of(&self, seq: u64) -> Option<WallTime> {
         let after = self.marks.partition_point(|(marked, _)| *marked <= seq);

@@ -4,23 +4,20 @@ use super::acks::Ack;
 use super::outgoing::{Batch, Outgoing};
 use super::record::{Record, SubId, open_message};
 use super::shell::{Core, Effect, Room, Shell};
-use super::standing::{Lease, Lost, Standing};
+use super::standing::{Lease, Lost, Standing, Taken as Handed};
 use super::state::Dying;
 use super::{
     DEAD_ATTEMPTS, DEAD_REASON, DEAD_SEQ, DEAD_SUBSCRIPTION, DEAD_TOPIC, DeliveryToken, Error, Message, RawDelivery,
     Result, Settle, Subscription, dead_letters,
 };
-use crate::env::WallTime;
-use crate::log::{Durability, Item};
+use crate::env::{WallTime, give_way};
+use crate::log::Durability;
 use bytes::Bytes;
 use futures::future::{Either, select};
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How much is read at once when a message is no longer in memory.
-const READ_AHEAD: usize = 256 << 10;
 /// How much of a reason a dead letter keeps.
 const MAX_REASON: usize = 1 << 10;
 
@@ -44,20 +41,25 @@ impl Shell {
         let mut over = self.env.sleep(wait);
         loop {
             let look = || match self.take(id, max.max(1)) {
-                Ok(leases) if leases.is_empty() => None,
+                Ok(taken) if taken.leases.is_empty() && !taken.more => None,
                 taken => Some(taken),
             };
             let looking = pin!(waiters.wait(look));
             match select(looking, over).await {
-                Either::Left((leases, rest)) => {
-                    let leases = leases?;
+                Either::Left((taken, rest)) => {
+                    let leases = taken?.leases;
                     // Not within the look: whoever looks is on the list of those who wait, and would wake itself.
                     self.nudge(self.core.lock(), id);
-                    let deliveries = self.read(wanted, id, leases).await?;
-                    if !deliveries.is_empty() {
-                        return Ok(deliveries);
+                    if leases.is_empty() {
+                        // There is much that cannot be delivered yet.
+                        give_way().await;
+                    } else {
+                        let deliveries = self.read(wanted, id, leases).await?;
+                        if !deliveries.is_empty() {
+                            return Ok(deliveries);
+                        }
+                        // Everything that was taken is lost to damage.
                     }
-                    // Everything that was taken is lost to damage.
                     over = rest;
                 }
                 Either::Right(_) => return Ok(Vec::new()),
@@ -65,7 +67,7 @@ impl Shell {
         }
     }
 
-    fn take(&self, id: SubId, max: usize) -> Result<Vec<Lease>> {
+    fn take(&self, id: SubId, max: usize) -> Result<Handed> {
         self.check()?;
         Ok(self.core.lock().state.take(self.env.now(), self.env.wall(), id, max))
     }
@@ -123,41 +125,6 @@ impl Shell {
         if again > 0 {
             *core.redelivered.entry(id).or_default() += again as u64;
         }
-    }
-
-    /// The entries of some messages, those that damage left, from memory or from the log.
-    pub(super) async fn entries(&self, seqs: impl Iterator<Item = u64>) -> Result<BTreeMap<u64, Bytes>> {
-        let mut found = BTreeMap::new();
-        let mut missing = Vec::new();
-        {
-            let core = self.core.lock();
-            for seq in seqs {
-                match core.cache.get(seq) {
-                    Some(entry) => drop(found.insert(seq, entry)),
-                    None => missing.push(seq),
-                }
-            }
-        }
-        missing.sort_unstable();
-        let mut missing = missing.into_iter().peekable();
-        while let Some(first) = missing.peek().copied() {
-            let items = self.log.read(first..u64::MAX, READ_AHEAD).await?;
-            let Some(end) = items.last().map(Item::end) else {
-                return Err(Error::Corrupt {
-                    what: format!("the log ends before message {first}"),
-                });
-            };
-            let mut core = self.core.lock();
-            for item in items {
-                let Item::Record { seq, bytes } = item else { continue };
-                if Record::is_message(&bytes) {
-                    core.cache.put(seq, bytes.clone());
-                    found.insert(seq, bytes);
-                }
-            }
-            while missing.next_if(|seq| *seq < end).is_some() {}
-        }
-        Ok(found)
     }
 
     pub(super) async fn settle(self: &Arc<Self>, token: &DeliveryToken, settle: Settle) -> Result<()> {

@@ -40,15 +40,22 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 /// - **Damage** on disk costs the messages that it hit. The rest is served. [`opened`](DurableQueue::opened) tells of damage to
 ///   what was written last, [`QueueStats::lost`] of messages that were found damaged when their turn came, and
 ///   [`verify`](DurableQueue::verify) reads everything.
+/// - **Space** is freed by whole segments of the log, oldest first. A few messages that stay do not keep all that came
+///   after them: they are written again at the end, in the background, as [`Retention`] tells.
 /// - **Bounds**: names of 1 to 200 bytes, ids of 1 to 128; 10,000 subscriptions
 ///   ([`max_subscriptions`](DurableQueueBuilder::max_subscriptions)); 1,048,576 messages in flight for each
 ///   ([`max_in_flight`](Subscription::max_in_flight)); 16 GiB on disk ([`max_bytes`](DurableQueueBuilder::max_bytes), where
 ///   [`on_full`](DurableQueueBuilder::on_full) says what then; acknowledgements still go through); messages for as long
 ///   as somebody needs them ([`retention`](DurableQueueBuilder::retention)); 16 MiB on their way to the disk, after which
 ///   sends wait.
-/// - **Memory**: 16 bytes for each message kept, 64 in all while it is in flight and 68 while it is delayed, 50 for each id
-///   remembered, 32 for each write that the log keeps, 16 for each second in which a topic got messages, the cache of
-///   recent messages, and the summary of the newest segment: about 5 for each message and 8 for each write in it.
+/// - **Memory**: 16 bytes for each message kept, 64 in all while it is in flight and 68 while it is delayed, 50 more once it
+///   was written again, 50 for each id remembered, 32 for each write that the log keeps, 16 for each second in which a topic
+///   got messages, the cache of recent messages, and the summary of the newest segment: about 5 for each message and 8 for
+///   each write in it.
+/// - **Time under the lock** that all share does not grow with the queue where it would grow most: what is not due or over
+///   is passed over in portions of 1,024 messages, what restarts need to know of open messages is written in parts of
+///   64 KiB at most, and settled messages are looked for in portions of 16,384. It does grow with the number of topics and
+///   subscriptions, and with the messages written again.
 ///
 /// After a failed write or sync everything fails with [`Error::Poisoned`]; open the queue again then, which trusts
 /// nothing but the device.
@@ -95,7 +102,7 @@ impl Drop for Handle {
 #[must_use]
 pub struct DurableQueueBuilder {
     env: Env,
-    settings: Settings,
+    pub(super) settings: Settings,
 }
 
 impl DurableQueueBuilder {
@@ -214,9 +221,20 @@ impl DurableQueueBuilder {
         let (log, report) = Log::open_noting(&env, dir.as_ref(), options, Some(NOTES)).await?;
         let mut rng = env.rng("queue");
         let keys = KeyedHash::new(rng.next_u64(), rng.next_u64());
-        let mut found = Found::new(State::new(rng.next_u64()), &settings, env.wall());
-        found.take(&log, log.recall(), &keys).await?;
-        let (mut core, lost) = found.finish(&env, (rng.next_u64(), rng.next_u64()));
+        let recalled = log.recall();
+        let salt = rng.next_u64();
+        let mut damaged = !report.gaps.is_empty();
+        let found = loop {
+            let mut found = Found::new(State::new(salt), &settings, env.wall());
+            found.state.begins_at(report.range.start, damaged);
+            found.take(&log, &recalled, &keys).await?;
+            // Entries that were read may turn out to be damaged. What they held is only told by watching from the beginning.
+            if damaged || !found.is_damaged() {
+                break found;
+            }
+            damaged = true;
+        };
+        let (mut core, lost) = found.finish(&env, &settings, (rng.next_u64(), rng.next_u64()));
         core.trim(&settings);
         core.retain_all(&settings, env.now(), env.wall());
         let damaged = report.damage.iter().map(|damage| {

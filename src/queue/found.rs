@@ -14,6 +14,7 @@ use super::{Error, Lost, Result};
 use crate::env::{Env, WallTime};
 use crate::hash::KeyedHash;
 use crate::log::{Item, Log, Recalled};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -64,9 +65,9 @@ impl Found {
     }
 
     /// Takes everything that is in the log, where this was recalled of it.
-    pub(super) async fn take(&mut self, log: &Log, recalled: Vec<Recalled>, keys: &KeyedHash) -> Result<()> {
+    pub(super) async fn take(&mut self, log: &Log, recalled: &[Recalled], keys: &KeyedHash) -> Result<()> {
         for part in recalled {
-            let seqs = part.seqs;
+            let seqs = part.seqs.clone();
             let read_from = match &part.noted {
                 Some((first, notes)) => self.notes(log, *first, notes, seqs.clone(), keys).await?,
                 None => seqs.start,
@@ -97,7 +98,7 @@ impl Found {
             };
             match note {
                 // Those behind it may not say their topic.
-                Note::Message(noted) if seq < seqs.start => run.topic = noted.topic,
+                Note::Message(noted) | Note::Copy(_, noted) if seq < seqs.start => run.topic = noted.topic,
                 _ if seq < seqs.start => {}
                 Note::Message(noted) => {
                     if noted.topic != run.topic {
@@ -109,9 +110,14 @@ impl Found {
                     }
                     run.push(noted.stored(seq, keys), noted.sent);
                 }
+                Note::Copy(of, noted) => {
+                    self.run(&mut run);
+                    run.topic = noted.topic;
+                    self.copied(noted.topic, noted.stored(of, keys), noted.sent, seq);
+                }
                 Note::Record(record) => {
                     self.run(&mut run);
-                    self.record(seq, &record);
+                    self.record(seq, &record, keys)?;
                 }
                 Note::Read => {
                     self.run(&mut run);
@@ -179,22 +185,59 @@ impl Found {
                 self.ages_of(topic).sent(seq, *sent);
                 self.cache.put(seq, bytes);
             }
-            other => self.record(seq, other),
+            other => self.record(seq, other, keys)?,
         }
         Ok(())
     }
 
     /// Takes a record that is no message.
-    fn record(&mut self, seq: u64, record: &Record) {
+    fn record(&mut self, seq: u64, record: &Record, keys: &KeyedHash) -> Result<()> {
         match record {
             Record::Ids { secret, ids } => self.ids.record(*secret, ids, seq),
+            Record::Copy { seq: of, entry } => self.copy(seq, *of, entry, keys)?,
             other => self.state.replay(seq, other),
         }
+        Ok(())
     }
 
-    pub(super) fn finish(self, env: &Env, secret: (u64, u64)) -> (Core, Vec<Lost>) {
+    /// Takes the copy of message `seq`, at number `at` of the log.
+    fn copy(&mut self, at: u64, seq: u64, entry: &Bytes, keys: &KeyedHash) -> Result<()> {
+        let decoded = Record::decode(entry).map_err(|malformed| Error::Corrupt {
+            what: format!("entry {at}, a copy of {seq}: {malformed}"),
+        })?;
+        if let Record::Message { topic, sent, message } = decoded {
+            let stored = stored(seq, entry.len() as u32, sent, &message, keys);
+            self.copied(&topic, stored, sent, at);
+            self.cache.put(seq, entry.clone());
+        }
+        Ok(())
+    }
+
+    /// A message has a copy at number `at` of the log. Of its id, a record of ids tells.
+    fn copied(&mut self, topic: &str, stored: Stored, sent: WallTime, at: u64) {
+        self.state.replay_copy(topic, stored, at);
+        self.ages_of(topic).sent_before(stored.seq, sent);
+    }
+
+    /// Whether damage was met.
+    pub(super) fn is_damaged(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// Everything was taken. Returns what is missing of it.
+    pub(super) fn complete(&mut self) -> impl Iterator<Item = Lost> + use<> {
+        let missing = self.state.replayed().into_iter();
+        missing.map(|seq| Lost {
+            seqs: seq..seq + 1,
+            why: "its copy is damaged or missing".into(),
+        })
+    }
+
+    pub(super) fn finish(mut self, env: &Env, settings: &Settings, secret: (u64, u64)) -> (Core, Vec<Lost>) {
+        let missing = self.complete();
+        self.lost.extend(missing);
         let dedup = self.ids.finish(env.now(), secret);
-        let mut core = Core::new(self.state, self.cache, dedup);
+        let mut core = Core::new(self.state, self.cache, dedup, settings.tidy_after);
         core.ages = self.ages;
         (core, self.lost)
     }

@@ -1,8 +1,8 @@
 //! What the heart promises, case by case; `model_tests` has the rest.
 
 use super::kept::Stored;
-use super::record::SubId;
-use super::standing::{Lease, Lost};
+use super::record::{Record, SubId};
+use super::standing::{Lease, Lost, Taken};
 use super::state::State;
 use super::{Priority, Subscription, SubscriptionStats};
 use crate::env::{Tick, WallTime};
@@ -48,6 +48,17 @@ impl Heart {
     }
 
     fn take(&mut self, max: usize) -> Vec<Lease> {
+        let mut leases = Vec::new();
+        loop {
+            let taken = self.take_some(max - leases.len());
+            leases.extend(taken.leases);
+            if !taken.more {
+                return leases;
+            }
+        }
+    }
+
+    fn take_some(&mut self, max: usize) -> Taken {
         let wall = WallTime::from_millis(self.wall);
         self.state.take(self.now, wall, ID, max)
     }
@@ -185,6 +196,77 @@ fn what_is_due_at_once_becomes_ready_in_portions() {
     }
     assert_eq!(portions, [1_024, 1_024, 952]);
     assert_eq!(heart.seqs(3_000), (1..=3_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn messages_that_cannot_be_delivered_are_passed_over_in_portions() {
+    let mut heart = Heart::new(|_| {});
+    // The first keeps the cursor back, so that the delayed ones are not put where they belong when they come.
+    heart.send(|_| {});
+    for _ in 0..3_000 {
+        heart.send(|stored| stored.due = 2_000);
+    }
+    let last = heart.send(|_| {});
+    let taken = heart.take_some(2);
+    assert_eq!(taken.leases.len(), 1, "the first one");
+    let mut portions = vec![(heart.stats().delayed, taken.more)];
+    let found = loop {
+        let taken = heart.take_some(1);
+        portions.push((heart.stats().delayed, taken.more));
+        if !taken.more {
+            break taken.leases;
+        }
+        assert!(taken.leases.is_empty() && heart.state.has_more(ID));
+    };
+    assert_eq!(portions, [(1_024, true), (2_048, true), (3_000, false)]);
+    assert_eq!(found[0].seq, last);
+    heart.wall = 2_000;
+    while heart.expire() > 0 {}
+    assert_eq!(heart.take(3_000).len(), 3_000, "and they come when they are due");
+}
+
+#[test]
+fn a_standing_is_told_in_parts_that_make_the_whole() {
+    let mut heart = Heart::new(|_| {});
+    for n in 0..1_000_u64 {
+        heart.send(|stored| {
+            stored.priority = PRIORITIES[n as usize % 4];
+            stored.due = if n % 3 == 0 { 5_000 } else { 0 };
+        });
+    }
+    let leases = heart.take(300);
+    for lease in leases.iter().filter(|lease| lease.seq % 2 == 0) {
+        heart.ack(*lease).unwrap();
+    }
+    let (whole, rest) = heart.state.standings((0, 0), 10_000, &BTreeSet::new());
+    assert_eq!((whole.len(), rest), (1, None));
+    let (mut parts, mut after) = (Vec::new(), Some((0, 0)));
+    while let Some(from) = after {
+        let (records, rest) = heart.state.standings(from, 70, &BTreeSet::new());
+        parts.extend(records);
+        after = rest;
+    }
+    assert!(parts.len() > 5, "{}", parts.len());
+    let rebuilt = |records: &[Record]| {
+        let mut state = State::new(9);
+        for n in 0..1_000_u64 {
+            let stored = Stored {
+                priority: PRIORITIES[n as usize % 4],
+                due: if n % 3 == 0 { 5_000 } else { 0 },
+                ..Stored::plain(n + 1, 100)
+            };
+            drop(state.message("topic", stored));
+        }
+        records.iter().for_each(|record| state.replay(2_000, record));
+        assert!(state.replayed().is_empty());
+        state
+    };
+    let backlog = heart.stats().backlog;
+    for records in [&whole, &parts] {
+        let state = rebuilt(records);
+        assert_eq!(state.stats()["topic"].subscriptions["name"].backlog, backlog);
+        assert_eq!(state.standings((0, 0), 10_000, &BTreeSet::new()).0, whole);
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub struct SubscriptionView {
     pub tried: usize,
     /// Those that may not be delivered yet, as their senders wish.
     pub delayed: usize,
-    /// The messages of the topic from the oldest that is not settled on.
+    /// The messages of the topic that some subscription has not settled, from the oldest on that this one has not.
     pub lag: usize,
     /// The number of the oldest that is not settled.
     pub oldest: Option<u64>,

@@ -3,6 +3,7 @@
 use super::Priority;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// The levels of priority.
 pub(super) const LEVELS: usize = 4;
@@ -140,6 +141,47 @@ impl Kept {
         }
     }
 
+    /// Adds messages of which numbers above theirs are there already, in the order of their numbers. Says which of them
+    /// are new.
+    pub(super) fn insert(&mut self, stored: &[Stored]) -> Vec<Stored> {
+        let fresh: Vec<Stored> = stored
+            .iter()
+            .filter(|stored| self.find(stored.seq).is_none())
+            .copied()
+            .collect();
+        for (level, of_level) in self.levels.iter_mut().enumerate() {
+            let mine = fresh.iter().filter(|stored| stored.priority as usize == level).copied();
+            of_level.insert(mine.collect());
+        }
+        self.bytes += fresh.iter().map(|stored| u64::from(stored.len)).sum::<u64>();
+        fresh
+    }
+
+    /// Looks at up to `many` messages of a level from number `from` on, and takes those out that are not `wanted`. Returns
+    /// their numbers, and the number to go on from, if there are more. Takes time also for the messages before `from`.
+    pub(super) fn sweep(
+        &mut self,
+        level: usize,
+        from: u64,
+        many: usize,
+        wanted: impl Fn(&Stored) -> bool,
+    ) -> (Vec<u64>, Option<u64>) {
+        let gone = self.levels[level].sweep(from, many, wanted);
+        self.bytes -= gone.iter().map(|gone| u64::from(gone.len)).sum::<u64>();
+        let rest = self.levels[level].seq(self.levels[level].first_from(from) + many - gone.len());
+        (gone.into_iter().map(|gone| gone.seq).collect(), rest)
+    }
+
+    /// Messages of numbers in this range.
+    pub(super) fn count_in(&self, range: Range<u64>) -> usize {
+        let count = |level: &Level| {
+            level
+                .first_from(range.end)
+                .saturating_sub(level.first_from(range.start))
+        };
+        self.levels.iter().map(count).sum()
+    }
+
     /// Takes a message out; whether it was there.
     pub(super) fn remove(&mut self, seq: u64) -> bool {
         let len = self.levels.iter_mut().find_map(|level| level.remove(seq));
@@ -161,6 +203,47 @@ impl Level {
         }
         let seq = stored.seq;
         self.heads.push_back(Head { seq, packed });
+    }
+
+    fn push_front(&mut self, stored: &Stored) {
+        debug_assert!(self.heads.front().is_none_or(|first| first.seq > stored.seq));
+        let mut packed = u64::from(stored.len).min(LEN_MASK);
+        for (flag, word) in [(KEY, stored.key), (EXPIRES, stored.expires), (DUE, stored.due)] {
+            if word != 0 {
+                packed |= flag;
+                self.words.push_front(word);
+                self.words_gone = self.words_gone.wrapping_sub(1);
+            }
+        }
+        packed |= (self.words_gone & WORD_MASK) << WORD_SHIFT;
+        self.heads_gone = self.heads_gone.wrapping_sub(1);
+        let seq = stored.seq;
+        self.heads.push_front(Head { seq, packed });
+    }
+
+    /// The first `many` messages, which are gone then.
+    fn pop_all(&mut self, many: usize) -> Vec<Stored> {
+        let popped = (0..many.min(self.len())).filter_map(|index| self.get(index)).collect();
+        (0..many).for_each(|_| _ = self.pop_front());
+        popped
+    }
+
+    fn insert(&mut self, stored: Vec<Stored>) {
+        let Some(last) = stored.last() else { return };
+        let mut all = self.pop_all(self.first_from(last.seq));
+        all.extend(stored);
+        all.sort_unstable_by_key(|stored| stored.seq);
+        all.iter().rev().for_each(|stored| self.push_front(stored));
+    }
+
+    fn sweep(&mut self, from: u64, many: usize, wanted: impl Fn(&Stored) -> bool) -> Vec<Stored> {
+        let first = self.first_from(from);
+        let mut all = self.pop_all(first + many);
+        let looked_at = all.split_off(first.min(all.len()));
+        let (stay, gone) = looked_at.into_iter().partition::<Vec<_>, _>(wanted);
+        let stay = all.iter().chain(&stay).rev();
+        stay.for_each(|stored| self.push_front(stored));
+        gone
     }
 
     pub(super) fn len(&self) -> usize {
@@ -193,7 +276,7 @@ impl Level {
 
     /// The same, when its [place](Level::place) is probably `guess`.
     pub(super) fn first_from_near(&self, from: u64, guess: u64) -> usize {
-        let guess = guess.saturating_sub(self.heads_gone) as usize;
+        let guess = guess.wrapping_sub(self.heads_gone) as usize;
         let seq = |index: usize| self.heads.get(index).map(|head| head.seq);
         let before = guess.checked_sub(1).map_or(Some(0), seq);
         let is_right = before.is_some_and(|before| before < from) && seq(guess).is_none_or(|seq| seq >= from);
@@ -206,7 +289,7 @@ impl Level {
 
     /// A name for an index that holds while messages come and go at the ends.
     pub(super) fn place(&self, index: usize) -> u64 {
-        self.heads_gone + index as u64
+        self.heads_gone.wrapping_add(index as u64)
     }
 
     fn unpack(&self, head: Head) -> Stored {
@@ -231,7 +314,7 @@ impl Level {
     }
 
     fn words_end(&self) -> u64 {
-        self.words_gone + self.words.len() as u64
+        self.words_gone.wrapping_add(self.words.len() as u64)
     }
 
     /// Where a head's words are now.
@@ -241,7 +324,7 @@ impl Level {
 
     fn pop_front(&mut self) -> Option<u32> {
         let gone = self.heads.pop_front()?;
-        self.heads_gone += 1;
+        self.heads_gone = self.heads_gone.wrapping_add(1);
         self.drop_words();
         Some((gone.packed & LEN_MASK) as u32)
     }
@@ -263,7 +346,7 @@ impl Level {
             None => self.words.len(),
         };
         self.words.drain(..unused);
-        self.words_gone += unused as u64;
+        self.words_gone = self.words_gone.wrapping_add(unused as u64);
         shrink(&mut self.words);
         shrink(&mut self.heads);
     }
@@ -329,7 +412,7 @@ mod tests {
     proptest! {
         /// Against a list of what was put in; after each step everything is looked up.
         #[test]
-        fn what_is_kept_is_found_as_it_was(steps in prop::collection::vec((stored(), 0..4_usize, 0..8_usize), 1..60)) {
+        fn what_is_kept_is_found_as_it_was(steps in prop::collection::vec((stored(), 0..7_usize, 0..8_usize), 1..60)) {
             let (mut kept, mut list) = (Kept::default(), Vec::new());
             for (seq, (stored, what, at)) in (1..).zip(steps) {
                 let stored = Stored { seq: seq * 2, ..stored };
@@ -346,6 +429,31 @@ mod tests {
                         let gone = list.remove(at);
                         prop_assert!(kept.remove(gone.seq));
                         prop_assert!(!kept.remove(gone.seq));
+                    }
+                    2 => {
+                        let (from, many) = (at as u64 * 4, at * 3);
+                        let level = at % LEVELS;
+                        let looked_at: Vec<u64> = list
+                            .iter()
+                            .filter(|stored| of_level(stored) && stored.seq >= from)
+                            .map(|stored| stored.seq)
+                            .collect();
+                        let is_gone = |seq: u64| looked_at.iter().take(many).any(|known| *known == seq) && seq.is_multiple_of(3);
+                        let (gone, rest) = kept.sweep(level, from, many, |stored| !stored.seq.is_multiple_of(3));
+                        let expected: Vec<_> = looked_at.iter().copied().filter(|seq| is_gone(*seq)).collect();
+                        prop_assert_eq!(gone, expected);
+                        prop_assert_eq!(rest, looked_at.get(many).copied());
+                        list.retain(|stored| !is_gone(stored.seq));
+                    }
+                    3 => {
+                        // Some that have gone, some that are there, and some that never were.
+                        let new: Vec<_> = (1..seq * 2).step_by(at + 1).map(|seq| Stored { seq, ..stored }).collect();
+                        let fresh = kept.insert(&new);
+                        let is_new = |stored: &&Stored| list.iter().all(|known| known.seq != stored.seq);
+                        let expected: Vec<_> = new.iter().filter(is_new).copied().collect();
+                        prop_assert_eq!(&fresh, &expected);
+                        list.extend(expected);
+                        list.sort_by_key(|stored| stored.seq);
                     }
                     _ => {}
                 }

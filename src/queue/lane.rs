@@ -120,9 +120,15 @@ impl Lane {
         messages.len() - self.index(messages)
     }
 
-    /// Their numbers.
-    pub(super) fn numbers_ahead<'a>(&self, messages: &'a Level) -> impl Iterator<Item = u64> + use<'a> {
-        (self.index(messages)..messages.len()).filter_map(|index| messages.seq(index))
+    /// Their numbers, from `from` on.
+    pub(super) fn numbers_ahead<'a>(&self, from: u64, messages: &'a Level) -> impl Iterator<Item = u64> + use<'a> {
+        let first = self.index(messages);
+        let first = if from > self.cursor {
+            messages.first_from(from)
+        } else {
+            first
+        };
+        (first..messages.len()).filter_map(|index| messages.seq(index))
     }
 
     /// Moves the cursor over a message.
@@ -136,6 +142,22 @@ impl Lane {
         debug_assert!(self.slots.back().is_none_or(|last| last.seq < slot.seq));
         self.live += 1;
         self.slots.push_back(slot);
+    }
+
+    /// Makes slots for messages before the cursor, of which later ones may have slots. They are in order, and none of them
+    /// has one.
+    pub(super) fn insert(&mut self, slots: Vec<Slot>) {
+        let Some(last) = slots.last() else { return };
+        self.live += slots.len();
+        let end = self.slots.partition_point(|slot| slot.seq < last.seq);
+        let mut all: Vec<Slot> = self
+            .slots
+            .drain(..end)
+            .filter(|slot| slot.phase != Phase::Settled)
+            .collect();
+        all.extend(slots);
+        all.sort_unstable_by_key(|slot| slot.seq);
+        all.into_iter().rev().for_each(|slot| self.slots.push_front(slot));
     }
 
     /// Takes a message's slot away.
@@ -191,6 +213,12 @@ impl Lane {
     /// What is open, in order.
     pub(super) fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().filter(|slot| slot.phase != Phase::Settled)
+    }
+
+    /// What is open from number `from` on, in order.
+    pub(super) fn slots_from(&self, from: u64) -> impl Iterator<Item = &Slot> {
+        let first = self.slots.partition_point(|slot| slot.seq < from);
+        self.slots.range(first..).filter(|slot| slot.phase != Phase::Settled)
     }
 
     pub(super) fn live(&self) -> usize {

@@ -1,3 +1,4 @@
+use super::rewrite::Rule;
 use super::{Error, Result};
 use crate::log::{Durability, OnDamage};
 use std::collections::BTreeMap;
@@ -9,6 +10,17 @@ use std::time::Duration;
 /// A message that a limit takes is taken from every subscription, in flight or not: whoever holds it loses the lease.
 /// [`QueueStats::dropped`](super::QueueStats::dropped) counts those that somebody had not settled. Limits hold again
 /// after a restart; messages that were dropped in the last moments before a crash may be delivered all the same.
+///
+/// # Space on disk
+/// A message that is no longer kept frees its bytes with the segment of the log that holds it, the oldest segment first.
+/// So that few messages which stay do not keep all that came after them, the oldest segments are *rewritten forward*:
+/// when two of them or more together hold less than a quarter of messages that are kept, these are written once more at
+/// the end of the log, and the segments are freed. A message keeps its number, time, attempts, order and everything else
+/// through that; leases hold. What is not settled, what waits for its time and dead letters all count as kept, whatever
+/// their size. The queue looks in the background, a tenth of a second after something was settled and when it was opened,
+/// and writes about 64 MiB before it frees what they held; `max_bytes` does not stop it. So the log has about four times
+/// the bytes of the messages kept at most, and two segments. A message found damaged keeps its segment.
+/// [`QueueStats::rewritten`](super::QueueStats::rewritten) counts.
 ///
 /// ```
 /// use outgrow::queue::Retention;
@@ -105,6 +117,9 @@ pub(super) struct Settings {
     pub(super) durability: Durability,
     pub(super) ack_durability: Durability,
     pub(super) on_damage: OnDamage,
+    pub(super) rewrite: Rule,
+    /// How long after an acknowledgement the queue looks whether space can be freed.
+    pub(super) tidy_after: Duration,
 }
 
 /// The smallest segment of the log.
@@ -143,6 +158,8 @@ impl Default for Settings {
             durability: Durability::Disk,
             ack_durability: Durability::Os,
             on_damage: OnDamage::Serve,
+            rewrite: Rule::default(),
+            tidy_after: Duration::from_millis(100),
         }
     }
 }

@@ -27,9 +27,10 @@
 //! `<topic>.dead`, with headers that say why, in the same write that takes it from its own.
 //!
 //! A topic without subscriptions keeps its messages until someone subscribes, unless a [`Retention`] says otherwise.
-//! Space is freed from the oldest end of the log, by whole segments, so one message that nobody settles (a dead letter is
-//! one, until it is [redriven](DurableQueue::redrive)) keeps everything after it on disk; at
-//! [`max_bytes`](DurableQueueBuilder::max_bytes) sends are refused, wait, or have the oldest dropped, as [`OnFull`] says.
+//! Space is freed from the oldest end of the log, by whole segments. Messages that nobody settles (dead letters are such,
+//! until they are [redriven](DurableQueue::redrive)) do not keep what is around them: where they are few, they are written
+//! again at the end, as [`Retention`] tells. At [`max_bytes`](DurableQueueBuilder::max_bytes) sends are refused, wait, or
+//! have the oldest dropped, as [`OnFull`] says.
 //!
 //! Not for many processes: one opens the directory, the second is refused. It may [look](DurableQueue::inspect) all the
 //! same.
@@ -38,8 +39,9 @@
 //! [`Delivery`]; the [`Worker`], which handles many jobs at a time and keeps their leases; a [`Backoff`] between attempts;
 //! topics of one type ([`TypedTopic`]), as a sink ([`TopicSink`]) and for plain threads ([`BlockingTopic`]). Whoever comes
 //! from another queue begins at [`coming_from`]. Of the durable queue, `state`, `standing` and what they are made of (`kept`,
-//! `lane`, `keys`, `agenda`) are the pure heart, with `dedup`, `ages`, `acks` and `limits`; `record` is what it writes into
-//! the log, and `shell`, `send`, `subscribe`, `consume`, `retain`, `redrive`, `pump` and `durable` hold lock, log and tasks.
+//! `lane`, `keys`, `agenda`) are the pure heart, with `dedup`, `ages`, `acks`, `copies` and `limits`; `record` is what it
+//! writes into the log, `replayed` and `promised` what it makes of that on opening, and `shell`, `send`, `subscribe`,
+//! `consume`, `fetch`, `retain`, `redrive`, `rewrite`, `pump` and `durable` hold lock, log and tasks.
 
 mod acks;
 mod agenda;
@@ -53,11 +55,13 @@ mod codec;
 pub mod coming_from;
 mod consume;
 mod consumer;
+mod copies;
 mod dedup;
 mod delivery;
 mod durable;
 mod error;
 mod fate;
+mod fetch;
 mod found;
 #[cfg(all(test, feature = "sim"))]
 mod found_tests;
@@ -95,11 +99,17 @@ mod naive;
 mod notes;
 mod outgoing;
 mod progress;
+mod promised;
 mod pump;
 mod record;
 mod redrive;
+mod replayed;
 mod retain;
 mod retained;
+mod rewrite;
+#[cfg(all(test, feature = "sim"))]
+mod rewrite_tests;
+mod runs;
 mod send;
 mod shell;
 mod sink;

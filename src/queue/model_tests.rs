@@ -2,6 +2,8 @@
 //! message stands. Restarts replay the records that the shell would have written, here and there, and what was settled
 //! must stay so.
 
+mod written;
+
 use super::kept::{LEVELS, Stored};
 use super::naive::{LEASE, MAX_ATTEMPTS, MAX_IN_FLIGHT, Naive, Phase};
 use super::record::{Record, SubId};
@@ -41,7 +43,13 @@ enum Op {
     /// A message is lost, or dropped by a limit.
     Remove(usize),
     Snapshot,
+    /// Begins a snapshot, of which a part is written after each of the operations that follow.
+    Stand,
     Trim,
+    /// Forgets what is settled before a number, also behind what is not.
+    Sweep(usize),
+    /// Copies the messages that are before some place of the log, and frees what is before it; or copies half of them.
+    Copy(usize, bool),
     Restart,
 }
 
@@ -84,9 +92,12 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (-30..30_i64).prop_map(Op::Jump),
         1 => Just(Op::Expire),
         2 => Just(Op::Bury),
+        1 => Just(Op::Stand),
         1 => (0..20_usize).prop_map(Op::Remove),
         1 => Just(Op::Snapshot),
         1 => Just(Op::Trim),
+        1 => (0..200_usize).prop_map(Op::Sweep),
+        2 => (0..100_usize, any::<bool>()).prop_map(|(n, whole)| Op::Copy(n, whole)),
         1 => Just(Op::Restart),
     ]
 }
@@ -95,8 +106,7 @@ fn op() -> impl Strategy<Value = Op> {
 #[derive(Clone, Debug)]
 enum Written {
     Message(&'static str, Stored),
-    Through(SubId, u64),
-    Removed(&'static str, u64),
+    Copy(&'static str, Stored),
     Record(Record),
 }
 
@@ -107,8 +117,14 @@ struct Test {
     /// The messages that each topic has.
     kept: [BTreeMap<u64, Stored>; 2],
     log: Vec<Written>,
+    /// Entries before this number have been freed.
+    home: u64,
+    /// Where the copies of messages are.
+    places: BTreeMap<u64, u64>,
     /// Where the last snapshot begins in `log`.
     snapshot: usize,
+    /// A snapshot that is being written: where it begins, and what it goes on behind.
+    standing: Option<(usize, (SubId, u64))>,
     leases: Vec<(SubId, Lease)>,
     dying: Vec<Dying>,
     now: u64,
@@ -145,7 +161,10 @@ impl Test {
             ordered: BTreeMap::new(),
             kept: Default::default(),
             log: Vec::new(),
+            home: 0,
+            places: BTreeMap::new(),
             snapshot: 0,
+            standing: None,
             leases: Vec::new(),
             dying: Vec::new(),
             now: 0,
@@ -212,7 +231,9 @@ impl Test {
     /// Takes from both, which must give the same.
     fn take_both(&mut self, n: usize, max: usize) -> Vec<Lease> {
         let id = SUBSCRIPTIONS[n].2;
-        let leases = self.state.take(tick(self.now), self.walltime(), id, max);
+        let taken = self.state.take(tick(self.now), self.walltime(), id, max);
+        assert!(!taken.more, "so few are passed over at once");
+        let leases = taken.leases;
         self.known_wall = self.wall;
         let naive = self.naive.get_mut(&id);
         let expected = naive.map_or(Vec::new(), |naive| naive.take(self.now, self.wall, max));
@@ -278,7 +299,7 @@ impl Test {
         assert_eq!(result, if held { Ok(()) } else { Err(Lost) }, "{how:?} of {lease:?}");
         match how {
             How::Ack if held => drop(self.write(Written::Record(Record::Acked { id, seqs: vec![seq] }))),
-            How::AckThrough if held => drop(self.write(Written::Through(id, seq))),
+            How::AckThrough if held => drop(self.write(Written::Record(Record::AckedThrough { id, seq }))),
             _ => {}
         }
     }
@@ -333,7 +354,10 @@ impl Test {
             return;
         }
         let (topic, seq) = all[n % all.len()];
-        self.write(Written::Removed(TOPICS[topic], seq));
+        self.write(Written::Record(Record::Moved {
+            topic: TOPICS[topic].to_owned(),
+            seqs: vec![seq],
+        }));
         assert!(self.state.remove(TOPICS[topic], seq));
         self.kept[topic].remove(&seq);
         for (id, naive) in &mut self.naive {
@@ -345,8 +369,24 @@ impl Test {
 
     fn snapshot(&mut self, under_way: &BTreeSet<(SubId, u64)>) {
         self.snapshot = self.log.len();
-        let standings = self.state.standings(under_way);
+        let mut next = Some((0, 0));
+        while let Some(after) = next {
+            let (standings, rest) = self.state.standings(after, 3, under_way);
+            self.log.extend(standings.into_iter().map(Written::Record));
+            next = rest;
+        }
+        self.standing = None;
+    }
+
+    /// Writes the next part of a snapshot, while others write between the parts.
+    fn stand(&mut self) {
+        let Some((start, after)) = self.standing else { return };
+        let (standings, rest) = self.state.standings(after, 3, &BTreeSet::new());
         self.log.extend(standings.into_iter().map(Written::Record));
+        self.standing = rest.map(|rest| (start, rest));
+        if rest.is_none() {
+            self.snapshot = start;
+        }
     }
 
     fn trim(&mut self) {
@@ -378,49 +418,6 @@ impl Test {
         true
     }
 
-    /// Starts anew from the messages and what was said of subscriptions since the last snapshot.
-    fn restart(&mut self) {
-        let mut state = State::new(1_000_000 * self.log.len() as u64);
-        let before = std::mem::take(&mut self.naive);
-        self.kept = Default::default();
-        for (at, written) in self.log.iter().enumerate() {
-            let is_told = at >= self.snapshot;
-            let seq = at as u64 + 1;
-            match written {
-                Written::Message(topic, stored) => {
-                    drop(state.message(topic, *stored));
-                    let topic = TOPICS.iter().position(|name| name == topic).unwrap();
-                    self.kept[topic].insert(seq, *stored);
-                    let naives = self.naive.iter_mut().filter(|(id, _)| topic_of(**id) == topic);
-                    naives.for_each(|(_, naive)| _ = naive.arrive(*stored));
-                }
-                Written::Removed(name, seq) => {
-                    state.remove(name, *seq);
-                    let topic = TOPICS.iter().position(|known| known == name).unwrap();
-                    self.kept[topic].remove(seq);
-                    let naives = self.naive.iter_mut().filter(|(id, _)| topic_of(**id) == topic);
-                    naives.for_each(|(_, naive)| naive.done(*seq));
-                }
-                Written::Through(id, seq) if is_told => {
-                    state.with(*id, |standing, messages| standing.replay_acked_through(*seq, messages));
-                    self.naive.get_mut(id).unwrap().done_through(*seq);
-                }
-                Written::Record(record) if is_told => {
-                    state.replay(seq, record);
-                    replay(&mut self.naive, &self.kept, seq, record);
-                }
-                Written::Through(..) | Written::Record(_) => {}
-            }
-        }
-        self.state = state;
-        self.dying.clear();
-        self.known_wall = 0;
-        for (id, naive) in &before {
-            naive.assert_survives_as(&self.naive[id]);
-            self.configure(*id as usize - 1, self.ordered[id]);
-        }
-    }
-
     fn run(&mut self, op: &Op) {
         match *op {
             Op::Send {
@@ -443,9 +440,13 @@ impl Test {
             Op::TakeBack(n, max) => self.take_back(n, max),
             Op::Remove(n) => self.remove(n),
             Op::Snapshot => self.snapshot(&BTreeSet::new()),
+            Op::Stand => self.standing = Some((self.log.len(), (0, 0))),
             Op::Trim => self.trim(),
+            Op::Sweep(n) => self.sweep(n),
+            Op::Copy(n, whole) => self.copy(n, whole),
             Op::Restart => self.restart(),
         }
+        self.stand();
         self.compare();
     }
 
@@ -473,36 +474,24 @@ impl Test {
                 "{topic}"
             );
         }
+        let places = self
+            .kept
+            .iter()
+            .flat_map(BTreeMap::keys)
+            .map(|seq| match *seq < self.home {
+                true => self.place(*seq),
+                // Its own place is as good as that of a copy.
+                false => *seq,
+            });
+        assert_eq!(self.state.oldest(u64::MAX), places.min().unwrap_or(u64::MAX));
+        for seq in self.kept.iter().flat_map(BTreeMap::keys) {
+            assert_eq!(self.state.copies.place(*seq), self.place(*seq));
+        }
         let ends = self.naive.values().filter_map(Naive::next_end);
         let dues = self.naive.values().filter_map(Naive::next_due);
         let until = |due: u64| self.now + due.saturating_sub(self.wall).min(1_000) * 1_000_000;
         let next = ends.chain(dues.map(until)).min().map(tick);
         assert_eq!(self.state.next_timer(|| (tick(self.now), self.walltime())), next);
-    }
-}
-
-/// What a record says to the naive.
-fn replay(naive: &mut BTreeMap<SubId, Naive>, kept: &[BTreeMap<u64, Stored>; 2], own: u64, record: &Record) {
-    match record {
-        Record::Subscribed { id, from, .. } => {
-            let from = from.unwrap_or(own);
-            naive.insert(*id, Naive::new(from, kept[topic_of(*id)].values()));
-        }
-        Record::Standing { id, cursor, open, .. } => {
-            let fresh = || Naive::new(0, kept[topic_of(*id)].values());
-            naive.entry(*id).or_insert_with(fresh).stood(*cursor, open);
-        }
-        Record::Delivered { id, attempts } => {
-            let naive = naive.get_mut(id).unwrap();
-            attempts
-                .iter()
-                .for_each(|(seq, attempt)| naive.was_delivered(*seq, *attempt));
-        }
-        Record::Acked { id, seqs } => {
-            let naive = naive.get_mut(id).unwrap();
-            seqs.iter().for_each(|seq| naive.was_acked(*seq));
-        }
-        _ => {}
     }
 }
 

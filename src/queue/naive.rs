@@ -3,6 +3,7 @@
 use super::SubscriptionStats;
 use super::kept::{LEVELS, Stored};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 pub(super) const LEASE: u64 = 10;
 pub(super) const MAX_ATTEMPTS: u32 = 3;
@@ -334,9 +335,36 @@ impl Naive {
         }
     }
 
-    pub(super) fn stood(&mut self, cursor: u64, open: &[(u64, u32)]) {
-        self.pass_all(cursor);
-        for seq in self.seqs(|entry| entry.stored.seq < cursor) {
+    /// A copy of a message has come. If it is new, it is open, whatever came before it.
+    pub(super) fn returned(&mut self, stored: Stored) {
+        let (seq, level) = (stored.seq, stored.priority as usize);
+        if self.entries.contains_key(&seq) {
+            return;
+        }
+        let entry = Entry {
+            stored,
+            phase: Phase::New,
+            attempts: 0,
+        };
+        self.entries.insert(seq, entry);
+        self.pass_level(level, self.cursors[level]);
+    }
+
+    pub(super) fn was_copied(&mut self, seq: u64, open: Option<u32>) {
+        match open {
+            None => self.was_acked(seq),
+            Some(0) => {}
+            Some(attempts) => self.was_delivered(seq, attempts),
+        }
+    }
+
+    pub(super) fn wants(&self, seq: u64) -> bool {
+        self.entries.get(&seq).is_some_and(|entry| !entry.is_settled())
+    }
+
+    pub(super) fn stood(&mut self, part: &Range<u64>, open: &[(u64, u32)]) {
+        self.pass_all(part.end);
+        for seq in self.seqs(|entry| part.contains(&entry.stored.seq)) {
             match open.iter().find(|(known, _)| *known == seq) {
                 None => self.done(seq),
                 Some((_, 0)) => {}

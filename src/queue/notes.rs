@@ -1,5 +1,5 @@
 //! What opening wants to know of an entry without reading it: of a message everything but its headers and its payload,
-//! of another record all of it.
+//! of another record all of it. Of a copy it wants what it wants of the message, and where the copy lies.
 //!
 //! A note begins with a byte that says what it is:
 //! - 0: nothing is noted, the entry is to be read.
@@ -9,6 +9,7 @@
 //! - 2: the same of a message of another topic, or the first one noted, with the topic after the second byte of the entry,
 //!   and sent so many milliseconds after 1970.
 //! - 3: a record, with its length before it.
+//! - 4: a copy of a message: its number, and behind that a note of it that begins with 1 or 2.
 
 use super::heading::Heading;
 use super::outgoing::stored;
@@ -32,6 +33,7 @@ const READ: u8 = 0;
 const SAME_TOPIC: u8 = 1;
 const OTHER_TOPIC: u8 = 2;
 const RECORD: u8 = 3;
+const COPY: u8 = 4;
 
 /// A message with a longer key is read instead, and so is a longer record.
 const MAX_KEY: usize = 1 << 10;
@@ -48,20 +50,35 @@ struct Writing {
 
 impl Noter for Writing {
     fn note(&mut self, entry: Option<&[u8]>, out: &mut Vec<u8>) {
-        match entry.map(|entry| (entry, Heading::of_entry(entry))) {
-            Some((entry, Ok(Some(head)))) if head.key.is_none_or(|key| key.len() <= MAX_KEY) => {
-                self.message(entry.len(), &head, out);
-            }
-            Some((entry, Ok(None))) if entry.len() <= MAX_RECORD => {
-                out.push(RECORD);
-                put_bytes(out, entry);
-            }
-            _ => out.push(READ),
+        let is_noted = entry.map(|entry| self.entry(entry, out));
+        if !matches!(is_noted, Some(Ok(true))) {
+            out.push(READ);
         }
     }
 }
 
 impl Writing {
+    /// Notes an entry, unless it is better read.
+    fn entry(&mut self, entry: &[u8], out: &mut Vec<u8>) -> Result<bool, Malformed> {
+        let copied = Record::copied_in(entry)?;
+        let message = copied.map_or(entry, |(_, message)| message);
+        match Heading::of_entry(message)? {
+            Some(head) if head.key.is_none_or(|key| key.len() <= MAX_KEY) => {
+                if let Some((seq, _)) = copied {
+                    out.push(COPY);
+                    put_varint(out, seq);
+                }
+                self.message(message.len(), &head, out);
+            }
+            None if entry.len() <= MAX_RECORD => {
+                out.push(RECORD);
+                put_bytes(out, entry);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
     fn message(&mut self, len: usize, head: &Heading<'_>, out: &mut Vec<u8>) {
         if self.has_topic && self.topic == head.topic {
             out.extend([SAME_TOPIC, head.flags]);
@@ -109,6 +126,8 @@ pub(super) enum Note<'a> {
     /// It is to be read.
     Read,
     Message(Noted<'a>),
+    /// A copy of the message of this number.
+    Copy(u64, Noted<'a>),
     Record(Record),
 }
 
@@ -185,11 +204,19 @@ impl<'a> Reading<'a> {
         let note = match input.byte()? {
             READ => Note::Read,
             kind @ (SAME_TOPIC | OTHER_TOPIC) => Note::Message(self.message(kind, &mut input)?),
+            COPY => Note::Copy(input.varint()?, self.copied(&mut input)?),
             RECORD => Note::Record(Record::decode(&Bytes::copy_from_slice(input.bytes()?))?),
             _ => return Err(Malformed("a note of an unknown kind")),
         };
         self.rest = input.rest();
         Ok(note)
+    }
+
+    fn copied(&mut self, input: &mut Reader<'a>) -> Result<Noted<'a>, Malformed> {
+        match input.byte()? {
+            kind @ (SAME_TOPIC | OTHER_TOPIC) => self.message(kind, input),
+            _ => Err(Malformed("a note of a copy of something that is no message")),
+        }
     }
 
     fn message(&mut self, kind: u8, input: &mut Reader<'a>) -> Result<Noted<'a>, Malformed> {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// a dead letter says more.
 const MAX_MESSAGE: usize = (64 << 20) - (4 << 10);
 /// From this size on a message may be more than a frame of the log holds, and is written ahead in pieces.
-const LARGE: usize = 512 << 10;
+pub(super) const LARGE: usize = 512 << 10;
 /// The most bytes of a message's id.
 const MAX_ID: usize = 128;
 

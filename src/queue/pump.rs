@@ -1,6 +1,7 @@
 //! The background task of the durable queue: it ends leases, buries what has used up its attempts, sees appends through
 //! whose callers went away, tells the log what nobody waits for, and frees space.
 
+use super::Result;
 use super::limits::OnFull;
 use super::record::{Record, SubId};
 use super::shell::{Core, Effect, InFlight, Room, Shell};
@@ -12,6 +13,7 @@ use futures::FutureExt;
 use futures::StreamExt;
 use futures::future::{BoxFuture, Either, join_all, pending, select};
 use futures::stream::FuturesUnordered;
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +22,39 @@ use std::time::Duration;
 const BURIED_AT_ONCE: usize = 64;
 /// The most bytes of one append of standings.
 const CHUNK: usize = 512 << 10;
+/// The most messages that one part of a standing names: about 64 KiB at worst, and the lock is held for as long as it takes
+/// to find so many.
+const OPEN_AT_ONCE: usize = 8_192;
+/// The most messages that are looked at under one lock for being settled.
+const SWEPT_AT_ONCE: usize = 16_384;
 /// The most ids of one record.
 const IDS: usize = 1_000;
 /// How long after a failure the pump tries again to free space.
 const TIDY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether somebody looks for space to free.
+#[derive(Debug, Default)]
+pub(super) enum Tidying {
+    #[default]
+    Not,
+    Now,
+    /// And was asked to look again meanwhile.
+    Again,
+}
+
+impl Tidying {
+    /// Says whether to begin.
+    fn begin(&mut self) -> bool {
+        let begins = matches!(self, Tidying::Not);
+        *self = if begins { Tidying::Now } else { Tidying::Again };
+        begins
+    }
+
+    /// Says whether to look again.
+    fn end(&mut self) -> bool {
+        matches!(std::mem::take(self), Tidying::Again)
+    }
+}
 
 enum Chore {
     Stop,
@@ -48,7 +79,12 @@ pub(super) async fn run(shell: Arc<Shell>) {
         match next(&shell, &mut running).await {
             Chore::Stop => break,
             Chore::Rearm => {}
-            Chore::Due => running.extend(shell.due().await.map(see_through)),
+            Chore::Due => {
+                let (acks, tidies) = shell.due().await;
+                running.extend(acks.map(see_through));
+                // Beside the rest, since it may take long.
+                running.extend(tidies.then(|| Arc::clone(&shell).tidy_up().boxed()));
+            }
             Chore::Finish(appends) => {
                 let finish = |(id, append)| finish(Arc::clone(&shell), id, append).boxed();
                 running.extend(appends.into_iter().map(finish));
@@ -134,27 +170,39 @@ impl Shell {
             return Some(Chore::Bury(core.state.dying()));
         }
         if !core.dropped.is_empty() {
-            return Some(Chore::Dropped(core.dropped_records()));
+            return Some(Chore::Dropped(dropped_records(&std::mem::take(&mut core.dropped))));
         }
         std::mem::take(&mut core.rearm).then_some(Chore::Rearm)
     }
 
-    async fn due(self: &Arc<Self>) -> Option<InFlight> {
+    /// Does what is due. Also says whether to look for space to free.
+    async fn due(self: &Arc<Self>) -> (Option<InFlight>, bool) {
         let (now, wall) = (self.env.now(), self.env.wall());
         let is_due = |at: &mut Option<Tick>| at.take_if(|at| *at <= now).is_some();
-        let (freed, tidy, acks): (Vec<(SubId, usize)>, bool, bool) = {
+        let (freed, tidies, acks): (Vec<(SubId, usize)>, bool, bool) = {
             let mut core = self.core.lock();
             let freed = core.state.expire(now, wall);
             if is_due(&mut core.retain_at) {
                 core.retain_all(&self.settings, now, wall);
             }
-            (freed, is_due(&mut core.tidy_at), is_due(&mut core.acks_at))
+            let tidies = is_due(&mut core.tidy_at) && core.tidying.begin();
+            (freed, tidies, is_due(&mut core.acks_at))
         };
         self.tell(self.core.lock(), freed);
-        if tidy && self.tidy().await.is_err() {
-            self.core.lock().tidy_at.get_or_insert(self.env.now() + TIDY_AGAIN);
+        let acks = if acks { self.write_acks().await } else { None };
+        (acks, tidies)
+    }
+
+    async fn tidy_up(self: Arc<Self>) {
+        let failed = self.tidy().await.is_err();
+        let mut core = self.core.lock();
+        let now = self.env.now();
+        if core.tidying.end() {
+            core.settled(now);
         }
-        if acks { self.write_acks().await } else { None }
+        if failed {
+            core.tidy_at.get_or_insert(now + TIDY_AGAIN);
+        }
     }
 
     /// Gives the log the acknowledgements that wait in memory.
@@ -187,41 +235,82 @@ impl Shell {
         }
     }
 
-    /// Frees the segments that nobody needs. What their records said that still matters is written anew first.
-    async fn tidy(&self) -> Result<(), LogError> {
-        let (now, wall) = (self.env.now(), self.env.wall());
-        let (appends, oldest) = {
+    /// Frees the segments that nobody needs. What their records said that still matters is written anew first, and so are
+    /// messages where few hold much.
+    async fn tidy(self: &Arc<Self>) -> Result<()> {
+        let now = self.env.now();
+        self.sweep();
+        let frees = {
             let mut core = self.core.lock();
             core.trim(&self.settings);
+            self.log.frees(core.state.oldest(core.settled_end(self.log.durable())))
+        };
+        // What fails here must not keep the rest from being freed, or dropped.
+        let rewritten = if frees { Ok(()) } else { self.rewrite().await };
+        let oldest = {
+            let mut core = self.core.lock();
             if core.short > 0 && self.settings.on_full == OnFull::DropOldest && self.is_full() {
                 self.drop_segment(&mut core, now);
             }
-            let mut next = self.log.range().end;
-            core.forget_failed(next, now);
+            core.forget_failed(self.log.range().end, now);
             let end = core.settled_end(self.log.durable());
             let oldest = core.state.oldest(end);
             let first_time = !std::mem::replace(&mut core.stood, true);
             if !first_time && !self.log.frees(oldest) {
-                return Ok(());
+                return rewritten;
             }
-            // Under the lock: what comes later in the log must also be later than what these say, and they are true only
-            // if all that is pending comes to be.
-            let mut records = core.standings();
-            records.extend(core.dropped_records());
+            oldest
+        };
+        let first = self.stand(oldest).await?;
+        let freed = self.log.frees(oldest);
+        self.log.release_before(oldest.min(first)).await?;
+        if freed {
+            self.room.wake_all();
+        }
+        rewritten
+    }
+
+    /// Forgets what everybody has settled, also behind messages that somebody has not, in portions.
+    fn sweep(&self) {
+        let keeps = |topic: &str| self.settings.retention_of(topic).keeps_settled();
+        let littered = self.core.lock().state.littered(keeps);
+        littered.iter().for_each(|topic| self.sweep_before(topic, u64::MAX));
+    }
+
+    /// The same of one topic, and of numbers before `end`.
+    pub(super) fn sweep_before(&self, topic: &str, end: u64) {
+        let mut next = Some((0, 0));
+        while let Some(at) = next {
+            next = self.core.lock().state.sweep(topic, at, end, SWEPT_AT_ONCE);
+        }
+    }
+
+    /// Writes anew what the records before number `oldest` say that still matters, part by part, so that nobody waits
+    /// long for the lock. Durable when it returns the number from which on it is there.
+    async fn stand(&self, oldest: u64) -> Result<u64> {
+        let mut appends = Vec::new();
+        let mut next = Some((0, 0));
+        while let Some(after) = next {
+            let tell = |core: &mut Core| {
+                let (records, rest) = core.standings(after, OPEN_AT_ONCE);
+                next = rest;
+                records
+            };
+            appends.extend(self.state_facts(tell).await?);
+        }
+        let (now, wall) = (self.env.now(), self.env.wall());
+        let tell = |core: &mut Core| {
+            // They are told again, for themselves, since this may fail.
+            let mut records = dropped_records(&core.dropped);
             let ids = core.dedup.fading(now, wall, oldest);
             let secret = core.dedup.hash.secret();
             records.extend(ids.chunks(IDS).map(|ids| Record::Ids {
                 secret,
                 ids: ids.to_vec(),
             }));
-            let mut appends = Vec::new();
-            for chunk in chunks(records.iter().map(Record::encode).collect()) {
-                let append = self.log.append_at(next, chunk)?.ok_or(LogError::Full)?;
-                next = append.seqs().end;
-                appends.push(append);
-            }
-            (appends, oldest)
+            records
         };
+        appends.extend(self.state_facts(tell).await?);
         let first = appends.first().map(|append| append.seqs().start);
         for append in appends {
             append.await?;
@@ -229,12 +318,32 @@ impl Shell {
         if let Some(first) = first {
             self.core.lock().dedup.written(oldest, first);
         }
-        let freed = self.log.frees(oldest);
-        self.log.release_before(oldest.min(first.unwrap_or(u64::MAX))).await?;
-        if freed {
-            self.room.wake_all();
+        Ok(first.unwrap_or(u64::MAX))
+    }
+
+    /// Appends what `tell` tells of the state, in appends of a bounded size; it is asked again when too much waits for the
+    /// disk. It is told and appended under one lock: what comes later in the log must also be later than what this says,
+    /// and it is true only if all that is pending comes to be.
+    async fn state_facts(&self, mut tell: impl FnMut(&mut Core) -> Vec<Record>) -> Result<Vec<Append>, LogError> {
+        loop {
+            match self.try_state_facts(&mut tell) {
+                Err(LogError::Busy { len, .. }) => self.log.room(len).await,
+                appended => return appended,
+            }
         }
-        Ok(())
+    }
+
+    fn try_state_facts(&self, tell: &mut impl FnMut(&mut Core) -> Vec<Record>) -> Result<Vec<Append>, LogError> {
+        let mut core = self.core.lock();
+        let mut next = self.log.range().end;
+        core.forget_failed(next, self.env.now());
+        let mut appends = Vec::new();
+        for chunk in chunks(tell(&mut core).iter().map(Record::encode).collect()) {
+            let append = self.log.append_at(next, chunk)?.ok_or(LogError::Full)?;
+            next = append.seqs().end;
+            appends.push(append);
+        }
+        Ok(appends)
     }
 
     /// Drops the messages in the oldest segment, if there is another.
@@ -258,16 +367,13 @@ impl Shell {
     }
 }
 
-impl Core {
-    /// What the log does not know yet of what limits have taken.
-    fn dropped_records(&mut self) -> Vec<Record> {
-        let dropped = std::mem::take(&mut self.dropped);
-        let record = |(topic, before): (Arc<str>, u64)| Record::Dropped {
-            topic: topic.to_string(),
-            before,
-        };
-        dropped.into_iter().map(record).collect()
-    }
+/// What the log does not know yet of what limits have taken.
+fn dropped_records(dropped: &BTreeMap<Arc<str>, u64>) -> Vec<Record> {
+    let record = |(topic, before): (&Arc<str>, &u64)| Record::Dropped {
+        topic: topic.to_string(),
+        before: *before,
+    };
+    dropped.iter().map(record).collect()
 }
 
 /// Splits entries into appends of a bounded size.

@@ -1,10 +1,12 @@
 //! What the queue writes into its log, one record an entry.
 
 use super::dedup::{Id, Noted};
+use super::runs::{Run, put_runs, runs};
 use super::{DeliverAt, Message, Priority};
 use crate::codec::{Malformed, Reader, put_bytes, put_varint};
 use crate::env::WallTime;
 use bytes::Bytes;
+use std::ops::Range;
 use std::time::Duration;
 
 /// A subscription's number, short because every acknowledgement carries it.
@@ -32,14 +34,15 @@ pub(super) enum Record {
     Acked { id: SubId, seqs: Vec<u64> },
     /// Everything up to this number was acknowledged.
     AckedThrough { id: SubId, seq: u64 },
-    /// Where a subscription stands, so that older records are no longer needed: before `cursor` only `open` messages
-    /// are not acknowledged.
+    /// Where a subscription stands, so that older records are no longer needed: of the messages whose numbers are in
+    /// `part`, only those in `open` are not acknowledged. Each part is true by itself, at its place in the log; all of
+    /// them together tell everything.
     Standing {
         id: SubId,
         topic: String,
         name: String,
-        cursor: u64,
-        open: Vec<(u64, u32)>,
+        part: Range<u64>,
+        open: Vec<Run>,
     },
     /// A limit of the topic took the messages before this number from every subscription.
     Dropped { topic: String, before: u64 },
@@ -48,17 +51,30 @@ pub(super) enum Record {
     /// Ids of messages that may be gone from the log, so that their repetitions are told all the same. They are hashed
     /// under `secret`, which is the same in every such record of a log.
     Ids { secret: (u64, u64), ids: Vec<Noted> },
+    /// Message number `seq` once more, so that the segment that held it can be freed. It counts as open everywhere until
+    /// the next record says more.
+    Copy { seq: u64, entry: Bytes },
+    /// What is open of messages whose copies are in the same frame: each with the subscriptions that have not settled it,
+    /// and how often it was delivered to them.
+    Copied {
+        topic: String,
+        messages: Vec<(u64, Vec<(SubId, u32)>)>,
+    },
 }
 
 pub(super) const MESSAGE: u8 = 1;
 const SUBSCRIBED: u8 = 2;
 const DELIVERED: u8 = 3;
 const ACKED: u8 = 4;
-const STANDING: u8 = 5;
+/// As it was written before it had parts, each message for itself.
+const STANDING_WHOLE: u8 = 5;
 const DROPPED: u8 = 6;
 const MOVED: u8 = 7;
 const IDS: u8 = 8;
 const ACKED_THROUGH: u8 = 9;
+const STANDING: u8 = 10;
+const COPY: u8 = 11;
+const COPIED: u8 = 12;
 
 /// What of a message's parts is there, in its second byte. Two of the bits are its priority.
 pub(super) const KEY: u8 = 1;
@@ -99,15 +115,16 @@ impl Record {
                 id,
                 topic,
                 name,
-                cursor,
+                part,
                 open,
             } => {
                 let mut out = vec![STANDING];
                 put_varint(&mut out, (*id).into());
                 put_bytes(&mut out, topic.as_bytes());
                 put_bytes(&mut out, name.as_bytes());
-                put_varint(&mut out, *cursor);
-                put_attempts(&mut out, open);
+                put_varint(&mut out, part.start);
+                put_varint(&mut out, part.end);
+                put_runs(&mut out, open);
                 out.into()
             }
             Record::AckedThrough { id, seq } => {
@@ -129,12 +146,42 @@ impl Record {
                 out.into()
             }
             Record::Ids { secret, ids } => encode_ids(*secret, ids),
+            Record::Copy { seq, entry } => encode_copy(*seq, entry),
+            Record::Copied { topic, messages } => {
+                let mut out = vec![COPIED];
+                put_bytes(&mut out, topic.as_bytes());
+                put_varint(&mut out, messages.len() as u64);
+                for (seq, open) in messages {
+                    put_varint(&mut out, *seq);
+                    put_varint(&mut out, open.len() as u64);
+                    for (id, attempts) in open {
+                        put_varint(&mut out, (*id).into());
+                        put_varint(&mut out, (*attempts).into());
+                    }
+                }
+                out.into()
+            }
         }
     }
 
-    /// Whether an entry is a message.
-    pub(super) fn is_message(entry: &Bytes) -> bool {
-        entry.first() == Some(&MESSAGE)
+    /// The message in the entry at number `at`, with its own number: it may be a copy.
+    pub(super) fn message_in(at: u64, entry: &Bytes) -> Option<(u64, Bytes)> {
+        match *entry.first()? {
+            MESSAGE => Some((at, entry.clone())),
+            COPY => {
+                let (seq, message) = copy(&mut Reader::new(&entry[1..])).ok()?;
+                Some((seq, entry.slice_ref(message)))
+            }
+            _ => None,
+        }
+    }
+
+    /// If an entry is a copy, the number of the message, and its entry.
+    pub(super) fn copied_in(entry: &[u8]) -> Result<Option<(u64, &[u8])>, Malformed> {
+        match entry {
+            [COPY, rest @ ..] => copy(&mut Reader::new(rest)).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// The topic of an entry that is a message.
@@ -167,8 +214,15 @@ impl Record {
                 id: id(&mut input)?,
                 topic: string(&mut input)?,
                 name: string(&mut input)?,
-                cursor: input.varint()?,
-                open: attempts(&mut input)?,
+                part: input.varint()?..input.varint()?,
+                open: runs(&mut input)?,
+            },
+            STANDING_WHOLE => Record::Standing {
+                id: id(&mut input)?,
+                topic: string(&mut input)?,
+                name: string(&mut input)?,
+                part: 0..input.varint()?,
+                open: Run::of(attempts(&mut input)?),
             },
             ACKED_THROUGH => Record::AckedThrough {
                 id: id(&mut input)?,
@@ -183,6 +237,15 @@ impl Record {
                 seqs: seqs(&mut input)?,
             },
             IDS => decode_ids(&mut input)?,
+            COPY => {
+                let (seq, message) = copy(&mut input)?;
+                let entry = entry.slice_ref(message);
+                Record::Copy { seq, entry }
+            }
+            COPIED => Record::Copied {
+                topic: string(&mut input)?,
+                messages: copied(&mut input)?,
+            },
             _ => return Err(Malformed("a record of an unknown kind")),
         };
         match input.is_empty() {
@@ -307,6 +370,35 @@ pub(super) fn priority(flags: u8) -> Priority {
     PRIORITIES[usize::from(flags >> PRIORITY_AT & 3)]
 }
 
+/// The entry of a copy: 11 bytes at most beside that of the message.
+pub(super) fn encode_copy(seq: u64, entry: &Bytes) -> Bytes {
+    let mut out = Vec::with_capacity(entry.len() + 11);
+    out.push(COPY);
+    put_varint(&mut out, seq);
+    out.extend_from_slice(entry);
+    out.into()
+}
+
+fn copy<'a>(input: &mut Reader<'a>) -> Result<(u64, &'a [u8]), Malformed> {
+    let (seq, entry) = (input.varint()?, input.rest());
+    match entry.first() {
+        Some(&MESSAGE) => Ok((seq, entry)),
+        _ => Err(Malformed("a copy of something that is no message")),
+    }
+}
+
+type Copied = Vec<(u64, Vec<(SubId, u32)>)>;
+
+fn copied(input: &mut Reader<'_>) -> Result<Copied, Malformed> {
+    let count = input.varint()?;
+    let message = |_| {
+        let (seq, count) = (input.varint()?, input.varint()?);
+        let open = (0..count).map(|_| Ok((id(input)?, number(input)?)));
+        Ok((seq, open.collect::<Result<_, _>>()?))
+    };
+    (0..count).map(message).collect()
+}
+
 fn encode_ids((k0, k1): (u64, u64), ids: &[Noted]) -> Bytes {
     let mut out = Vec::with_capacity(ids.len() * 32 + 32);
     out.push(IDS);
@@ -370,7 +462,7 @@ fn id(input: &mut Reader<'_>) -> Result<SubId, Malformed> {
     number(input)
 }
 
-fn number(input: &mut Reader<'_>) -> Result<u32, Malformed> {
+pub(super) fn number(input: &mut Reader<'_>) -> Result<u32, Malformed> {
     u32::try_from(input.varint()?).map_err(|_| Malformed("a number longer than 32 bits"))
 }
 
@@ -380,125 +472,4 @@ fn string(input: &mut Reader<'_>) -> Result<String, Malformed> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn samples() -> Vec<Record> {
-        let sent = WallTime::from_millis(1_700_000_000_000);
-        let message = Message::new("payload").key("k").header("a", "1").header("", "");
-        let message = message
-            .deliver_at(sent + Duration::from_secs(5))
-            .ttl(Duration::from_millis(300))
-            .priority(Priority::Urgent)
-            .dedup_id("id");
-        vec![
-            Record::Message {
-                topic: "mail".into(),
-                sent,
-                message,
-            },
-            Record::Message {
-                topic: "t".into(),
-                sent,
-                message: Message::new("").dedup_id("").key(""),
-            },
-            Record::Subscribed {
-                id: 7,
-                topic: "mail".into(),
-                name: "mailer".into(),
-                from: Some(300),
-            },
-            Record::Subscribed {
-                id: 8,
-                topic: "mail".into(),
-                name: String::new(),
-                from: None,
-            },
-            Record::Delivered {
-                id: 1,
-                attempts: vec![(1, 1), (1 << 40, 3)],
-            },
-            Record::Acked {
-                id: u32::MAX,
-                seqs: vec![5, u64::MAX],
-            },
-            Record::Standing {
-                id: 0,
-                topic: "mail".into(),
-                name: "ä".into(),
-                cursor: 9,
-                open: vec![(3, 0), (4, 2)],
-            },
-            Record::AckedThrough { id: 3, seq: 1 << 40 },
-            Record::Dropped {
-                topic: "mail".into(),
-                before: 300,
-            },
-            Record::Moved {
-                topic: "mail.dead".into(),
-                seqs: vec![7, 1 << 40],
-            },
-            Record::Ids {
-                secret: (1, u64::MAX),
-                ids: vec![Noted {
-                    id: Id::from_words(3, 1 << 63),
-                    seq: 9,
-                    sent,
-                }],
-            },
-        ]
-    }
-
-    #[test]
-    fn records_round_trip_and_no_prefix_passes() {
-        for record in samples() {
-            let bytes = record.encode();
-            // The payload is the rest of a message's entry, which is as long as the log says.
-            let payload = match &record {
-                Record::Message { message, .. } => message.payload.len(),
-                _ => 0,
-            };
-            assert_eq!(Record::decode(&bytes), Ok(record));
-            for len in 0..bytes.len() - payload {
-                assert!(Record::decode(&bytes.slice(..len)).is_err());
-            }
-        }
-    }
-
-    #[test]
-    fn a_plain_message_costs_a_few_bytes() {
-        let sent = WallTime::from_millis(1_700_000_000_000);
-        let entry = encode_message("mail", sent, &Message::new(vec![7; 100]));
-        assert_eq!(entry.len(), 100 + "mail".len() + 9);
-        let (at, message) = open_message(&entry).unwrap();
-        assert_eq!((at, message), (sent, Message::new(vec![7; 100])));
-    }
-
-    #[test]
-    fn times_are_absolute_and_never_early() {
-        let sent = WallTime::from_millis(5_000);
-        let at = |message: Message| due(&message, sent).map(WallTime::as_millis);
-        let delayed = |nanos| Message::new("").deliver_in(Duration::from_nanos(nanos));
-        assert_eq!(at(delayed(1)), Some(5_001), "rounded up");
-        assert_eq!(at(delayed(2_000_000)), Some(5_002));
-        assert_eq!(at(delayed(0)), None);
-        assert_eq!(
-            at(Message::new("").deliver_at(WallTime::from_millis(4_999))),
-            None,
-            "at once"
-        );
-        assert_eq!(at(Message::new("").deliver_in(Duration::MAX)), Some(u64::MAX));
-        let short = Message::new("").ttl(Duration::from_nanos(1));
-        assert_eq!(expires(&short, sent), Some(WallTime::from_millis(5_001)));
-    }
-
-    #[test]
-    fn nonsense_is_refused_without_allocating_for_it() {
-        // A count of 2^63 acknowledgements, none of them there.
-        let mut many = vec![ACKED, 1];
-        put_varint(&mut many, 1 << 63);
-        for bytes in [&[][..], &[0], &[99, 1], &[MESSAGE, UNKNOWN, 1, b'x', 2], &many] {
-            assert!(Record::decode(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
-        }
-    }
-}
+mod tests;

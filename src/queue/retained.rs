@@ -1,7 +1,8 @@
 //! What of their messages topics go on keeping.
 
-use super::kept::{LEVELS, Stored};
+use super::kept::{LEVELS, SMALL, Stored};
 use super::record::SubId;
+use super::shell::Copied;
 use super::state::{State, Topic};
 use std::sync::Arc;
 
@@ -12,7 +13,16 @@ impl State {
             self.with(id, |standing, messages| standing.settle(seq, messages));
         }
         let topic = self.topics.get_mut(topic);
+        self.copies.remove(seq);
         topic.is_some_and(|topic| topic.messages.remove(seq))
+    }
+
+    /// A message has a copy at place `at`, unless it has gone meanwhile.
+    pub(super) fn copied(&mut self, copied: &Copied, at: u64) {
+        let topic = self.topics.get(&copied.topic);
+        if topic.is_some_and(|topic| topic.messages.find(copied.seq).is_some()) {
+            self.copies.put(copied.seq, at, copied.len);
+        }
     }
 
     /// Forgets messages that every subscription of their topic has settled, and those that come first in their priority
@@ -42,8 +52,9 @@ impl State {
         };
         let standings = topic.subscriptions.values().filter_map(|id| self.subscriptions.get(id));
         let floor = standings.map(|standing| standing.floor(level)).min().unwrap_or(0);
-        while topic.messages.level(level).seq(0).is_some_and(|seq| seq < floor) {
+        while let Some(seq) = topic.messages.level(level).seq(0).filter(|seq| *seq < floor) {
             topic.messages.pop_front(level);
+            self.copies.remove(seq);
         }
         topic.messages.level(level).len() > 0
     }
@@ -66,8 +77,57 @@ impl State {
         }
         if let Some(topic) = self.topics.get_mut(name) {
             topic.messages.pop_front(level);
+            self.copies.remove(first.seq);
         }
         true
+    }
+
+    /// The topics, of those which do not keep what is settled, where so much of it lies behind messages that are not that
+    /// looking for it pays: each such look is paid by messages that have come or been settled since the one before.
+    pub(super) fn littered(&self, keeps: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        let littered = |(_, topic): &(&Arc<str>, &Topic)| {
+            let backlogs = topic.subscriptions.values().filter_map(|id| self.subscriptions.get(id));
+            let backlogs: Vec<usize> = backlogs.map(|standing| standing.backlog(&topic.messages)).collect();
+            topic.is_littered(&backlogs)
+        };
+        let topics = self.topics.iter().filter(|(name, _)| !keeps(name));
+        topics.filter(littered).map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    /// Forgets the messages of a topic before number `end` that every subscription has settled, also behind others: looks
+    /// at up to `many` behind `at`, which is a level and a number, and returns what to go on behind.
+    pub(super) fn sweep(&mut self, name: &str, at: (usize, u64), end: u64, many: usize) -> Option<(usize, u64)> {
+        let topic = self.topics.get_mut(name)?;
+        let standings = topic.subscriptions.values().filter_map(|id| self.subscriptions.get(id));
+        let standings: Vec<_> = standings.collect();
+        let wanted = |stored: &Stored| {
+            let stays = stored.seq >= end || standings.is_empty();
+            stays || standings.iter().any(|standing| standing.wants(stored))
+        };
+        let (gone, rest) = topic.messages.sweep(at.0, at.1, many, wanted);
+        gone.iter().for_each(|seq| self.copies.remove(*seq));
+        if let Some(rest) = rest.filter(|rest| *rest < end) {
+            return Some((at.0, rest));
+        }
+        if at.0 + 1 < LEVELS {
+            return Some((at.0 + 1, 0));
+        }
+        if end == u64::MAX {
+            let backlogs = standings.iter().map(|standing| standing.backlog(&topic.messages));
+            topic.swept = (topic.messages.len(), backlogs.sum());
+        }
+        None
+    }
+
+    /// Forgets all messages that every subscription of their topic has settled, in one go.
+    pub(super) fn sweep_all(&mut self) {
+        for name in self.topics.keys().map(Arc::clone).collect::<Vec<_>>() {
+            let mut next = Some((0, 0));
+            while let Some(at) = next {
+                let many = self.topics.get(&name).map_or(0, |topic| topic.messages.len());
+                next = self.sweep(&name, at, u64::MAX, many);
+            }
+        }
     }
 
     /// Whether a topic keeps too much: `over` is asked about its messages, their bytes and the number of the oldest.
@@ -126,6 +186,20 @@ impl State {
 }
 
 impl Topic {
+    /// Whether [`State::sweep`] pays, when so many messages are not settled, by subscription.
+    fn is_littered(&self, backlogs: &[usize]) -> bool {
+        let (messages, all) = (self.messages.len(), backlogs.iter().sum::<usize>());
+        let (swept, swept_all) = self.swept;
+        let most = backlogs.iter().max().copied().unwrap_or(messages);
+        if messages <= SMALL {
+            return most < messages && (messages, all) != self.swept;
+        }
+        // What several have not settled may be the same messages, or not: that is found out when there are twice as many
+        // messages as the last time, or half as many are not settled.
+        let is_news = messages >= 2 * swept + SMALL || 2 * all < swept_all;
+        2 * most < messages && (2 * all < messages || is_news)
+    }
+
     fn is_over(&self, over: impl Fn(usize, u64, u64) -> bool) -> bool {
         let oldest = self.messages.next_seq(0);
         oldest.is_some_and(|oldest| over(self.messages.len(), self.messages.bytes, oldest))

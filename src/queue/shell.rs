@@ -7,7 +7,9 @@ use super::dedup::{Dedup, IdHash};
 use super::fate::Fate;
 use super::limits::Settings;
 use super::outgoing::Batch;
+use super::pump::Tidying;
 use super::record::{Record, SubId};
+use super::rewrite::UnderWay;
 use super::state::State;
 use super::{Error, QueueStats, Result, Subscription};
 use crate::env::{Env, Tick, WallTime, may_work_here};
@@ -20,8 +22,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long after an acknowledgement the queue looks whether space can be freed.
-const TIDY_AFTER: Duration = Duration::from_millis(100);
 /// How long an acknowledgement that nobody waits for stays in memory before the log gets it.
 const ACKS_AFTER: Duration = Duration::from_millis(5);
 /// How many of them there may be in a subscription before the log gets them at once.
@@ -67,6 +67,11 @@ pub(super) struct Core {
     pub(super) rearm: bool,
     /// When to look whether space can be freed.
     pub(super) tidy_at: Option<Tick>,
+    /// How long after a settlement that is.
+    tidy_after: Duration,
+    pub(super) tidying: Tidying,
+    /// Nothing is written again before this.
+    pub(super) rewrite_after: Option<Tick>,
     /// When to look whether messages are too old.
     pub(super) retain_at: Option<Tick>,
     /// Sends that wait for room on the disk.
@@ -113,6 +118,16 @@ pub(super) enum Effect {
     },
     /// The log knows of acknowledgements that are in the state already.
     Acked(Acks),
+    /// Messages have copies; these come first in the append, in their order.
+    Copied(Vec<Copied>),
+}
+
+/// A message that was written again.
+#[derive(Debug)]
+pub(super) struct Copied {
+    pub(super) topic: Arc<str>,
+    pub(super) seq: u64,
+    pub(super) len: u32,
 }
 
 /// Which room of the log an append may use.
@@ -170,7 +185,7 @@ impl Drop for InFlight {
 }
 
 impl Core {
-    pub(super) fn new(state: State, cache: Cache, dedup: Dedup) -> Core {
+    pub(super) fn new(state: State, cache: Cache, dedup: Dedup, tidy_after: Duration) -> Core {
         Core {
             state,
             cache,
@@ -187,6 +202,9 @@ impl Core {
             pump_until: None,
             rearm: false,
             tidy_at: Some(Tick::ZERO),
+            tidy_after,
+            tidying: Tidying::default(),
+            rewrite_after: None,
             retain_at: None,
             short: 0,
             dropped: BTreeMap::new(),
@@ -278,7 +296,7 @@ impl Core {
             }
             Effect::Acked(acks) => self.acks_again(acks, now),
             Effect::Redriven { seq, .. } => drop(self.moving.remove(&seq)),
-            Effect::Subscribed { .. } => {}
+            Effect::Subscribed { .. } | Effect::Copied(_) => {}
         }
         self.tell_fate(failed.append, || Err(error.clone()));
     }
@@ -291,18 +309,30 @@ impl Core {
     }
 
     /// What the log would have to say if everything before it were gone: where subscriptions stand when all that has
-    /// been appended has happened.
-    pub(super) fn standings(&self) -> Vec<Record> {
-        let burials = self.pending.iter().filter_map(|pending| match pending.effect {
-            Effect::Buried { id, seq, .. } => Some((id, seq)),
-            _ => None,
-        });
-        self.state.standings(&burials.collect())
+    /// been appended has happened. A part of it, as [`State::standings`] says.
+    pub(super) fn standings(&self, after: (SubId, u64), max: usize) -> (Vec<Record>, Option<(SubId, u64)>) {
+        self.state.standings(after, max, &self.under_way().burials)
+    }
+
+    /// What has been appended and is still to happen.
+    pub(super) fn under_way(&self) -> UnderWay {
+        let mut under_way = UnderWay::default();
+        for pending in &self.pending {
+            match &pending.effect {
+                Effect::Buried { id, seq, .. } => drop(under_way.burials.insert((*id, *seq))),
+                Effect::Subscribed { id, wanted, from } => {
+                    let from = from.unwrap_or(pending.seqs.start);
+                    under_way.subscriptions.push((*id, Arc::clone(&wanted.topic), from));
+                }
+                _ => {}
+            }
+        }
+        under_way
     }
 
     /// Something was settled: there may be space to free.
     pub(super) fn settled(&mut self, now: Tick) {
-        self.tidy_at.get_or_insert(now + TIDY_AFTER);
+        self.tidy_at.get_or_insert(now + self.tidy_after);
     }
 
     /// A message was acknowledged, and nobody waits until the log knows.
@@ -316,7 +346,7 @@ impl Core {
     /// The log could not be told of acknowledgements.
     pub(super) fn acks_again(&mut self, acks: Acks, now: Tick) {
         self.acks.add_all(acks);
-        self.acks_at = Some(now + TIDY_AFTER);
+        self.acks_at = Some(now + self.tidy_after);
     }
 
     /// When the pump has something to do by itself.
@@ -384,12 +414,17 @@ impl Shell {
             _ => Room::Common,
         };
         let append = self.append_locked(core, entries, self.settings.durability, room)?;
+        Ok(self.in_flight(core, append, effect))
+    }
+
+    /// Has an effect happen once what was just appended is durable.
+    pub(super) fn in_flight(self: &Arc<Self>, core: &mut Core, append: Append, effect: Effect) -> InFlight {
         let id = core.push(append.seqs(), self.env.now(), effect);
-        Ok(InFlight {
+        InFlight {
             shell: Arc::clone(self),
             id,
             append: Some(append),
-        })
+        }
     }
 
     /// Appends to the log. Everything does so under the lock, so that what is pending is in the order of the log, and
@@ -481,6 +516,12 @@ impl Shell {
                 core.settled(time.0);
             }
             Effect::Acked(_) => {}
+            Effect::Copied(copied) => {
+                core.counts.rewritten += copied.len() as u64;
+                for (at, copied) in seqs.zip(copied) {
+                    core.state.copied(&copied, at);
+                }
+            }
         }
     }
 

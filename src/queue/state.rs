@@ -2,12 +2,16 @@
 //! by both clocks: leases and retries go by ticks, which pass evenly, and what was asked for by a message (when it is
 //! due, when it is over) by the wall clock, which goes on while nobody runs and which may jump.
 
+use super::copies::Copies;
 use super::kept::{Kept, LEVELS};
+use super::promised::Promised;
 use super::record::{Record, SubId};
-use super::standing::{Lease, Lost, Standing, Stored};
+use super::runs::Run;
+use super::standing::{Lease, Lost, Standing, Stored, Taken};
 use super::{Subscription, TopicStats};
 use crate::env::{Tick, WallTime};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +35,12 @@ pub(super) struct State {
     dying: Vec<Dying>,
     /// Messages that damage took.
     pub(super) lost: u64,
+    /// Where messages lie that were written again.
+    pub(super) copies: Copies,
+    /// Messages whose copies were found on opening, by topic, and which are still to be put among the others.
+    pub(super) returned: BTreeMap<Arc<str>, Vec<Stored>>,
+    /// On opening, what the log says of messages whose copies are to be in it.
+    pub(super) promised: Promised,
 }
 
 /// The messages of one topic that some subscription may still want.
@@ -38,6 +48,9 @@ pub(super) struct State {
 pub(super) struct Topic {
     pub(super) messages: Kept,
     pub(super) subscriptions: BTreeMap<Arc<str>, SubId>,
+    /// How many messages there were when it was last looked for settled ones among them, and how many were not settled,
+    /// counted for each subscription.
+    pub(super) swept: (usize, usize),
 }
 
 /// A message that has used up its attempts.
@@ -134,8 +147,8 @@ impl State {
         self.with(id, |standing, messages| standing.configure(wanted, messages));
     }
 
-    /// Leases up to `max` messages to a consumer.
-    pub(super) fn take(&mut self, now: Tick, wall: WallTime, id: SubId, max: usize) -> Vec<Lease> {
+    /// Leases up to `max` messages to a consumer, or says that there may be more.
+    pub(super) fn take(&mut self, now: Tick, wall: WallTime, id: SubId, max: usize) -> Taken {
         self.wall = wall;
         let taken = self.with(id, |standing, messages| {
             standing.expire(now);
@@ -247,10 +260,12 @@ impl State {
         }
     }
 
-    /// The oldest message kept, or `end` if there is none.
+    /// The place in the log of the oldest message kept, or `end` if there is none.
     pub(super) fn oldest(&self, end: u64) -> u64 {
-        let first = |topic: &Topic| topic.messages.next_seq(0);
-        self.topics.values().filter_map(first).min().unwrap_or(end)
+        let home = self.copies.home();
+        let first = |topic: &Topic| topic.messages.next_seq(home);
+        let first = self.topics.values().filter_map(first);
+        first.chain(self.copies.first()).min().unwrap_or(end)
     }
 
     /// The oldest message kept in one topic.
@@ -289,8 +304,8 @@ impl State {
         let topic = self.topics.get(topic)?;
         let stored = topic.messages.find(seq)?;
         let open = |(name, id): (&Arc<str>, &SubId)| {
-            let standing = self.subscriptions.get(id).filter(|standing| standing.wants(&stored))?;
-            Some((name.to_string(), standing.attempts(seq)))
+            let attempts = self.subscriptions.get(id)?.attempts(&stored)?;
+            Some((name.to_string(), attempts))
         };
         let open: Vec<_> = topic.subscriptions.iter().filter_map(open).collect();
         (topic.subscriptions.is_empty() || !open.is_empty()).then_some(open)
@@ -301,22 +316,59 @@ impl State {
         self.topics.get(topic)?.messages.next_seq(from)
     }
 
-    /// Where every subscription stands, as records that make older ones of them needless. Burials of which the log
-    /// knows already, though they have not happened yet, are `under_way`: their records come before these.
-    pub(super) fn standings(&self, under_way: &BTreeSet<(SubId, u64)>) -> Vec<Record> {
-        let record = |standing: &Standing| {
-            let messages = self.topics.get(&standing.topic).map(|topic| &topic.messages);
-            let (cursor, mut open) = standing.snapshot(messages?);
-            open.retain(|(seq, _)| !under_way.contains(&(standing.id, *seq)));
-            Some(Record::Standing {
-                id: standing.id,
+    /// The first messages kept in one topic of numbers in this range, until they are so many bytes.
+    pub(super) fn some_of(&self, topic: &str, seqs: Range<u64>, most: u64) -> Vec<u64> {
+        let (mut some, mut bytes, mut next) = (Vec::new(), 0, seqs.start);
+        while bytes < most
+            && let Some(seq) = self.next_of(topic, next).filter(|seq| *seq < seqs.end)
+            && let Some(stored) = self.topics.get(topic).and_then(|of| of.messages.find(seq))
+        {
+            bytes += u64::from(stored.len);
+            some.push(seq);
+            next = seq + 1;
+        }
+        some
+    }
+
+    /// Where subscriptions stand, as records that make older ones of them needless: those behind `after`, which is a
+    /// subscription and the number up to which it is told, with up to `max` open messages in all. Returns what to go on
+    /// behind, unless it was everything. Burials of which the log knows already, though they have not happened yet, are
+    /// `under_way`: their records come before these.
+    pub(super) fn standings(
+        &self,
+        after: (SubId, u64),
+        max: usize,
+        under_way: &BTreeSet<(SubId, u64)>,
+    ) -> (Vec<Record>, Option<(SubId, u64)>) {
+        let (mut records, mut left) = (Vec::new(), max);
+        for (id, standing) in self.subscriptions.range(after.0..) {
+            let Some(topic) = self.topics.get(&standing.topic) else {
+                continue;
+            };
+            let start = if *id == after.0 { after.1 } else { 0 };
+            if start > 0 && start >= standing.cursor() {
+                continue;
+            }
+            if left == 0 {
+                return (records, Some((*id, start)));
+            }
+            let (end, mut open) = standing.snapshot(start, left, &topic.messages);
+            // Names take as much as some messages do.
+            let names = (standing.topic.len() + standing.name.len()) / 8 + 1;
+            left = left.saturating_sub(open.len() + names);
+            open.retain(|(seq, _)| !under_way.contains(&(*id, *seq)));
+            records.push(Record::Standing {
+                id: *id,
                 topic: standing.topic.to_string(),
                 name: standing.name.to_string(),
-                cursor,
-                open,
-            })
-        };
-        self.subscriptions.values().filter_map(record).collect()
+                part: start..end,
+                open: Run::of(open),
+            });
+            if end < standing.cursor() {
+                return (records, Some((*id, end)));
+            }
+        }
+        (records, None)
     }
 
     #[cfg(test)]
@@ -325,50 +377,9 @@ impl State {
         topics + self.subscriptions.values().map(Standing::memory).sum::<usize>()
     }
 
-    /// Takes an entry of the log on opening, other than a message.
-    pub(super) fn replay(&mut self, seq: u64, record: &Record) {
-        match record {
-            Record::Message { .. } | Record::Ids { .. } => {}
-            Record::Dropped { topic, before } => self.drop_before(topic, *before),
-            Record::Moved { topic, seqs } => {
-                for seq in seqs {
-                    self.remove(topic, *seq);
-                }
-            }
-            Record::AckedThrough { id, seq } => {
-                self.replay_on(*id, |standing, messages| standing.replay_acked_through(*seq, messages));
-            }
-            Record::Subscribed { id, topic, name, from } => self.subscribed(*id, topic, name, from.unwrap_or(seq)),
-            Record::Delivered { id, attempts } => {
-                self.replay_on(*id, |standing, messages| {
-                    let each = attempts.iter();
-                    each.for_each(|(seq, attempt)| standing.replay_delivered(*seq, *attempt, messages));
-                });
-            }
-            Record::Acked { id, seqs } => {
-                self.replay_on(*id, |standing, messages| {
-                    seqs.iter().for_each(|seq| standing.replay_acked(*seq, messages));
-                });
-            }
-            Record::Standing {
-                id,
-                topic,
-                name,
-                cursor,
-                open,
-            } => {
-                self.subscribed(*id, topic, name, 0);
-                self.replay_on(*id, |standing, messages| {
-                    standing.replay_standing(*cursor, open, messages);
-                });
-            }
-        }
-    }
-
-    fn replay_on(&mut self, id: SubId, replay: impl FnOnce(&mut Standing, &Kept)) {
-        // A subscription whose making is lost to damage is made anew by its next subscriber, under another number.
+    /// The log knows of a subscription of this number.
+    pub(super) fn see_id(&mut self, id: SubId) {
         self.last_id = self.last_id.max(id);
-        self.with(id, replay);
     }
 
     pub(super) fn stats(&self) -> BTreeMap<String, TopicStats> {

@@ -30,6 +30,8 @@ pub struct QueueStats {
     pub dropped: u64,
     /// Messages lost to damage.
     pub lost: u64,
+    /// Messages written again at the end of the log, so that the segments that held them could be freed.
+    pub rewritten: u64,
     /// Bytes on disk.
     pub bytes: u64,
     /// Syncs of data.
@@ -46,7 +48,7 @@ pub struct QueueStats {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TopicStats {
-    /// Messages kept: those that some subscription has not settled, and settled ones behind them.
+    /// Messages kept: those that some subscription has not settled, and for a while settled ones behind them.
     pub messages: usize,
     /// Their bytes.
     pub bytes: u64,
@@ -72,7 +74,7 @@ pub struct SubscriptionStats {
     pub delayed: usize,
     /// Those that wait for another one of their key.
     pub blocked: usize,
-    /// The messages of the topic from the oldest that is not settled on.
+    /// The messages that the topic keeps from the oldest that is not settled on.
     pub lag: usize,
     /// How long ago the oldest that is not settled was sent, up to a second more.
     pub oldest_age: Duration,

@@ -4,11 +4,10 @@ use super::record::{Record, SubId, open_message};
 use super::shell::{Core, Effect, Shell};
 use super::{Error, Result, Start, Subscription};
 use crate::env::WallTime;
-use crate::log::Item;
 use std::sync::Arc;
 
-/// How much is read at once to look for the first message of a time.
-const READ_AHEAD: usize = 256 << 10;
+/// How many bytes of messages are read at once to look for the first of a time.
+const AT_ONCE: u64 = 256 << 10;
 
 impl Shell {
     /// Makes a subscription unless it exists, and has it follow what is wanted.
@@ -78,20 +77,19 @@ impl Shell {
             (from.max(oldest), to.unwrap_or(end))
         };
         let mut next = from;
-        while next < to {
-            let items = self.log.read(next..to, READ_AHEAD).await?;
-            let Some(end) = items.last().map(Item::end) else { break };
-            for item in items {
-                let Item::Record { seq, bytes } = item else { continue };
-                if Record::topic_of(&bytes) == Some(topic.as_bytes())
-                    && open_message(&bytes).is_ok_and(|(sent, _)| sent >= at)
-                {
+        loop {
+            let seqs = self.core.lock().state.some_of(topic, next..to, AT_ONCE);
+            let Some(last) = seqs.last().copied() else {
+                return Ok(to);
+            };
+            for (seq, entry) in self.entries(seqs.into_iter()).await? {
+                let of_topic = Record::topic_of(&entry) == Some(topic.as_bytes());
+                if of_topic && (next..=last).contains(&seq) && open_message(&entry).is_ok_and(|(sent, _)| sent >= at) {
                     return Ok(seq);
                 }
             }
-            next = end;
+            next = last + 1;
         }
-        Ok(to)
     }
 }
 

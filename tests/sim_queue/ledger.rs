@@ -2,7 +2,7 @@
 
 use super::life::Sent;
 use outgrow::env::{Rng, WallTime};
-use outgrow::queue::{Durability, Effect, Error, OpenReport, RawDelivery, Receipt, Result};
+use outgrow::queue::{Durability, Effect, Error, OpenReport, QueueStats, RawDelivery, Receipt, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
@@ -79,6 +79,7 @@ pub(crate) struct Counts {
     pub(crate) through: u64,
     pub(crate) redriven: u64,
     pub(crate) dropped: u64,
+    pub(crate) rewritten: u64,
     pub(crate) set_back: u64,
     pub(crate) large: u64,
 }
@@ -126,13 +127,16 @@ impl Ledger {
         self.order.clear();
     }
 
-    /// Takes what a life found damaged after its opening.
-    pub(crate) fn found_lost(&mut self, messages: u64) {
+    /// Takes what a life has counted when it ends.
+    pub(crate) fn took(&mut self, stats: &QueueStats) {
+        let messages = stats.lost;
         assert!(
             self.allowed.rot || messages == 0,
             "no bit was flipped, yet {messages} messages are lost"
         );
         self.found_lost += messages;
+        self.counts.dropped += stats.dropped;
+        self.counts.rewritten += stats.rewritten;
     }
 
     /// A fresh message of a topic.
@@ -336,6 +340,7 @@ impl Ledger {
                 }
             }
         }
+        // One that was found damaged while the queue was open is counted, and may have left the log before the next opening.
         let few = untold.len() as u64 <= self.found_lost;
         assert!(
             few,

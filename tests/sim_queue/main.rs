@@ -14,6 +14,7 @@ mod life;
 use ledger::{Allowed, Counts, Ledger};
 use life::{LIMITED, Life, SUBSCRIPTIONS};
 use outgrow::env::Rng;
+use outgrow::hooks::rewrite_often;
 use outgrow::queue::{Durability, DurableQueue, OnFull, Retention};
 use outgrow::sim::{DiskOp, FaultKind, Faults, Inject, Machine, Trace, World, each_seed};
 use std::sync::{Arc, Mutex};
@@ -37,6 +38,8 @@ struct Run {
     large: bool,
     /// Dead letters are sent again at any time.
     redrives: bool,
+    /// Messages are written again whenever their segment is full.
+    rewrites: bool,
     ledger: Arc<Mutex<Ledger>>,
 }
 
@@ -68,6 +71,7 @@ impl Run {
             full,
             large: rng.chance(0.2),
             redrives: rng.chance(0.2),
+            rewrites: rng.chance(0.75),
             ledger: Arc::new(Mutex::new(Ledger::new(allowed))),
             rng,
         }
@@ -83,6 +87,9 @@ impl Run {
             .topic_retention(LIMITED.0, Retention::acknowledged().max_messages(10));
         if let Some(full) = self.full {
             queue = queue.max_bytes(60_000).on_full(full);
+        }
+        if self.rewrites {
+            queue = rewrite_often(queue);
         }
         let queue = queue.open("data/queue").await.ok()?;
         self.ledger.lock().unwrap().opened(queue.opened());
@@ -108,6 +115,7 @@ impl Run {
             return self.machine.kill();
         };
         if !life.subscribe_all().await {
+            self.ledger.lock().unwrap().took(&life.queue.stats());
             return self.machine.kill();
         }
         if self.rng.chance(0.5) {
@@ -139,13 +147,12 @@ impl Run {
             self.ledger.lock().unwrap().set_back(back);
             self.some_time().await;
         }
-        self.ledger.lock().unwrap().counts.dropped += life.queue.stats().dropped;
         match self.rng.below(4) {
             0 => self.machine.kill(),
             1 => life.queue.close().await,
             _ => self.machine.crash(),
         }
-        self.ledger.lock().unwrap().found_lost(life.queue.stats().lost);
+        self.ledger.lock().unwrap().took(&life.queue.stats());
         self.machine.kill();
     }
 
@@ -204,7 +211,7 @@ impl Run {
             self.machine.kill();
             let Some(life) = self.open().await else { continue };
             let healed = life.subscribe_all().await && life.drain_all(&mut self.rng).await;
-            self.ledger.lock().unwrap().found_lost(life.queue.stats().lost);
+            self.ledger.lock().unwrap().took(&life.queue.stats());
             if healed {
                 return;
             }
@@ -247,7 +254,7 @@ fn a_seed_is_one_history() {
 #[test]
 fn nothing_acknowledged_is_lost() {
     let mut worlds = 0;
-    let mut total = [0; 8];
+    let mut total = [0; 9];
     let faults = each_seed(support::SEEDS, |world| {
         let counts = simulate(world);
         let [
@@ -259,6 +266,7 @@ fn nothing_acknowledged_is_lost() {
             dropped,
             set_back,
             large,
+            rewritten,
         ] = &mut total;
         *duplicates += counts.duplicates;
         *delayed += counts.delayed;
@@ -268,6 +276,7 @@ fn nothing_acknowledged_is_lost() {
         *dropped += counts.dropped;
         *set_back += counts.set_back;
         *large += counts.large;
+        *rewritten += counts.rewritten;
         worlds += 1;
     });
     support::report("queue simulation", "seeds", worlds);
@@ -280,6 +289,7 @@ fn nothing_acknowledged_is_lost() {
         "dropped",
         "clocks set back",
         "in pieces",
+        "written again",
     ];
     for (name, count) in names.into_iter().zip(total) {
         support::report("queue simulation", name, count);

@@ -20,6 +20,9 @@ pub(super) use super::kept::Stored;
 const BURY_AGAIN: Duration = Duration::from_secs(1);
 /// The most messages that are made ready at once for being due, so that nobody waits long for the lock.
 const DUE_AT_ONCE: usize = 1_024;
+/// The most messages that are passed over in one go, for the same reason: they are not due yet, or over, or behind others of
+/// their keys.
+const PASSED_AT_ONCE: usize = 1_024;
 /// The most messages that stand behind others of their keys; then nothing new is delivered.
 const MAX_BLOCKED: usize = 1 << 20;
 
@@ -30,7 +33,6 @@ const MAX_BLOCKED: usize = 1 << 20;
 /// the same for one that is not due yet.
 #[derive(Debug)]
 pub(super) struct Standing {
-    pub(super) id: SubId,
     pub(super) topic: Arc<str>,
     pub(super) name: Arc<str>,
     lease: Duration,
@@ -69,6 +71,28 @@ pub(super) struct Lease {
     pub(super) generation: u64,
 }
 
+/// Deliveries that a consumer gets.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub(super) leases: Vec<Lease>,
+    /// Whether to ask again at once, without waiting for anything.
+    pub(super) more: bool,
+}
+
+/// What comes next.
+enum Choice {
+    Deliver(usize, Next),
+    Nothing,
+    /// So much was passed over that others are to have the lock first.
+    Enough,
+}
+
+/// Counts one more message that was passed over.
+fn may_go_on(passed: &mut usize) -> bool {
+    *passed += 1;
+    *passed < PASSED_AT_ONCE
+}
+
 /// The delivery is no longer the holder's to settle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lost;
@@ -78,7 +102,6 @@ impl Standing {
     pub(super) fn new(id: SubId, topic: Arc<str>, name: Arc<str>, from: u64, salt: u64) -> Standing {
         let defaults = Subscription::new("", "");
         Standing {
-            id,
             topic,
             name,
             lease: defaults.lease,
@@ -116,17 +139,24 @@ impl Standing {
         }
     }
 
-    /// Leases up to `max` messages. Within a priority they are in the order of their numbers.
-    pub(super) fn take(&mut self, now: Tick, wall: WallTime, messages: &Kept, max: usize) -> Vec<Lease> {
+    /// Leases up to `max` messages. Within a priority they are in the order of their numbers. After passing over
+    /// [`PASSED_AT_ONCE`] messages it stops, and says that there may be more.
+    pub(super) fn take(&mut self, now: Tick, wall: WallTime, messages: &Kept, max: usize) -> Taken {
         let wall = wall.as_millis();
         let until = (now + self.lease).as_nanos();
-        let mut leases = Vec::new();
-        while leases.len() < max
-            && let Some((level, next)) = self.choose(wall, messages)
-        {
-            leases.push(self.lease(level, next, until, messages));
+        let mut taken = Taken::default();
+        let mut passed = 0;
+        while taken.leases.len() < max {
+            match self.choose(wall, messages, &mut passed) {
+                Choice::Deliver(level, next) => taken.leases.push(self.lease(level, next, until, messages)),
+                Choice::Nothing => break,
+                Choice::Enough => {
+                    taken.more = true;
+                    break;
+                }
+            }
         }
-        leases
+        taken
     }
 
     /// Whether a consumer that asked now might get something.
@@ -135,26 +165,36 @@ impl Standing {
     }
 
     /// The next message to deliver. What cannot be delivered on the way there is passed over.
-    fn choose(&mut self, wall: u64, messages: &Kept) -> Option<(usize, Next)> {
+    fn choose(&mut self, wall: u64, messages: &Kept, passed: &mut usize) -> Choice {
         if self.ordered {
             loop {
                 let nexts = (0..LEVELS).filter_map(|level| Some((level, self.next(level, messages)?)));
-                let (level, next) = nexts.min_by_key(|(_, next)| next.seq())?;
+                let Some((level, next)) = nexts.min_by_key(|(_, next)| next.seq()) else {
+                    return Choice::Nothing;
+                };
                 if self.is_time_for(level, next, wall, messages) {
-                    return Some((level, next));
+                    return Choice::Deliver(level, next);
+                }
+                if !may_go_on(passed) {
+                    return Choice::Enough;
                 }
             }
         }
-        let nexts: [Option<Next>; LEVELS] = std::array::from_fn(|level| {
-            loop {
-                let next = self.next(level, messages)?;
+        let mut nexts = [None; LEVELS];
+        for (level, first) in nexts.iter_mut().enumerate() {
+            while let Some(next) = self.next(level, messages) {
                 if self.is_time_for(level, next, wall, messages) {
-                    return Some(next);
+                    *first = Some(next);
+                    break;
+                }
+                if !may_go_on(passed) {
+                    return Choice::Enough;
                 }
             }
-        });
-        let level = self.turns.next(nexts.map(|next| next.is_some()))?;
-        nexts[level].map(|next| (level, next))
+        }
+        let level = self.turns.next(nexts.map(|next| next.is_some()));
+        let choice = level.and_then(|level| Some(Choice::Deliver(level, nexts[level]?)));
+        choice.unwrap_or(Choice::Nothing)
     }
 
     fn next(&self, level: usize, messages: &Kept) -> Option<Next> {
@@ -253,6 +293,22 @@ impl Standing {
         self.is_ahead(stored) || self.find(stored.seq).is_some()
     }
 
+    /// How often a message of the topic was delivered, if it is not settled.
+    pub(super) fn attempts(&self, stored: &Stored) -> Option<u32> {
+        match self.find(stored.seq) {
+            Some((_, slot)) => Some(slot.attempts),
+            None => self.is_ahead(stored).then_some(0),
+        }
+    }
+
+    /// Messages that are not settled.
+    pub(super) fn backlog(&self, messages: &Kept) -> usize {
+        let lanes = self.lanes.iter().enumerate();
+        lanes
+            .map(|(level, lane)| lane.ahead(messages.level(level)) + lane.live())
+            .sum()
+    }
+
     /// Whether a message of the topic is not settled, and nobody has it.
     pub(super) fn is_undealt(&self, stored: &Stored) -> bool {
         let is_held = |slot: Slot| matches!(slot.phase, Phase::Leased | Phase::Burying);
@@ -267,16 +323,11 @@ impl Standing {
         self.in_flight
     }
 
-    /// How often a message that is not settled was delivered.
-    pub(super) fn attempts(&self, seq: u64) -> u32 {
-        self.find(seq).map_or(0, |(_, slot)| slot.attempts)
-    }
-
     /// The oldest message that is not settled.
     pub(super) fn oldest(&self, messages: &Kept) -> Option<u64> {
         let lanes = self.lanes.iter().enumerate();
         let first = |(level, lane): (usize, &Lane)| {
-            let ahead = || lane.numbers_ahead(messages.level(level)).next();
+            let ahead = || lane.numbers_ahead(0, messages.level(level)).next();
             lane.slots().next().map(|slot| slot.seq).or_else(ahead)
         };
         lanes.filter_map(first).min()
@@ -443,20 +494,32 @@ impl Standing {
         self.lanes[level].floor()
     }
 
-    /// What [`Record::Standing`](super::record::Record::Standing) says: in a lane that is behind, what is ahead is open.
-    pub(super) fn snapshot(&self, messages: &Kept) -> (u64, Vec<(u64, u32)>) {
+    /// A part of what [`Record::Standing`](super::record::Record::Standing) says: the first `max` messages from number
+    /// `from` on that are open, with their attempts, and the number before which that is all. In a lane that is behind,
+    /// what is ahead is open.
+    pub(super) fn snapshot(&self, from: u64, max: usize, messages: &Kept) -> (u64, Vec<(u64, u32)>) {
         let cursor = self.cursor();
-        let mut open = Vec::with_capacity(self.lanes.iter().map(Lane::live).sum());
+        let mut open = Vec::new();
         for (level, lane) in self.lanes.iter().enumerate() {
-            open.extend(lane.slots().map(|slot| (slot.seq, slot.attempts)));
-            let ahead = lane.numbers_ahead(messages.level(level));
-            open.extend(ahead.take_while(|seq| *seq < cursor).map(|seq| (seq, 0)));
+            let slots = lane.slots_from(from).map(|slot| (slot.seq, slot.attempts));
+            open.extend(slots.take(max + 1));
+            let ahead = lane.numbers_ahead(from, messages.level(level));
+            let ahead = ahead.take_while(|seq| *seq < cursor).map(|seq| (seq, 0));
+            open.extend(ahead.take(max + 1));
         }
         open.sort_unstable();
-        (cursor, open)
+        match open.get(max) {
+            Some((beyond, _)) => {
+                let end = *beyond;
+                open.truncate(max);
+                (end, open)
+            }
+            None => (cursor, open),
+        }
     }
 
-    fn cursor(&self) -> u64 {
+    /// Everything before this is settled or open, but for lanes that are behind.
+    pub(super) fn cursor(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.cursor).max().unwrap_or(0)
     }
 

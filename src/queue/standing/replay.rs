@@ -1,8 +1,9 @@
 //! What the log says of a subscription, on opening.
 
-use super::{LEVELS, Next, Phase, Slot, Standing};
+use super::{LEVELS, Next, Phase, Slot, Standing, Stored};
 use crate::queue::kept::Kept;
-use std::collections::BTreeMap;
+use crate::queue::runs::Run;
+use std::ops::Range;
 
 impl Standing {
     /// A message was delivered, says the log.
@@ -27,16 +28,38 @@ impl Standing {
         self.settle_before(seq + 1, messages);
     }
 
-    /// The subscription stood so, says the log: what is settled here or there is settled.
-    pub(in crate::queue) fn replay_standing(&mut self, cursor: u64, open: &[(u64, u32)], messages: &Kept) {
-        self.pass_all(cursor, messages);
-        let theirs: BTreeMap<u64, u32> = open.iter().copied().collect();
-        for seq in self.open_where(|slot| slot.seq < cursor) {
-            match theirs.get(&seq) {
+    /// Of the messages of a part only these were open, says the log: what is settled here or there is settled.
+    pub(in crate::queue) fn replay_standing(&mut self, part: &Range<u64>, open: &[Run], messages: &Kept) {
+        self.pass_all(part.end, messages);
+        let mut runs = open.iter().peekable();
+        for seq in self.open_in(part) {
+            while runs.next_if(|run| run.end() <= seq).is_some() {}
+            match runs.peek().filter(|run| run.first <= seq) {
                 None => self.settle(seq, messages),
-                Some(0) => {}
-                Some(attempts) => self.replay_delivered(seq, *attempts, messages),
+                Some(Run { attempts: 0, .. }) => {}
+                Some(run) => self.replay_delivered(seq, run.attempts, messages),
             }
+        }
+    }
+
+    /// Messages have come whose numbers are below others', says the log: they are open.
+    pub(in crate::queue) fn replay_returned(&mut self, returned: &[Stored]) {
+        for level in 0..LEVELS {
+            let cursor = self.lanes[level].cursor;
+            let mine = returned.iter();
+            let mine = mine.filter(|stored| stored.priority as usize == level && stored.seq < cursor);
+            let slots: Vec<Slot> = mine.map(|stored| undelivered(stored.seq, stored.due)).collect();
+            self.lanes[level].insert(slots.clone());
+            slots.into_iter().for_each(|slot| self.enter(level, slot));
+        }
+    }
+
+    /// Of a message that was copied, says the log: whether it was open, and how often it had been delivered then.
+    pub(in crate::queue) fn replay_copied(&mut self, seq: u64, open: Option<u32>, messages: &Kept) {
+        match open {
+            None => self.replay_acked(seq, messages),
+            Some(0) => {}
+            Some(attempts) => self.replay_delivered(seq, attempts, messages),
         }
     }
 
@@ -58,13 +81,17 @@ impl Standing {
         while let Some(next @ Next::New(seq, index)) = self.lanes[level].at_cursor(of_level)
             && seq < end
         {
-            let slot = match of_level.get(index).map_or(0, |stored| stored.due) {
-                0 => Slot::new(seq, Phase::Ready, 0),
-                due => Slot::new(seq, Phase::Delayed, due),
-            };
-            self.open(level, next, slot, messages);
+            let due = of_level.get(index).map_or(0, |stored| stored.due);
+            self.open(level, next, undelivered(seq, due), messages);
         }
         let lane = &mut self.lanes[level];
         lane.cursor = lane.cursor.max(end);
+    }
+}
+
+fn undelivered(seq: u64, due: u64) -> Slot {
+    match due {
+        0 => Slot::new(seq, Phase::Ready, 0),
+        due => Slot::new(seq, Phase::Delayed, due),
     }
 }

@@ -3,6 +3,7 @@
 use super::{LEVELS, Lane, Lost, Next, Phase, Slot, Standing};
 use crate::mutant::{Mutant, planted};
 use crate::queue::kept::Kept;
+use std::ops::Range;
 
 impl Standing {
     /// The level and the attempts of a message that is leased under `generation`.
@@ -30,6 +31,17 @@ impl Standing {
         let mut seqs: Vec<u64> = slots.filter(|slot| is(slot)).map(|slot| slot.seq).collect();
         seqs.sort_unstable();
         seqs
+    }
+
+    /// The open messages of numbers in this range, in order.
+    pub(super) fn open_in(&self, seqs: &Range<u64>) -> Vec<u64> {
+        let of_lane = |lane: &'_ Lane| -> Vec<u64> {
+            let slots = lane.slots_from(seqs.start).map(|slot| slot.seq);
+            slots.take_while(|seq| *seq < seqs.end).collect()
+        };
+        let mut open: Vec<u64> = self.lanes.iter().flat_map(of_lane).collect();
+        open.sort_unstable();
+        open
     }
 
     /// Has a message delivered when its turn comes, or buried if its attempts are used up.
@@ -88,7 +100,7 @@ impl Standing {
         }
     }
 
-    fn enter(&mut self, level: usize, slot: Slot) {
+    pub(super) fn enter(&mut self, level: usize, slot: Slot) {
         self.counts[slot.phase as usize] += 1;
         self.in_flight += usize::from(slot.attempts > 0);
         match slot.phase {

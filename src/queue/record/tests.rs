@@ -1,0 +1,147 @@
+use super::*;
+
+fn samples() -> Vec<Record> {
+    let sent = WallTime::from_millis(1_700_000_000_000);
+    let message = Message::new("payload").key("k").header("a", "1").header("", "");
+    let message = message
+        .deliver_at(sent + Duration::from_secs(5))
+        .ttl(Duration::from_millis(300))
+        .priority(Priority::Urgent)
+        .dedup_id("id");
+    vec![
+        Record::Message {
+            topic: "mail".into(),
+            sent,
+            message,
+        },
+        Record::Message {
+            topic: "t".into(),
+            sent,
+            message: Message::new("").dedup_id("").key(""),
+        },
+        Record::Subscribed {
+            id: 7,
+            topic: "mail".into(),
+            name: "mailer".into(),
+            from: Some(300),
+        },
+        Record::Subscribed {
+            id: 8,
+            topic: "mail".into(),
+            name: String::new(),
+            from: None,
+        },
+        Record::Delivered {
+            id: 1,
+            attempts: vec![(1, 1), (1 << 40, 3)],
+        },
+        Record::Acked {
+            id: u32::MAX,
+            seqs: vec![5, u64::MAX],
+        },
+        Record::Standing {
+            id: 0,
+            topic: "mail".into(),
+            name: "ä".into(),
+            part: 2..9,
+            open: Run::of([(3, 0), (4, 2), (5, 2), (8, 2)]),
+        },
+        Record::AckedThrough { id: 3, seq: 1 << 40 },
+        Record::Dropped {
+            topic: "mail".into(),
+            before: 300,
+        },
+        Record::Moved {
+            topic: "mail.dead".into(),
+            seqs: vec![7, 1 << 40],
+        },
+        Record::Ids {
+            secret: (1, u64::MAX),
+            ids: vec![Noted {
+                id: Id::from_words(3, 1 << 63),
+                seq: 9,
+                sent,
+            }],
+        },
+        Record::Copy {
+            seq: 300,
+            entry: encode_message("mail", sent, &Message::new("once more")),
+        },
+        Record::Copied {
+            topic: "mail".into(),
+            messages: vec![(300, vec![(1, 0), (u32::MAX, 7)]), (1 << 40, vec![])],
+        },
+    ]
+}
+
+#[test]
+fn records_round_trip_and_no_prefix_passes() {
+    for record in samples() {
+        let bytes = record.encode();
+        // The payload is the rest of a message's entry, which is as long as the log says.
+        let payload = match &record {
+            Record::Message { message, .. } => message.payload.len(),
+            // Whether what is copied is whole is told when it is opened.
+            Record::Copy { entry, .. } => entry.len() - 1,
+            _ => 0,
+        };
+        assert_eq!(Record::decode(&bytes), Ok(record));
+        for len in 0..bytes.len() - payload {
+            assert!(Record::decode(&bytes.slice(..len)).is_err());
+        }
+    }
+}
+
+#[test]
+fn standings_of_one_record_each_are_still_read() {
+    let mut old = vec![STANDING_WHOLE, 7];
+    put_bytes(&mut old, b"mail");
+    put_bytes(&mut old, b"mailer");
+    put_varint(&mut old, 300);
+    put_attempts(&mut old, &[(3, 0), (4, 0), (5, 1), (299, 1)]);
+    let read = Record::Standing {
+        id: 7,
+        topic: "mail".into(),
+        name: "mailer".into(),
+        part: 0..300,
+        open: Run::of([(3, 0), (4, 0), (5, 1), (299, 1)]),
+    };
+    assert_eq!(Record::decode(&old.into()), Ok(read));
+}
+
+#[test]
+fn a_plain_message_costs_a_few_bytes() {
+    let sent = WallTime::from_millis(1_700_000_000_000);
+    let entry = encode_message("mail", sent, &Message::new(vec![7; 100]));
+    assert_eq!(entry.len(), 100 + "mail".len() + 9);
+    let (at, message) = open_message(&entry).unwrap();
+    assert_eq!((at, message), (sent, Message::new(vec![7; 100])));
+}
+
+#[test]
+fn times_are_absolute_and_never_early() {
+    let sent = WallTime::from_millis(5_000);
+    let at = |message: Message| due(&message, sent).map(WallTime::as_millis);
+    let delayed = |nanos| Message::new("").deliver_in(Duration::from_nanos(nanos));
+    assert_eq!(at(delayed(1)), Some(5_001), "rounded up");
+    assert_eq!(at(delayed(2_000_000)), Some(5_002));
+    assert_eq!(at(delayed(0)), None);
+    assert_eq!(
+        at(Message::new("").deliver_at(WallTime::from_millis(4_999))),
+        None,
+        "at once"
+    );
+    assert_eq!(at(Message::new("").deliver_in(Duration::MAX)), Some(u64::MAX));
+    let short = Message::new("").ttl(Duration::from_nanos(1));
+    assert_eq!(expires(&short, sent), Some(WallTime::from_millis(5_001)));
+}
+
+#[test]
+fn nonsense_is_refused_without_allocating_for_it() {
+    // A count of 2^63 acknowledgements, none of them there.
+    let mut many = vec![ACKED, 1];
+    put_varint(&mut many, 1 << 63);
+    for bytes in [&[][..], &[0], &[99, 1], &[MESSAGE, UNKNOWN, 1, b'x', 2], &many] {
+        assert!(Record::decode(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
+    }
+}

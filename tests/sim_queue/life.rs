@@ -315,8 +315,9 @@ impl Life {
     async fn undertake(&self, topic: &str) -> Result<(), Error> {
         let dead = self.queue.topic(&dead_letters(topic));
         let mut letters = dead.subscribe("undertaker").prefetch(10).build().await?;
-        while let Ok(Some(letter)) = self.env.timeout(Duration::from_secs(5), letters.next()).await {
-            let letter = letter?;
+        while let Ok(letter) = self.env.timeout(Duration::from_secs(5), letters.next()).await {
+            // It ends with the machine, where a crash was still on order.
+            let letter = letter.ok_or(Error::Closed)??;
             let says = |name| {
                 let value = letter.message().get(name).expect("a dead letter says whose it was");
                 String::from_utf8_lossy(&value).into_owned()

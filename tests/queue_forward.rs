@@ -76,7 +76,8 @@ fn one_message_of_ten_thousand_that_stays_keeps_no_segments() {
         assert_eq!(stays.len() as u64, MESSAGES / STAYS);
         assert!(segments(&dir) <= 4, "{} segments in the end", segments(&dir));
         assert!(stats.rewritten >= stays.len() as u64 - 2, "{}", stats.rewritten);
-        assert!(stats.topics["t"].messages < 10_000, "{stats:?}");
+        // What is settled is known for as long as its segment is there, and each message takes 50 bytes at least.
+        assert!(stats.topics["t"].messages as u64 <= 4 * SEGMENT / 50, "{stats:?}");
         queue.close().await;
 
         let queue = open(&dir).await;

@@ -18,7 +18,7 @@ fn told(counts: Arc<Counts>, others: [fn(&Counts) -> bool; 2]) {
         })
     });
     let idle = counts.watch();
-    threads.map(|thread| thread.join().unwrap());
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert!(idle || told.load(Ordering::Acquire), "nobody told of the last");
     assert_eq!(counts.in_flight(), 0);
 }

@@ -29,7 +29,7 @@ mod lanes;
 #[path = "../../src/sync/seat.rs"]
 mod seat;
 
-use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use loom::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// What stands in for the crate's door to atomics.
 mod sync {

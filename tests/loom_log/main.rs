@@ -53,6 +53,8 @@ impl LogError {
 
 struct LogOptions;
 
+struct Notes;
+
 struct OpenReport;
 
 mod handle {
@@ -74,10 +76,15 @@ mod handle {
 mod open {
     use crate::env::Env;
     use crate::shared::Shared;
-    use crate::{LogError, LogOptions, OpenReport};
+    use crate::{LogError, LogOptions, Notes, OpenReport};
     use std::path::Path;
 
-    pub(crate) async fn open(env: &Env, _: &Path, _: LogOptions) -> Result<(Shared, OpenReport), LogError> {
+    pub(crate) async fn open(
+        env: &Env,
+        _: &Path,
+        _: LogOptions,
+        _: Option<Notes>,
+    ) -> Result<(Shared, OpenReport), LogError> {
         Ok((Shared::new(env.clone()), OpenReport))
     }
 }

@@ -126,6 +126,8 @@ impl Writer {
     pub(crate) async fn last_mark(&mut self, shared: &Shared) {
         shared.state.lock().unmarked = false;
     }
+
+    pub(crate) async fn last_summaries(&mut self, _: &Shared) {}
 }
 
 impl Shared {

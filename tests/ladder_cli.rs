@@ -4,11 +4,14 @@
     reason = "the test is the outside world: it writes files and starts the program"
 )]
 
+#[path = "support/example.rs"]
+mod example;
+
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 /// A folder of its own for each test, removed when the test passes.
 struct Folder(PathBuf);
@@ -35,34 +38,8 @@ impl Drop for Folder {
     }
 }
 
-/// The program, which cargo builds before it runs all tests, beside their folder.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows where it is");
-    let target = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("tests are built into a folder of the target folder");
-    let program = target
-        .join("examples")
-        .join(format!("zero_to_millions{}", std::env::consts::EXE_SUFFIX));
-    // `cargo test --test ladder_cli` builds no example, and would test an old one.
-    let changed = |path: &Path| path.metadata().and_then(|meta| meta.modified());
-    let built = changed(&program);
-    let source = changed(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/zero_to_millions/main.rs").as_ref());
-    assert!(
-        built.is_ok_and(|built| source.is_ok_and(|source| source <= built)),
-        "{} is missing or old: build it with `cargo test --no-run` or `cargo build --examples`",
-        program.display()
-    );
-    program
-}
-
 fn run(args: &[&str]) -> Output {
-    let program = program();
-    Command::new(&program)
-        .args(args)
-        .output()
-        .unwrap_or_else(|why| panic!("{}: {why}", program.display()))
+    example::run("zero_to_millions", args)
 }
 
 fn data(name: &str) -> String {

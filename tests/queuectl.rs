@@ -5,13 +5,16 @@
     reason = "the test is the outside world: it starts the program and damages files"
 )]
 
+#[path = "support/example.rs"]
+mod example;
+
 use futures::executor::block_on;
 use outgrow::env::Env;
 use outgrow::queue::{Durability, DurableQueue, Message};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
+use std::process::Output;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -49,32 +52,8 @@ impl Drop for Folder {
     }
 }
 
-/// The program, which cargo builds before it runs all tests, beside their folder.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows where it is");
-    let target = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("tests are built into a folder of the target folder");
-    let program = target
-        .join("examples")
-        .join(format!("queuectl{}", std::env::consts::EXE_SUFFIX));
-    // `cargo test --test queuectl` builds no example, and would test an old one.
-    let changed = |path: &Path| path.metadata().and_then(|meta| meta.modified());
-    let built = changed(&program);
-    let source = changed(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/queuectl/main.rs").as_ref());
-    assert!(
-        built.is_ok_and(|built| source.is_ok_and(|source| source <= built)),
-        "{} is missing or old: build it with `cargo test --no-run` or `cargo build --examples`",
-        program.display()
-    );
-    program
-}
-
 fn run(args: &[&str]) -> Output {
-    let program = program();
-    let run = Command::new(&program).args(args).output();
-    run.unwrap_or_else(|why| panic!("{}: {why}", program.display()))
+    example::run("queuectl", args)
 }
 
 /// What a command on the folder says, and what its exit code is.

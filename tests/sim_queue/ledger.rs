@@ -123,6 +123,10 @@ impl Ledger {
         if report.torn_bytes > 0 || !sound {
             self.doubtful.insert(self.life);
         }
+        // Without its header, and without another segment to tell, nobody knows which numbers a segment held.
+        if report.damaged.iter().any(|damage| damage.contains(" bytes 0..")) {
+            self.doubtful.extend(0..=self.life);
+        }
         self.life += 1;
         self.order.clear();
     }

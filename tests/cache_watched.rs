@@ -2,58 +2,17 @@
 //! listeners of all tests of a program at once.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+#[path = "support/recorder.rs"]
+mod recorder;
+
 use outgrow::cache::{BytesCodec, Cache, InsertOptions};
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use recorder::Kept;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
-
-/// Keeps what is published.
-#[derive(Default)]
-struct Kept {
-    values: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
-    described: Mutex<BTreeMap<String, Option<Unit>>>,
-}
-
-impl Kept {
-    fn value(&self, key: &Key) -> Arc<AtomicU64> {
-        let labels: Vec<String> = key
-            .labels()
-            .map(|label| format!("{}={}", label.key(), label.value()))
-            .collect();
-        let name = format!("{} {}", key.name(), labels.join(" "));
-        Arc::clone(self.values.lock().unwrap().entry(name).or_default())
-    }
-
-    fn describe(&self, key: &KeyName, unit: Option<Unit>) {
-        self.described.lock().unwrap().insert(key.as_str().to_owned(), unit);
-    }
-}
-
-impl Recorder for Kept {
-    fn describe_counter(&self, key: KeyName, unit: Option<Unit>, _: SharedString) {
-        self.describe(&key, unit);
-    }
-    fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, _: SharedString) {
-        self.describe(&key, unit);
-    }
-    fn describe_histogram(&self, key: KeyName, unit: Option<Unit>, _: SharedString) {
-        self.describe(&key, unit);
-    }
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(self.value(key))
-    }
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::from_arc(self.value(key))
-    }
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
-    }
-}
 
 #[test]
 fn metrics_are_the_statistics() {

@@ -2,13 +2,15 @@
 //! listeners of all tests of a program at once.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "support/recorder.rs"]
+mod recorder;
+
 use bytes::Bytes;
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use outgrow::env::Env;
 use outgrow::queue::{Backoff, DurableQueue, Job, Message, Worker, WorkerCounts, WorkerProgress};
 use outgrow::sim::World;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use recorder::Kept;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tracing::field::{Field, Visit};
@@ -18,49 +20,6 @@ use tracing::{Event, Subscriber};
 /// One test after the other: a span that is met for the first time while another test listens to nothing may be taken for
 /// one that nobody wants.
 static TURN: Mutex<()> = Mutex::new(());
-
-/// Keeps what is published.
-#[derive(Default)]
-struct Kept {
-    values: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
-    described: Mutex<BTreeSet<String>>,
-}
-
-impl Kept {
-    fn value(&self, key: &Key) -> Arc<AtomicU64> {
-        let labels: Vec<String> = key
-            .labels()
-            .map(|label| format!("{}={}", label.key(), label.value()))
-            .collect();
-        let name = format!("{} {}", key.name(), labels.join(" "));
-        Arc::clone(self.values.lock().unwrap().entry(name).or_default())
-    }
-
-    fn describe(&self, key: &KeyName) {
-        self.described.lock().unwrap().insert(key.as_str().to_owned());
-    }
-}
-
-impl Recorder for Kept {
-    fn describe_counter(&self, key: KeyName, _: Option<Unit>, _: SharedString) {
-        self.describe(&key);
-    }
-    fn describe_gauge(&self, key: KeyName, _: Option<Unit>, _: SharedString) {
-        self.describe(&key);
-    }
-    fn describe_histogram(&self, key: KeyName, _: Option<Unit>, _: SharedString) {
-        self.describe(&key);
-    }
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(self.value(key))
-    }
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::from_arc(self.value(key))
-    }
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
-    }
-}
 
 async fn open(env: &Env) -> DurableQueue {
     DurableQueue::builder().env(env.clone()).open("q").await.unwrap()
@@ -174,7 +133,7 @@ fn metrics_are_the_statistics() {
     }
     let described = kept.described.lock().unwrap();
     for name in values.keys().map(|name| name.split(' ').next().unwrap()) {
-        assert!(described.contains(name), "{name} is described");
+        assert!(described.contains_key(name), "{name} is described");
     }
 }
 

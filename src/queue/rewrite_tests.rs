@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use super::hooks::rewrite_often;
+use super::shell::Effect;
 use super::testing::{SECOND, next, small, subscribe};
 use super::*;
 use crate::env::{Env, WallTime};
-use crate::sim::{DiskOp, Inject, Machine, World};
+use crate::sim::{DiskOp, Faults, Inject, Machine, World};
 use std::collections::BTreeMap;
+use std::pin::pin;
 
 async fn open(env: &Env) -> Result<DurableQueue> {
     rewrite_often(small(env)).open("q").await
@@ -52,6 +54,32 @@ async fn look(queue: &DurableQueue, from: &Subscription) -> BTreeMap<String, Raw
     let all: BTreeMap<_, _> = received.iter().map(|raw| (text(raw), raw.clone())).collect();
     assert_eq!(all.len(), received.len(), "nothing comes twice");
     all
+}
+
+#[test]
+fn when_nothing_is_left_to_write_again_what_is_on_its_way_does_not_come_early() {
+    let world = World::new(1);
+    let machine = world.machine("node");
+    world.run(async {
+        let queue = open(&machine.env()).await.unwrap();
+        let from = subscribe(&queue, "t", "s").await;
+        let slow = Faults {
+            stall: 1.0,
+            stall_for: SECOND,
+            ..Faults::default()
+        };
+        machine.set_faults(slow);
+        let mut sending = pin!(queue.send("t", vec![Message::new("slow")]));
+        assert!(futures::poll!(sending.as_mut()).is_pending());
+        // All that was to be written again has been settled meanwhile: the append has no entries, and is ready at once.
+        let nothing = |_: &mut _| Some((Vec::new(), Effect::Copied(Vec::new())));
+        let append = queue.shell().append(nothing).await.unwrap().unwrap();
+        append.done().await.unwrap();
+        assert_eq!(queue.receive(&from, 1, SECOND / 100).await, Ok(Vec::new()));
+        sending.await.unwrap();
+        assert_eq!(next(&queue, &from).await.unwrap().payload(), "slow");
+        queue.close().await;
+    });
 }
 
 #[test]

@@ -269,9 +269,11 @@ impl Core {
         failed.into_iter().for_each(|failed| self.undo(failed, now, error));
     }
 
-    /// An append is as durable as was asked for, and what is before it in the log with it.
+    /// An append is as durable as was asked for, and what is before it in the log with it; but one of nothing is so at
+    /// once, whatever is before it.
     fn reach(&mut self, append: u64) {
-        let end = self.at(append).map_or(0, |at| self.pending[at].seqs.end);
+        let seqs = self.at(append).map(|at| self.pending[at].seqs.clone());
+        let end = seqs.filter(|seqs| !seqs.is_empty()).map_or(0, |seqs| seqs.end);
         self.reached = self.reached.max(end);
     }
 

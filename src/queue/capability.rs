@@ -85,8 +85,13 @@ impl Capability {
     }
 
     /// Everything there is in this release.
-    pub fn all() -> Capability {
-        EVERY.into_iter().fold(Capability::none(), Capability::with)
+    pub const fn all() -> Capability {
+        let (mut all, mut at) = (Capability::none(), 0);
+        while at < EVERY.len() {
+            all = all.with(EVERY[at]);
+            at += 1;
+        }
+        all
     }
 
     /// This and `feature`.

@@ -76,6 +76,11 @@ impl Retention {
         self.settled_too
     }
 
+    /// Whether anything but being settled ends what is kept.
+    pub(super) fn has_limits(&self) -> bool {
+        self.age.is_some() || self.bytes.is_some() || self.messages.is_some()
+    }
+
     pub(super) fn age(&self) -> Option<Duration> {
         self.age
     }

@@ -342,6 +342,7 @@ fn memory_of(what: &str, messages: usize) {
     let names: Vec<String> = (0..TOPICS).map(|topic| format!("t{topic}")).collect();
     let subscriptions: Vec<_> = names.iter().map(|name| ours::subscription(&queue, name)).collect();
     // The cache of recent messages is full before, and it has a bound of its own.
+    ours::subscription(&queue, "warm");
     ours::fill(&queue, "warm", LARGE, 100_000);
     let before = resident();
     for (name, from) in names.iter().zip(&subscriptions) {

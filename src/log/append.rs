@@ -1,14 +1,13 @@
 //! Appending: entries get their numbers and their places at once, and wait in the bytes of their frames.
 
 use super::batch::{Cursor, NewSegment};
-use super::entry::{Appended, Entry, Hold, MAX_ENTRY, PIECE, Piece, is_long, list_len};
+use super::entry::{Entries, Entry, Given, Hold, MAX_ENTRY, PIECE, Piece, list_len};
 use super::frame::{self, HEAD, MAX_FRAME, ROW};
 use super::group::{End, Group};
 use super::segment::HEADER_LEN;
 use super::shared::{Job, Shared, State};
 use super::wait::Wait;
 use super::{Durability, LogError, LogOptions};
-use bytes::Bytes;
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
@@ -74,27 +73,30 @@ impl fmt::Debug for Append {
 
 impl Shared {
     /// Appends entries, unless their numbers would not be those asked for.
-    pub(super) fn append<T: Appended>(self: &Arc<Self>, entries: &[T], how: How) -> Result<Option<Append>, LogError> {
+    pub(super) fn append<E>(self: &Arc<Self>, entries: &E, how: How) -> Result<Option<Append>, LogError>
+    where
+        E: Entries + ?Sized,
+    {
         let size = Size::of(entries)?;
         let mut state = self.state.lock();
         state.check_open()?;
-        let seqs = state.next..state.next + entries.len() as u64;
+        let seqs = state.next..state.next + entries.count() as u64;
         if how.at.is_some_and(|at| at != seqs.start) {
             return Ok(None);
         }
-        if entries.is_empty() {
+        if seqs.is_empty() {
             return Ok(Some(self.appended(&seqs, Arc::new(Group::ended(End::Whole)))));
         }
         state.check_room(size.whole, how.reserved, &self.options)?;
         state.check_pieces(entries)?;
         let group = match size.is_long {
             true => {
-                let cut = |entry: &T| match is_long(entry) {
-                    true => state.cut(entry.stored(), how.reserved, &self.options),
+                let cut = |entry: Given<'_>| match entry.is_long() {
+                    true => state.cut(entry.bytes, how.reserved, &self.options),
                     false => entry.to_entry(),
                 };
-                let entries: Vec<_> = entries.iter().map(cut).collect();
-                state.put(&entries, size.in_frame, how, &self.options)
+                let entries: Vec<_> = entries.each().map(cut).collect();
+                state.put(&entries[..], size.in_frame, how, &self.options)
             }
             false => state.put(entries, size.in_frame, how, &self.options),
         };
@@ -119,17 +121,17 @@ struct Size {
 }
 
 impl Size {
-    fn of(entries: &[impl Appended]) -> Result<Size, LogError> {
+    fn of(entries: &(impl Entries + ?Sized)) -> Result<Size, LogError> {
         let mut size = Size {
             is_long: false,
             whole: HEAD,
             in_frame: HEAD,
         };
-        for entry in entries {
-            let len = entry.stored().len();
+        for entry in entries.each() {
+            let len = entry.bytes.len();
             check_len(len, MAX_ENTRY)?;
             size.whole += ROW + len;
-            let is_long = is_long(entry);
+            let is_long = entry.is_long();
             size.in_frame += ROW + if is_long { list_len(len) } else { len };
             size.is_long |= is_long;
         }
@@ -157,9 +159,8 @@ impl State {
     }
 
     /// Entries in pieces need them to be there.
-    fn check_pieces(&self, entries: &[impl Appended]) -> Result<(), LogError> {
-        let lost = |hold: &Hold| hold.oldest().is_none();
-        match entries.iter().filter_map(Appended::hold).any(lost) {
+    fn check_pieces(&self, entries: &(impl Entries + ?Sized)) -> Result<(), LogError> {
+        match entries.each().any(|entry| entry.oldest() == Some(None)) {
             true => Err(self.gone()),
             false => Ok(()),
         }
@@ -173,7 +174,10 @@ impl State {
     }
 
     /// Gives entries their numbers, and puts their frame, of `len` bytes, into the batch.
-    fn put(&mut self, entries: &[impl Appended], len: usize, how: How, options: &LogOptions) -> Arc<Group> {
+    fn put<E>(&mut self, entries: &E, len: usize, how: How, options: &LogOptions) -> Arc<Group>
+    where
+        E: Entries + ?Sized,
+    {
         self.make_room(len, how.reserved, options);
         let State {
             batch,
@@ -185,20 +189,20 @@ impl State {
         } = self;
         let cursor = cursor.as_mut().expect("a segment has room");
         let (before, segment) = (batch.len, cursor.segment);
-        batch.entries(cursor, *next, *durable, entries);
+        batch.entries(cursor, *next, *durable, (entries, len));
         batch.sync |= how.durability == Durability::Disk;
         self.waiting += batch.len - before;
-        for (seq, entry) in (*next..).zip(entries) {
-            if let Some(oldest) = entry.hold().and_then(Hold::oldest) {
+        for (seq, entry) in (*next..).zip(entries.each()) {
+            if let Some(oldest) = entry.oldest().flatten() {
                 held.insert((seq, segment), oldest);
             }
         }
-        *next += entries.len() as u64;
+        *next += entries.count() as u64;
         Arc::clone(&batch.group)
     }
 
     /// Puts the pieces of an entry into the batch.
-    fn cut(&mut self, bytes: &Bytes, reserved: bool, options: &LogOptions) -> Entry {
+    fn cut(&mut self, bytes: &[u8], reserved: bool, options: &LogOptions) -> Entry {
         let pieces: Vec<_> = bytes
             .chunks(PIECE)
             .map(|piece| self.put_piece(piece, reserved, options))

@@ -3,8 +3,8 @@
 //! Frames are built when they are appended, while the disk is busy with those before them; so their places, and the
 //! salts of segments that do not exist yet, are decided here.
 
-use super::entry::Appended;
-use super::frame::{self, HEAD};
+use super::entry::Entries;
+use super::frame::{self, Filling, HEAD};
 use super::group::Group;
 use super::index::FrameAt;
 use super::segment::{HEADER_LEN, Place};
@@ -42,10 +42,28 @@ pub(super) struct Part {
     pub(super) new: Option<NewSegment>,
     pub(super) start: Place,
     pub(super) salt: u64,
-    pub(super) bytes: Vec<u8>,
+    pub(super) buffer: Buffer,
     pub(super) frames: Vec<FrameAt>,
+    open: Option<Open>,
     /// Whether the bytes begin with room for a mark, and the number that follows it.
     pub(super) mark: Option<u64>,
+}
+
+/// The frame that is being filled.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    place: Place,
+    seed: u32,
+    first_seq: u64,
+    durable: Place,
+}
+
+/// What a part is built in.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    /// Its frames, but for the one that is being filled.
+    pub(super) bytes: Vec<u8>,
+    filling: Filling,
 }
 
 /// Frames that are written, and perhaps synced, together.
@@ -57,6 +75,8 @@ pub(super) struct Batch {
     pub(super) sync: bool,
     /// Bytes in it.
     pub(super) len: usize,
+    /// Appends in it.
+    pub(super) appends: u64,
 }
 
 impl Cursor {
@@ -78,6 +98,7 @@ impl Batch {
             parts: Vec::new(),
             sync: false,
             len: 0,
+            appends: 0,
         }
     }
 
@@ -92,12 +113,15 @@ impl Batch {
         cursor: &mut Cursor,
         new: Option<NewSegment>,
         next: u64,
-        mut bytes: Vec<u8>,
+        mut buffer: Buffer,
         witness: bool,
     ) {
+        if let Some(last) = self.parts.last_mut() {
+            last.close();
+        }
         let start = cursor.place();
         if witness {
-            bytes.resize(HEAD, 0);
+            buffer.bytes.resize(HEAD, 0);
             cursor.offset += HEAD as u32;
             self.len += HEAD;
         }
@@ -105,40 +129,63 @@ impl Batch {
             new,
             start,
             salt: cursor.salt,
-            bytes,
+            buffer,
             frames: Vec::new(),
+            open: None,
             mark: witness.then_some(next),
         });
     }
 
-    /// Adds a frame of entries, which was found to fit.
-    pub(super) fn entries(&mut self, cursor: &mut Cursor, first_seq: u64, durable: Place, entries: &[impl Appended]) {
-        let (place, part) = (cursor.place(), self.parts.last_mut().expect("a part has begun"));
-        let before = part.bytes.len();
-        frame::encode(
-            &mut part.bytes,
-            frame::seed(cursor.salt, place),
-            first_seq,
-            durable,
-            entries,
-        );
-        let added = part.bytes.len() - before;
-        part.frames.push(FrameAt {
-            first_seq,
-            place,
-            count: entries.len() as u32,
-            len: frame::frame_len(entries) as u32,
-        });
-        cursor.offset += added as u32;
-        self.len += added;
+    /// Adds entries, which were found to fit: to the frame that is being filled, or as a frame of `len` bytes.
+    pub(super) fn entries<E>(
+        &mut self,
+        cursor: &mut Cursor,
+        first_seq: u64,
+        durable: Place,
+        (entries, len): (&E, usize),
+    ) where
+        E: Entries + ?Sized,
+    {
+        let part = self.parts.last_mut().expect("a part has begun");
+        let more = len - HEAD;
+        if more > FILLED / 2 || part.buffer.filling.len() + more > FILLED {
+            part.close();
+        }
+        let before = cursor.offset;
+        if more > FILLED / 2 {
+            let place = cursor.place();
+            let seed = frame::seed(cursor.salt, place);
+            frame::encode(&mut part.buffer.bytes, seed, first_seq, durable, entries);
+            part.frames.push(FrameAt {
+                first_seq,
+                place,
+                count: entries.count() as u32,
+                len: len as u32,
+            });
+            cursor.offset += frame::padded(len) as u32;
+        } else {
+            let open = *part.open.get_or_insert_with(|| Open {
+                place: cursor.place(),
+                seed: frame::seed(cursor.salt, cursor.place()),
+                first_seq,
+                durable,
+            });
+            let filling = &mut part.buffer.filling;
+            entries.each().for_each(|entry| filling.add(open.seed, entry));
+            cursor.offset = open.place.offset + frame::padded(filling.len()) as u32;
+        }
+        self.len += (cursor.offset - before) as usize;
+        self.appends += 1;
     }
 
     /// Adds a piece, which was found to fit, and says where it is.
     pub(super) fn piece(&mut self, cursor: &mut Cursor, next: u64, durable: Place, piece: &[u8]) -> Place {
         let (place, part) = (cursor.place(), self.parts.last_mut().expect("a part has begun"));
-        let before = part.bytes.len();
-        frame::encode_piece(&mut part.bytes, frame::seed(cursor.salt, place), next, durable, piece);
-        let added = part.bytes.len() - before;
+        part.close();
+        let (bytes, seed) = (&mut part.buffer.bytes, frame::seed(cursor.salt, place));
+        let before = bytes.len();
+        frame::encode_piece(bytes, seed, next, durable, piece);
+        let added = bytes.len() - before;
         cursor.offset += added as u32;
         self.len += added;
         place
@@ -146,9 +193,28 @@ impl Batch {
 }
 
 impl Part {
+    /// Nothing more goes into the frame that is being filled.
+    pub(super) fn close(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        let Buffer { bytes, filling } = &mut self.buffer;
+        self.frames.push(FrameAt {
+            first_seq: open.first_seq,
+            place: open.place,
+            count: filling.rows() as u32,
+            len: filling.len() as u32,
+        });
+        filling.encode(bytes, open.seed, open.first_seq, open.durable);
+    }
+
+    /// Its bytes, when it is closed.
+    pub(super) fn bytes(&self) -> &[u8] {
+        debug_assert!(self.open.is_none());
+        &self.buffer.bytes
+    }
+
     /// Where its bytes end.
     pub(super) fn end(&self) -> u32 {
-        self.start.offset + self.bytes.len() as u32
+        self.start.offset + self.bytes().len() as u32
     }
 
     /// Fills in the mark at its beginning: the log is durable up to there.
@@ -156,7 +222,23 @@ impl Part {
         if let Some(next) = self.mark {
             let mut mark = Vec::with_capacity(HEAD);
             frame::encode_mark(&mut mark, frame::seed(self.salt, self.start), next, durable);
-            self.bytes[..HEAD].copy_from_slice(&mark);
+            self.buffer.bytes[..HEAD].copy_from_slice(&mark);
         }
     }
 }
+
+impl Buffer {
+    /// Empties it, to be used again.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// The most bytes that it has held.
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+/// Small appends share a frame up to so many bytes: a page or four, since a frame is read as a whole, and lost as a whole
+/// when its head is damaged.
+const FILLED: usize = 16 << 10;

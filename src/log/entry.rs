@@ -59,48 +59,91 @@ pub(super) struct Piece {
     pub(super) len: u32,
 }
 
-/// What can be appended.
-pub(crate) trait Appended {
-    /// The bytes that go into the frame.
-    fn stored(&self) -> &Bytes;
+/// Entries that are appended as one.
+pub(crate) trait Entries {
+    /// How many there are.
+    fn count(&self) -> usize;
 
+    /// One of them.
+    fn at(&self, index: usize) -> Given<'_>;
+
+    /// Each of them.
+    fn each(&self) -> impl Iterator<Item = Given<'_>> {
+        (0..self.count()).map(|index| self.at(index))
+    }
+}
+
+/// One entry to append.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Given<'a> {
+    /// The bytes that go into the frame.
+    pub(crate) bytes: &'a [u8],
     /// What keeps its pieces, if it is in pieces.
-    fn hold(&self) -> Option<&Hold>;
+    hold: Option<&'a Arc<Hold>>,
+}
+
+impl<'a> Given<'a> {
+    /// The oldest segment that holds a piece of it, if it is in pieces: nothing, when they are not there any more.
+    pub(super) fn oldest(&self) -> Option<Option<u64>> {
+        self.hold.map(|hold| hold.oldest())
+    }
+
+    pub(super) fn is_in_pieces(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    /// Whether it is too long for one frame, and has to be cut into pieces.
+    pub(super) fn is_long(&self) -> bool {
+        self.hold.is_none() && self.bytes.len() > MAX_WHOLE
+    }
 
     /// The same, kept.
-    fn to_entry(&self) -> Entry;
-}
-
-impl Appended for Bytes {
-    fn stored(&self) -> &Bytes {
-        self
-    }
-
-    fn hold(&self) -> Option<&Hold> {
-        None
-    }
-
-    fn to_entry(&self) -> Entry {
-        self.clone().into()
+    pub(super) fn to_entry(self) -> Entry {
+        let bytes = Bytes::copy_from_slice(self.bytes);
+        Entry(match self.hold {
+            None => Stored::Whole(bytes),
+            Some(hold) => Stored::Pieces {
+                list: bytes,
+                hold: Arc::clone(hold),
+            },
+        })
     }
 }
 
-impl Appended for Entry {
-    fn stored(&self) -> &Bytes {
-        match &self.0 {
-            Stored::Whole(bytes) | Stored::Pieces { list: bytes, .. } => bytes,
+impl<'a> From<&'a [u8]> for Given<'a> {
+    fn from(bytes: &'a [u8]) -> Given<'a> {
+        Given { bytes, hold: None }
+    }
+}
+
+impl<'a> From<&'a Bytes> for Given<'a> {
+    fn from(bytes: &'a Bytes) -> Given<'a> {
+        Given::from(&bytes[..])
+    }
+}
+
+impl<'a> From<&'a Entry> for Given<'a> {
+    fn from(entry: &'a Entry) -> Given<'a> {
+        match &entry.0 {
+            Stored::Whole(bytes) => bytes.into(),
+            Stored::Pieces { list, hold } => Given {
+                bytes: list,
+                hold: Some(hold),
+            },
         }
     }
+}
 
-    fn hold(&self) -> Option<&Hold> {
-        match &self.0 {
-            Stored::Whole(_) => None,
-            Stored::Pieces { hold, .. } => Some(hold),
-        }
+impl<T> Entries for [T]
+where
+    for<'a> &'a T: Into<Given<'a>>,
+{
+    fn count(&self) -> usize {
+        self.len()
     }
 
-    fn to_entry(&self) -> Entry {
-        self.clone()
+    fn at(&self, index: usize) -> Given<'_> {
+        (&self[index]).into()
     }
 }
 
@@ -122,11 +165,6 @@ impl Entry {
         let list = list.into();
         Entry(Stored::Pieces { list, hold })
     }
-}
-
-/// Whether an entry is too long for one frame, and has to be cut into pieces.
-pub(super) fn is_long(entry: &impl Appended) -> bool {
-    entry.hold().is_none() && entry.stored().len() > MAX_WHOLE
 }
 
 /// Bytes of the list that stands for an entry of `len` bytes.
@@ -170,17 +208,16 @@ mod tests {
             },
         ];
         let entry = Entry::in_pieces_at(&all, Arc::new(Hold::new(3)));
-        assert_eq!(pieces(entry.stored()).unwrap(), all);
-        assert_eq!(entry.hold().and_then(Hold::oldest), Some(3));
-        assert_eq!(entry.stored().len(), 2 * REFERENCE);
-        assert_eq!(pieces(&entry.stored()[1..]), None);
+        let given = Given::from(&entry);
+        assert_eq!(pieces(given.bytes).unwrap(), all);
+        assert_eq!(given.oldest(), Some(Some(3)));
+        assert_eq!(given.bytes.len(), 2 * REFERENCE);
+        assert_eq!(pieces(&given.bytes[1..]), None);
         let long = [Piece {
             place: Place::new(1, 1),
             len: u32::MAX,
         }];
-        assert_eq!(
-            pieces(Entry::in_pieces_at(&long, Arc::new(Hold::new(3))).stored()),
-            None
-        );
+        let long = Entry::in_pieces_at(&long, Arc::new(Hold::new(3)));
+        assert_eq!(pieces(Given::from(&long).bytes), None);
     }
 }

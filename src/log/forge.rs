@@ -75,7 +75,7 @@ pub fn forge(segments: &[ForgedSegment]) -> Vec<Vec<u8>> {
             match &forged.what {
                 ForgedRows::Entries(entries) => {
                     let entries: Vec<_> = entries.iter().map(|entry| Bytes::copy_from_slice(entry)).collect();
-                    frame::encode(&mut bytes, seed, forged.first, durable, &entries);
+                    frame::encode(&mut bytes, seed, forged.first, durable, &entries[..]);
                 }
                 ForgedRows::InPieces(pieces) => {
                     let piece = |&(at, len)| Piece {
@@ -84,7 +84,7 @@ pub fn forge(segments: &[ForgedSegment]) -> Vec<Vec<u8>> {
                     };
                     let pieces: Vec<_> = pieces.iter().map(piece).collect();
                     let entry = Entry::in_pieces_at(&pieces, Arc::new(Hold::new(1)));
-                    frame::encode(&mut bytes, seed, forged.first, durable, &[entry]);
+                    frame::encode(&mut bytes, seed, forged.first, durable, &[entry][..]);
                 }
                 ForgedRows::Piece(piece) => frame::encode_piece(&mut bytes, seed, forged.first, durable, piece),
                 ForgedRows::Raw(raw) => {

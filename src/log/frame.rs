@@ -1,10 +1,11 @@
-//! The bytes of one frame: what one append, or one piece of a large entry, leaves in a segment.
+//! The bytes of one frame: what one append, some small ones, or one piece of a large entry leave in a segment.
 //!
 //! `FORMAT.md` beside this file is the format in full. One bad entry costs that entry; a bad head or table costs the
 //! frame.
 
-use super::entry::Appended;
+use super::entry::{Entries, Given};
 use super::segment::Place;
+use bytes::Bytes;
 use std::ops::Range;
 
 /// The most bytes of one frame.
@@ -65,69 +66,104 @@ pub(super) fn seed(salt: u64, place: Place) -> u32 {
     crc32c::crc32c_append(crc, &place.offset.to_le_bytes())
 }
 
-/// How long the frame of these entries is, without padding.
-pub(super) fn frame_len(entries: &[impl Appended]) -> usize {
-    HEAD + entries.iter().map(|entry| ROW + entry.stored().len()).sum::<usize>()
-}
-
 /// `len` with its padding.
 pub(super) fn padded(len: usize) -> usize {
     len.next_multiple_of(ALIGN)
 }
 
 /// Writes a frame of entries, padding included. They have been found to fit.
-pub(super) fn encode(out: &mut Vec<u8>, seed: u32, first_seq: u64, durable: Place, entries: &[impl Appended]) {
-    let rows = entries
-        .iter()
-        .map(|entry| (&entry.stored()[..], entry.hold().is_some()));
-    put(out, seed, Kind::Entries, first_seq, durable, rows);
+pub(super) fn encode<E>(out: &mut Vec<u8>, seed: u32, first_seq: u64, durable: Place, entries: &E)
+where
+    E: Entries + ?Sized,
+{
+    let start = out.len();
+    out.resize(start + HEAD, 0);
+    entries.each().for_each(|entry| put_row(out, seed, entry));
+    put_head(&mut out[start..], seed, first_seq, durable, Kind::Entries);
+    entries.each().for_each(|entry| out.extend_from_slice(entry.bytes));
+    finish(out, start);
 }
 
 /// Writes a frame without entries, which says how far the log is durable.
 pub(super) fn encode_mark(out: &mut Vec<u8>, seed: u32, next_seq: u64, durable: Place) {
-    put(out, seed, Kind::Entries, next_seq, durable, [].into_iter());
+    let nothing: &[Bytes] = &[];
+    encode(out, seed, next_seq, durable, nothing);
 }
 
 /// Writes a frame that holds a piece of an entry.
 pub(super) fn encode_piece(out: &mut Vec<u8>, seed: u32, next_seq: u64, durable: Place, piece: &[u8]) {
-    put(out, seed, Kind::Piece, next_seq, durable, [(piece, false)].into_iter());
+    let start = out.len();
+    out.resize(start + HEAD, 0);
+    put_row(out, seed, piece.into());
+    put_head(&mut out[start..], seed, next_seq, durable, Kind::Piece);
+    out.extend_from_slice(piece);
+    finish(out, start);
 }
 
-fn put<'a>(
-    out: &mut Vec<u8>,
-    seed: u32,
-    kind: Kind,
-    first_seq: u64,
-    durable: Place,
-    rows: impl ExactSizeIterator<Item = (&'a [u8], bool)> + Clone,
-) {
-    let start = out.len();
+/// The rows and the entries of a frame to which more may come.
+#[derive(Debug, Default)]
+pub(super) struct Filling {
+    table: Vec<u8>,
+    entries: Vec<u8>,
+}
+
+impl Filling {
+    pub(super) fn add(&mut self, seed: u32, entry: Given<'_>) {
+        put_row(&mut self.table, seed, entry);
+        self.entries.extend_from_slice(entry.bytes);
+    }
+
+    /// How many entries it has.
+    pub(super) fn rows(&self) -> usize {
+        self.table.len() / ROW
+    }
+
+    /// How long the frame is, without padding.
+    pub(super) fn len(&self) -> usize {
+        HEAD + self.table.len() + self.entries.len()
+    }
+
+    /// Writes the frame, padding included, and begins anew.
+    pub(super) fn encode(&mut self, out: &mut Vec<u8>, seed: u32, first_seq: u64, durable: Place) {
+        let start = out.len();
+        out.reserve(padded(self.len()));
+        out.resize(start + HEAD, 0);
+        out.append(&mut self.table);
+        put_head(&mut out[start..], seed, first_seq, durable, Kind::Entries);
+        out.append(&mut self.entries);
+        finish(out, start);
+    }
+}
+
+/// Writes the row of an entry, which says how long it is and what its checksum is.
+fn put_row(table: &mut Vec<u8>, seed: u32, entry: Given<'_>) {
+    let flag = if entry.is_in_pieces() { IN_PIECES } else { 0 };
+    let (len, crc) = (entry.bytes.len() as u32 | flag, crc32c::crc32c(entry.bytes) ^ seed);
+    table.extend_from_slice(&(u64::from(len) | u64::from(crc) << 32).to_le_bytes());
+}
+
+/// Fills in the head of a frame of which only the table is there.
+fn put_head(frame: &mut [u8], seed: u32, first_seq: u64, durable: Place, kind: Kind) {
+    let (head, table) = frame.split_at_mut(HEAD);
+    let (rows, _) = table.as_chunks::<ROW>();
+    let len_of = |row: &[u8; ROW]| u32_at(row, 0) & !IN_PIECES;
+    let len = HEAD + table.len() + rows.iter().map(|row| len_of(row) as usize).sum::<usize>();
+    debug_assert!(len <= MAX_FRAME);
     let count = rows.len() as u32;
-    let mut head = [0; HEAD];
     head[..4].copy_from_slice(&MAGIC);
+    head[8..12].copy_from_slice(&(len as u32).to_le_bytes());
     head[12..16].copy_from_slice(&(count | u32::from(kind == Kind::Piece) << 24).to_le_bytes());
     head[16..24].copy_from_slice(&first_seq.to_le_bytes());
     head[24..32].copy_from_slice(&durable.segment.to_le_bytes());
     head[32..36].copy_from_slice(&durable.offset.to_le_bytes());
-    out.extend_from_slice(&head);
-    let mut len = HEAD;
-    for (bytes, in_pieces) in rows.clone() {
-        let flag = if in_pieces { IN_PIECES } else { 0 };
-        out.extend_from_slice(&(bytes.len() as u32 | flag).to_le_bytes());
-        out.extend_from_slice(&(crc32c::crc32c(bytes) ^ seed).to_le_bytes());
-        len += ROW + bytes.len();
-    }
-    debug_assert!(len <= MAX_FRAME);
-    let crc = crc32c::crc32c_append(seed, &out[start + HEAD..]);
-    let head = &mut out[start..start + HEAD];
-    head[8..12].copy_from_slice(&(len as u32).to_le_bytes());
-    head[36..40].copy_from_slice(&crc.to_le_bytes());
+    head[36..40].copy_from_slice(&crc32c::crc32c_append(seed, table).to_le_bytes());
     let crc = crc32c::crc32c_append(seed, &head[8..]);
     head[4..8].copy_from_slice(&crc.to_le_bytes());
-    for (bytes, _) in rows {
-        out.extend_from_slice(bytes);
-    }
-    out.resize(start + padded(len), 0);
+}
+
+/// Adds the padding of the frame that begins at `start`.
+fn finish(out: &mut Vec<u8>, start: usize) {
+    out.resize(start + padded(out.len() - start), 0);
 }
 
 /// Puts sound checksums into whatever `bytes` say, of the head, the table and the first row.
@@ -240,7 +276,6 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     const PLACE: Place = Place {
         segment: 3,
@@ -251,7 +286,7 @@ mod tests {
         let entries = vec![Bytes::from_static(b"one"), Bytes::new(), Bytes::from_static(b"three")];
         let seed = seed(99, PLACE);
         let mut out = Vec::new();
-        encode(&mut out, seed, 10, Place::new(2, 8), &entries);
+        encode(&mut out, seed, 10, Place::new(2, 8), &entries[..]);
         (out, entries, seed)
     }
 
@@ -259,7 +294,8 @@ mod tests {
     fn a_frame_round_trips() {
         let (bytes, written, seed) = sample();
         let head = decode_head(&bytes, seed).unwrap();
-        assert_eq!(bytes.len(), padded(frame_len(&written)));
+        let len = HEAD + written.iter().map(|entry| ROW + entry.len()).sum::<usize>();
+        assert_eq!(bytes.len(), padded(len));
         assert_eq!((head.first_seq, head.count(), head.durable), (10, 3, Place::new(2, 8)));
         let read: Vec<_> = rows(&bytes, seed, head)
             .map(|range| &bytes[range.unwrap().range])

@@ -2,7 +2,7 @@
 
 use super::LogError;
 use crate::sync::Mutex;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 /// The end of one commit, which several wait for.
 #[derive(Debug)]
@@ -12,8 +12,29 @@ pub(super) struct Group {
 
 #[derive(Debug)]
 enum State {
-    Open(Vec<Option<Waker>>),
+    Open {
+        wakers: Vec<Option<Waker>>,
+        /// Whether one of those who wait has seen to it that somebody writes.
+        asked: bool,
+    },
     Done(End),
+}
+
+impl State {
+    fn new() -> State {
+        State::Open {
+            wakers: Vec::new(),
+            asked: false,
+        }
+    }
+}
+
+/// What a look at a commit that has not ended tells.
+pub(super) enum Pending {
+    /// Somebody writes, or has been asked to.
+    Asked,
+    /// Whoever looked is to see to it that somebody writes.
+    Ask,
 }
 
 /// How a commit ended.
@@ -37,7 +58,7 @@ impl End {
 impl Group {
     pub(super) fn new() -> Group {
         Group {
-            state: Mutex::new(State::Open(Vec::new())),
+            state: Mutex::new(State::new()),
         }
     }
 
@@ -51,17 +72,17 @@ impl Group {
     /// How it ended, if it has.
     pub(super) fn end(&self) -> Option<End> {
         match &*self.state.lock() {
-            State::Open(_) => None,
+            State::Open { .. } => None,
             State::Done(end) => Some(end.clone()),
         }
     }
 
     /// Waits for the end. `seat` is where this waiter's waker is kept; it begins as `None`.
-    pub(super) fn poll(&self, seat: &mut Option<usize>, cx: &Context<'_>) -> Poll<End> {
+    pub(super) fn poll(&self, seat: &mut Option<usize>, cx: &Context<'_>) -> Result<End, Pending> {
         let mut state = self.state.lock();
         match &mut *state {
-            State::Done(end) => Poll::Ready(end.clone()),
-            State::Open(wakers) => {
+            State::Done(end) => Ok(end.clone()),
+            State::Open { wakers, asked } => {
                 match *seat {
                     Some(at) if wakers[at].as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) => {}
                     Some(at) => wakers[at] = Some(cx.waker().clone()),
@@ -70,14 +91,17 @@ impl Group {
                         wakers.push(Some(cx.waker().clone()));
                     }
                 }
-                Poll::Pending
+                Err(match std::mem::replace(asked, true) {
+                    true => Pending::Asked,
+                    false => Pending::Ask,
+                })
             }
         }
     }
 
     /// The waiter at `seat` waits no more.
     pub(super) fn leave(&self, seat: usize) {
-        if let State::Open(wakers) = &mut *self.state.lock() {
+        if let State::Open { wakers, .. } = &mut *self.state.lock() {
             wakers[seat] = None;
         }
     }
@@ -85,7 +109,7 @@ impl Group {
     /// Ends it, and wakes each who waits, once.
     pub(super) fn finish(&self, end: End) {
         let before = std::mem::replace(&mut *self.state.lock(), State::Done(end));
-        if let State::Open(wakers) = before {
+        if let State::Open { wakers, .. } = before {
             wakers.into_iter().flatten().for_each(Waker::wake);
         }
     }

@@ -1,8 +1,9 @@
 use super::append::{Append, How};
-use super::entry::{Appended, Entry};
+use super::entry::{Entries, Entry};
 use super::shared::{Order, Shared};
 use super::{Durability, Item, Latencies, LogError, LogOptions, Notes, OpenReport, Reader, committer, large, reader};
 use crate::env::{Env, Task, files};
+use crate::sync::Ordering;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::channel::oneshot;
@@ -109,40 +110,38 @@ impl Log {
     /// [`LogError::Poisoned`], [`LogError::Closed`]. The entries have then no number. What fails later is told by the
     /// [`Append`]; when it is [`LogError::Full`], everything that was appended behind it fails alike and the numbers are
     /// given again.
-    pub(crate) fn append(&self, entries: Vec<Bytes>) -> Result<Append, LogError> {
+    pub(crate) fn append(&self, entries: &[Bytes]) -> Result<Append, LogError> {
         self.append_with(entries, Durability::Disk)
     }
 
     /// As [`append`](Log::append), ready when the entries are as durable as asked for.
-    pub(crate) fn append_with<T: Appended>(
-        &self,
-        entries: impl AsRef<[T]>,
-        durability: Durability,
-    ) -> Result<Append, LogError> {
+    pub(crate) fn append_with<E>(&self, entries: &E, durability: Durability) -> Result<Append, LogError>
+    where
+        E: Entries + ?Sized,
+    {
         let how = How {
             durability,
             reserved: false,
             at: None,
         };
-        self.append_any(entries.as_ref(), how)
+        self.append_any(entries, how)
     }
 
     /// As [`append_with`](Log::append_with), for what frees room: it goes through on a full disk, as long as the
     /// segment that is kept for this has room.
-    pub(crate) fn append_reserved<E: Appended>(
-        &self,
-        entries: impl AsRef<[E]>,
-        durability: Durability,
-    ) -> Result<Append, LogError> {
+    pub(crate) fn append_reserved<E>(&self, entries: &E, durability: Durability) -> Result<Append, LogError>
+    where
+        E: Entries + ?Sized,
+    {
         let how = How {
             durability,
             reserved: true,
             at: None,
         };
-        self.append_any(entries.as_ref(), how)
+        self.append_any(entries, how)
     }
 
-    fn append_any(&self, entries: &[impl Appended], how: How) -> Result<Append, LogError> {
+    fn append_any(&self, entries: &(impl Entries + ?Sized), how: How) -> Result<Append, LogError> {
         let append = self.handle.shared.append(entries, how)?;
         Ok(append.expect("broken invariant: any number will do"))
     }
@@ -179,6 +178,12 @@ impl Log {
     /// Dropping it leaves pieces that nothing reads, which go with their segment.
     pub(crate) async fn stage(&self, bytes: Bytes) -> Result<Entry, LogError> {
         large::stage(&self.handle.shared, bytes).await
+    }
+
+    /// Has `told` called whenever something has become as durable as it was to be, before those who wait for it are told:
+    /// by whoever writes, so it is to be short. Only the first call counts.
+    pub(crate) fn on_commit(&self, told: impl Fn() + Send + Sync + 'static) {
+        drop(self.handle.shared.on_commit.set(Box::new(told)));
     }
 
     /// Waits until the buffer has room for `len` bytes after [`LogError::Busy`], or the log takes nothing more.
@@ -350,7 +355,7 @@ impl Log {
 
     /// Bytes on disk, without the zeros that wait to be written over.
     pub(crate) fn bytes(&self) -> u64 {
-        self.handle.shared.state.lock().bytes
+        self.handle.shared.bytes.load(Ordering::Relaxed)
     }
 
     /// Whether the log takes more.
@@ -367,7 +372,7 @@ impl Log {
         LogStats {
             waiting: state.waiting,
             segments: state.segments.len(),
-            bytes: state.bytes,
+            bytes: self.bytes(),
             ..state.stats.clone()
         }
     }

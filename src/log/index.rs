@@ -4,7 +4,7 @@ use super::segment::Place;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// One frame of the log. 32 bytes of memory each; a frame is one append.
+/// One frame of the log. 32 bytes of memory each; a frame is one append, or some small ones that were written together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FrameAt {
     pub(super) first_seq: u64,

@@ -34,7 +34,7 @@ fn an_entry_of_many_frames_is_one_entry() {
     let whole = long(9 << 20);
     append(&log, &["before"]);
     let entries = vec![Bytes::from_static(b"with"), whole.clone()];
-    let sent = log.append(entries).unwrap();
+    let sent = log.append(&entries).unwrap();
     assert_eq!(sent.seqs(), 2..4);
     sent.wait().unwrap();
     append(&log, &["after"]);
@@ -60,7 +60,7 @@ fn an_entry_of_many_frames_is_one_entry() {
     let verified = block_on(log.verify(|_| ())).unwrap();
     assert_eq!((verified.entries as usize, verified.lost.len()), (expected.len(), 0));
     // They go with it.
-    let last = log.append(vec![long(5 << 20)]).unwrap();
+    let last = log.append(&[long(5 << 20)]).unwrap();
     let seq = last.seqs().start;
     last.wait().unwrap();
     block_on(log.release_before(seq)).unwrap();
@@ -68,7 +68,7 @@ fn an_entry_of_many_frames_is_one_entry() {
     assert_eq!(read(&log).last(), Some(&(seq, long(5 << 20))));
 
     let len = (64 << 20) + 1;
-    let refused = log.append(vec![Bytes::from(vec![0; len])]).unwrap_err();
+    let refused = log.append(&[Bytes::from(vec![0; len])]).unwrap_err();
     assert_eq!(refused, LogError::TooLarge { len, max: 64 << 20 });
 }
 
@@ -79,10 +79,7 @@ fn what_is_staged_lets_others_pass_and_is_there_when_it_is_appended() {
     let whole = long(5 << 20);
     let others = async {
         for n in 0..10 {
-            log.append(vec![Bytes::from(format!("small {n}"))])
-                .unwrap()
-                .await
-                .unwrap();
+            log.append(&[Bytes::from(format!("small {n}"))]).unwrap().await.unwrap();
         }
     };
     let (staged, ()) = block_on(join(log.stage(whole.clone()), others));
@@ -90,7 +87,7 @@ fn what_is_staged_lets_others_pass_and_is_there_when_it_is_appended() {
     assert_eq!(log.range(), 1..11, "it has no number yet");
     // What was appended before may go, its pieces may not.
     block_on(log.release_before(11)).unwrap();
-    let sent = log.append_with(vec![staged.clone()], Durability::Disk).unwrap();
+    let sent = log.append_with(&[staged.clone()][..], Durability::Disk).unwrap();
     assert_eq!(sent.seqs(), 11..12);
     block_on(sent).unwrap();
     assert_eq!(read(&log).last(), Some(&(11, whole.clone())));
@@ -106,7 +103,7 @@ fn what_is_staged_lets_others_pass_and_is_there_when_it_is_appended() {
     // A reset takes pieces along.
     let staged = block_on(log.stage(whole)).unwrap();
     block_on(log.reset(50)).unwrap();
-    let refused = log.append_with(vec![staged], Durability::Disk).unwrap_err();
+    let refused = log.append_with(&[staged][..], Durability::Disk).unwrap_err();
     assert_eq!(refused, LogError::Gone { oldest: 50 });
 }
 
@@ -117,8 +114,8 @@ fn an_append_for_the_kernel_needs_no_sync_and_gets_one_soon() {
     append(&log, &["first"]);
     let before = log.stats().syncs;
     for n in 0..50 {
-        let entry = vec![Bytes::from(format!("quick {n}"))];
-        log.append_with(entry, Durability::Os).unwrap().wait().unwrap();
+        let entry = [Bytes::from(format!("quick {n}"))];
+        log.append_with(&entry[..], Durability::Os).unwrap().wait().unwrap();
     }
     // A slow machine may sync once per tenth of a second meanwhile.
     assert!(log.stats().syncs < before + 40);
@@ -142,7 +139,7 @@ fn threads_commit_for_themselves_and_for_each_other() {
             let log = &log;
             scope.spawn(move || {
                 for n in 0..200 {
-                    let sent = log.append(vec![Bytes::from(format!("{thread} {n}"))]).unwrap();
+                    let sent = log.append(&[Bytes::from(format!("{thread} {n}"))]).unwrap();
                     match n % 4 {
                         0 => block_on(sent).unwrap(),
                         1 => drop(sent),
@@ -152,7 +149,7 @@ fn threads_commit_for_themselves_and_for_each_other() {
             });
         }
     });
-    block_on(log.append(vec![Bytes::new()]).unwrap()).unwrap();
+    block_on(log.append(&[Bytes::new()]).unwrap()).unwrap();
     let all = read(&log);
     assert_eq!(all.len(), 1601);
     for thread in 0..8 {
@@ -175,7 +172,7 @@ fn threads_commit_for_themselves_and_for_each_other() {
 fn an_append_that_nobody_waits_for_is_written_all_the_same() {
     let dir = TempDir::new("dropped");
     let (log, _) = open_with(&dir, LARGE);
-    drop(log.append(vec![Bytes::from_static(b"x")]).unwrap());
+    drop(log.append(&[Bytes::from_static(b"x")]).unwrap());
     while log.durable() < 2 {
         wait(Env::system().sleep(std::time::Duration::from_millis(1)));
     }

@@ -1,9 +1,9 @@
 //! One durable, ordered list of entries on disk: what the queue and each node of a replicated store keep.
 //!
-//! Entries are numbered from 1 and appended in groups; a group is one frame, recovered as a whole or not at all. One at a
-//! time writes: it takes everything that waits, writes it at once, syncs once, and wakes each waiter once (group commit).
-//! That is whoever waits on a thread of its own and finds nobody writing, or else the log's task. An [`Append`] is ready
-//! when its entries are on disk.
+//! Entries are numbered from 1 and appended in groups; a group lies in one frame, alone or with others when they are
+//! small, and is recovered as a whole or not at all. One at a time writes: it takes everything that waits, writes it at
+//! once, syncs once, and wakes each waiter once (group commit). That is whoever waits on a thread of its own and finds
+//! nobody writing, or else the log's task. An [`Append`] is ready when its entries are on disk.
 //!
 //! The parts, pure first: [`frame`] and [`segment`] are the bytes, which `FORMAT.md` describes, [`batch`] is what waits,
 //! [`recovery`] judges what a set of segments holds, [`index`] knows where each entry lies; [`append`] gives numbers and
@@ -62,9 +62,7 @@ mod wait;
 mod writer;
 
 pub(crate) use append::Append;
-#[cfg(test)]
-pub(crate) use entry::Appended;
-pub(crate) use entry::Entry;
+pub(crate) use entry::{Entries, Entry, Given};
 pub(crate) use error::LogError;
 pub(crate) use handle::{Log, LogStats, Recalled};
 pub use latency::Latencies;

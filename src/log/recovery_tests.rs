@@ -48,7 +48,7 @@ impl Files {
             .iter()
             .map(|entry| Bytes::copy_from_slice(entry.as_bytes()))
             .collect();
-        frame::encode(bytes, seed, first_seq, self.durable, &entries);
+        frame::encode(bytes, seed, first_seq, self.durable, &entries[..]);
     }
 
     fn sync(&mut self) {
@@ -445,7 +445,7 @@ fn in_pieces() -> (Files, [Place; 2]) {
         seed,
         2,
         files.durable,
-        &[Bytes::from_static(b"with").into(), long],
+        &[Bytes::from_static(b"with").into(), long][..],
     );
     files.sync();
     files.append(4, &["after"]);

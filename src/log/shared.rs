@@ -1,9 +1,9 @@
 //! What the handles of a log, those who commit, and the task behind them share.
 
-use super::batch::{Batch, Cursor, NewSegment};
+use super::batch::{Batch, Buffer, Cursor, NewSegment};
 use super::entry::Hold;
 use super::group::{End, Group};
-use super::index::{FrameAt, Index};
+use super::index::Index;
 use super::segment::{HEADER_LEN, Header, Place};
 use super::spare::{Spare, Spares};
 use super::summary::{Summarizer, Summary};
@@ -11,11 +11,12 @@ use super::wait::Wait;
 use super::writer::Writer;
 use super::{LogError, LogOptions, LogStats, Notes};
 use crate::env::{Env, File, Rng, Tick};
-use crate::sync::{Mutex, Waiters};
+use crate::sync::{AtomicU64, Mutex, OnceLock, Ordering, Waiters};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
+use std::time::Duration;
 
 /// What they share.
 pub(super) struct Shared {
@@ -26,7 +27,14 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// Those who wait for room in the buffer.
     pub(super) room: Waiters,
+    /// Bytes in the segments, for those who only look.
+    pub(super) bytes: Arc<AtomicU64>,
+    /// Called when something has become as durable as it was to be, before those who wait for it are told.
+    pub(super) on_commit: OnceLock<OnCommit>,
 }
+
+/// What somebody wants done at each commit.
+pub(super) type OnCommit = Box<dyn Fn() + Send + Sync>;
 
 pub(super) struct State {
     pub(super) phase: Phase,
@@ -64,14 +72,14 @@ pub(super) struct State {
     /// What opening knew of entries, by segment, until somebody asks.
     pub(super) summaries: BTreeMap<u64, Arc<Summary>>,
     /// Bytes in the segments.
-    pub(super) bytes: u64,
+    pub(super) bytes: Arc<AtomicU64>,
     /// Whether nothing vouches yet for what was synced last.
     pub(super) unmarked: bool,
     /// Since when something is written that is not synced.
     pub(super) unsynced: Option<Tick>,
     pub(super) last_commit: Tick,
     /// A buffer to use again.
-    pub(super) buffer: Vec<u8>,
+    pub(super) buffer: Buffer,
     pub(super) stats: LogStats,
 }
 
@@ -142,6 +150,8 @@ impl Shared {
             ..parts.options
         };
         let newest = parts.segments.last_key_value();
+        let bytes = parts.segments.values().map(|segment| segment.len).sum();
+        let bytes = Arc::new(AtomicU64::new(bytes));
         let state = State {
             phase: Phase::Open,
             batch: Batch::new(),
@@ -157,7 +167,7 @@ impl Shared {
             next: parts.index.range().end,
             index: parts.index,
             spares: Spares::new(&options, newest.map(|(_, segment)| segment.size), parts.spares),
-            bytes: parts.segments.values().map(|segment| segment.len).sum(),
+            bytes: Arc::clone(&bytes),
             segments: parts.segments,
             held: parts.held,
             staged: Vec::new(),
@@ -166,7 +176,7 @@ impl Shared {
             unmarked: false,
             unsynced: None,
             last_commit: env.now(),
-            buffer: Vec::new(),
+            buffer: Buffer::default(),
             stats: LogStats::default(),
         };
         Shared {
@@ -176,6 +186,8 @@ impl Shared {
             notes: parts.notes,
             state: Mutex::new(state),
             room: Waiters::default(),
+            bytes,
+            on_commit: OnceLock::new(),
         }
     }
 
@@ -228,19 +240,6 @@ impl Shared {
         drop(state);
         drop(writer);
         undone.into_iter().for_each(|group| group.finish(end.clone()));
-        self.room.wake_all();
-    }
-
-    /// These frames are as durable as they were to be.
-    pub(super) fn publish(&self, frames: &mut Vec<FrameAt>, bytes: usize) {
-        let mut state = self.state.lock();
-        state.stats.appends += frames.len() as u64;
-        for frame in frames.drain(..) {
-            state.stats.entries += u64::from(frame.count);
-            state.index.push(frame);
-        }
-        state.waiting -= bytes;
-        drop(state);
         self.room.wake_all();
     }
 
@@ -317,10 +316,19 @@ impl State {
         self.waiting == 0 || self.waiting + len <= limit
     }
 
+    /// Everything up to this place is on disk, since a sync that took so long.
+    pub(super) fn synced(&mut self, durable: Place, took: Duration) {
+        self.durable = durable;
+        self.unsynced = None;
+        self.unmarked = true;
+        self.stats.syncs += 1;
+        self.stats.sync_times.record(took);
+    }
+
     /// The newest segment has grown.
     pub(super) fn wrote(&mut self, bytes: u64) {
         self.stats.written += bytes;
-        self.bytes += bytes;
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         if let Some(mut newest) = self.segments.last_entry() {
             let newest = newest.get_mut();
             newest.len += bytes;

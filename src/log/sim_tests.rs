@@ -98,8 +98,8 @@ impl Ledger {
                 false => Durability::Disk,
             };
             let appended = match rng.chance(0.2) {
-                true => log.append_reserved(entries.clone(), durability),
-                false => log.append_with(entries.clone(), durability),
+                true => log.append_reserved(&entries[..], durability),
+                false => log.append_with(&entries[..], durability),
             };
             let Ok(append) = appended else {
                 continue;
@@ -139,7 +139,7 @@ impl Ledger {
             true => log.stage(bytes.clone()).await,
             false => Ok(bytes.clone().into()),
         };
-        let Ok(append) = entry.and_then(|entry| log.append_with(vec![entry], Durability::Disk)) else {
+        let Ok(append) = entry.and_then(|entry| log.append_with(&[entry][..], Durability::Disk)) else {
             return;
         };
         let entry = (append.seqs().start, bytes);
@@ -252,7 +252,7 @@ async fn heals(world: &World, machine: &Machine, ledger: &mut Ledger) -> bool {
     let Some(log) = open(world, machine, ledger).await else {
         return false;
     };
-    let Ok(append) = log.append(vec![Bytes::new()]) else {
+    let Ok(append) = log.append(&[Bytes::new()]) else {
         return false;
     };
     let (seqs, result) = (append.seqs(), append.await);
@@ -343,7 +343,7 @@ async fn filled(machine: &Machine) -> Log {
     let opened = Log::open(&machine.env(), Path::new("a/log"), OPTIONS).await;
     let (log, _) = opened.expect("it opens");
     loop {
-        let refused = match log.append(vec![Bytes::from(vec![b'x'; 1_000])]) {
+        let refused = match log.append(&[Bytes::from(vec![b'x'; 1_000])]) {
             Ok(append) => append.await.err(),
             Err(error) => Some(error),
         };
@@ -375,18 +375,18 @@ fn a_full_disk_takes_what_frees_room_and_then_everything() {
             // The reserve holds a segment of these; what else is tried in between is refused, and harms none of them.
             for n in 0..40 {
                 let acks = log
-                    .append_reserved(vec![Bytes::from(vec![b'a'; 100])], Durability::Disk)
+                    .append_reserved(&[Bytes::from(vec![b'a'; 100])][..], Durability::Disk)
                     .unwrap();
                 acks.await.unwrap();
                 if n % 10 == 0 {
-                    let refused = log.append(vec![Bytes::from(vec![b'x'; 1_000])]).unwrap();
+                    let refused = log.append(&[Bytes::from(vec![b'x'; 1_000])]).unwrap();
                     assert_eq!(refused.await, Err(LogError::Full), "seed {seed}");
                 }
             }
             assert_eq!(log.range().end, end + 40, "the numbers are given again");
             log.release_before(end).await.unwrap();
             for _ in 0..20 {
-                log.append(vec![Bytes::from(vec![b'x'; 1_000])]).unwrap().await.unwrap();
+                log.append(&[Bytes::from(vec![b'x'; 1_000])]).unwrap().await.unwrap();
             }
             log.close().await;
             let (log, report) = Log::open(&machine.env(), Path::new("a/log"), OPTIONS).await.unwrap();
@@ -405,7 +405,7 @@ fn room_is_found_again_by_the_next_append() {
         let log = filled(&machine).await;
         machine.set_disk(DiskModel::default());
         for _ in 0..20 {
-            log.append(vec![Bytes::from(vec![b'x'; 1_000])]).unwrap().await.unwrap();
+            log.append(&[Bytes::from(vec![b'x'; 1_000])]).unwrap().await.unwrap();
         }
     });
 }

@@ -161,7 +161,7 @@ fn tear(dir: &Path, len: usize) {
 fn run(dir: &Path, ops: &[Op]) {
     let (mut log, _) = open(dir);
     for op in ops {
-        let append = |entries: Vec<Bytes>| block_on(log.append_with(entries, Durability::Disk).unwrap()).unwrap();
+        let append = |entries: Vec<Bytes>| block_on(log.append_with(&entries[..], Durability::Disk).unwrap()).unwrap();
         match op {
             Op::Append(lens) => append(lens.iter().map(|len| Bytes::from(vec![*len as u8; *len])).collect()),
             Op::Long(len) => append(vec![Bytes::from(vec![b'l'; *len])]),
@@ -361,7 +361,7 @@ fn frames(header: &Header, appends: &[Vec<usize>]) -> (Vec<u8>, Vec<u32>) {
         let place = Place::new(header.id, HEADER_LEN + bytes.len() as u32);
         offsets.push(place.offset);
         let entries: Vec<_> = lens.iter().map(|len| Bytes::from(vec![b'e'; *len])).collect();
-        frame::encode(&mut bytes, frame::seed(header.salt, place), next, place, &entries);
+        frame::encode(&mut bytes, frame::seed(header.salt, place), next, place, &entries[..]);
         next += entries.len() as u64;
     }
     (bytes, offsets)

@@ -39,13 +39,8 @@ fn open(dir: &Path) -> (Log, OpenReport) {
 }
 
 pub(super) fn append(log: &Log, entries: &[&str]) -> Range<u64> {
-    let append = log.append(
-        entries
-            .iter()
-            .map(|entry| Bytes::copy_from_slice(entry.as_bytes()))
-            .collect(),
-    );
-    let append = append.unwrap();
+    let entries = entries.iter().map(|entry| Bytes::copy_from_slice(entry.as_bytes()));
+    let append = log.append(&entries.collect::<Vec<_>>()).unwrap();
     let seqs = append.seqs();
     block_on(append).unwrap();
     seqs
@@ -77,7 +72,7 @@ fn what_was_appended_is_there_after_reopening() {
     assert_eq!(log.durable(), 4);
     assert_eq!(contents(&log), list(1, &["a", "b", "c"]));
     block_on(log.close());
-    assert_eq!(log.append(vec![Bytes::new()]).unwrap_err(), LogError::Closed);
+    assert_eq!(log.append(&[Bytes::new()]).unwrap_err(), LogError::Closed);
 
     let (log, report) = open(&dir.0);
     assert_eq!((report.range.clone(), report.torn), (1..4, 0));

@@ -7,6 +7,7 @@ use super::spare;
 use super::writer::{Writer, group_of};
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 /// The right to write, which goes back when it is dropped. Whoever then finds something to do takes it, or the task.
 pub(super) struct Turn {
@@ -92,7 +93,10 @@ pub(super) async fn commit_here(shared: &Arc<Shared>, group: &Arc<Group>) -> End
         match found {
             Some((mut turn, Some(job))) => turn.run(job).await,
             // Somebody writes, and will see that there is more to do.
-            _ => return poll_fn(|cx| group.poll(&mut seat, cx)).await,
+            _ => {
+                let ended = |cx: &mut Context<'_>| group.poll(&mut seat, cx).map_or(Poll::Pending, Poll::Ready);
+                return poll_fn(ended).await;
+            }
         }
     }
 }

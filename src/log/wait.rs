@@ -1,7 +1,7 @@
 //! Waiting for a commit, wherever it is written.
 
 use super::LogError;
-use super::group::Group;
+use super::group::{Group, Pending};
 use super::shared::{Shared, wake};
 use super::turn::commit_here;
 use std::future::Future;
@@ -16,7 +16,7 @@ pub(super) struct Wait {
     /// What has a number from here on is none of its business.
     end: u64,
     seat: Option<usize>,
-    /// Whether the task knows of it.
+    /// Whether somebody has been asked to write.
     asked: bool,
 }
 
@@ -54,13 +54,22 @@ impl Future for Wait {
     type Output = Result<(), LogError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.ask();
         let Wait { group, seat, end, .. } = &mut *self;
-        let ended = group.poll(seat, cx);
-        if ended.is_ready() {
-            *seat = None;
+        match group.poll(seat, cx) {
+            Ok(ended) => {
+                let result = ended.of(*end);
+                (self.seat, self.asked) = (None, true);
+                Poll::Ready(result)
+            }
+            Err(Pending::Asked) => {
+                self.asked = true;
+                Poll::Pending
+            }
+            Err(Pending::Ask) => {
+                self.ask();
+                Poll::Pending
+            }
         }
-        ended.map(|ended| ended.of(*end))
     }
 }
 

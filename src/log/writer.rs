@@ -1,7 +1,8 @@
 //! Writing: whoever holds the [`Writer`] does one job after the other, and nobody else does meanwhile.
 
 use super::LogError;
-use super::batch::{Batch, Cursor, NewSegment, Part};
+use super::batch::{Batch, Buffer, Cursor, NewSegment, Part};
+use super::frame::HEAD;
 use super::group::{End, Group};
 use super::segment::{HEADER_LEN, Header, Place, file_name, spare_name};
 use super::shared::{Job, Order, Shared};
@@ -10,9 +11,11 @@ use super::summary::Summarizer;
 use super::summary_file;
 use crate::env::{DirLock, File, write_all_at};
 use crate::mutant::{Mutant, planted};
+use crate::sync::Ordering;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What only the one who writes needs.
 pub(super) struct Writer {
@@ -26,8 +29,18 @@ pub(super) struct Writer {
     failed: bool,
     /// Of the active segment, as far as it is written; not there when it could not be gone on with.
     summary: Option<Summarizer>,
+    /// One to use again.
+    buffer: Option<Buffer>,
     /// Last, so that the directory is free only when nothing of it is in use.
     _lock: DirLock,
+}
+
+/// What was just written.
+#[derive(Clone, Copy)]
+struct Written {
+    bytes: usize,
+    /// How long its sync took, if it was synced.
+    synced: Option<Duration>,
 }
 
 /// The segment that takes frames.
@@ -49,6 +62,7 @@ impl Writer {
             dirty: false,
             failed: false,
             summary,
+            buffer: None,
             _lock: lock,
         }
     }
@@ -70,15 +84,16 @@ impl Writer {
         if let Err(error) = self.batch(shared, &mut batch).await {
             return self.fail(shared, &error, Some(batch.group));
         }
-        self.committed(shared, &batch);
+        if let Some(on_commit) = shared.on_commit.get() {
+            on_commit();
+        }
         batch.group.finish(End::Whole);
         // Those who wait need not wait for this.
         let Some(mut last) = batch.parts.pop() else { return };
         self.summarize(&last);
-        last.bytes.clear();
-        let mut state = shared.state.lock();
-        if last.bytes.capacity() <= MAX_BUFFER && last.bytes.capacity() > state.buffer.capacity() {
-            state.buffer = last.bytes;
+        if last.buffer.capacity() <= MAX_BUFFER {
+            last.buffer.clear();
+            self.buffer = Some(last.buffer);
         }
     }
 
@@ -90,7 +105,7 @@ impl Writer {
     /// Tells the summary of what has been written.
     fn summarize(&mut self, part: &Part) {
         match &mut self.summary {
-            Some(summary) if summary.tells_up_to(part.start) => summary.add(&part.bytes),
+            Some(summary) if summary.tells_up_to(part.start) => summary.add(part.bytes()),
             _ => self.summary = None,
         }
     }
@@ -106,51 +121,73 @@ impl Writer {
 
     async fn batch(&mut self, shared: &Shared, batch: &mut Batch) -> Result<(), LogError> {
         let parts = batch.parts.len();
-        for (n, part) in (1..).zip(&mut batch.parts) {
+        for n in 1..=parts {
+            let part = &mut batch.parts[n - 1];
             if let Some(new) = part.new.take() {
                 let floor = shared.state.lock().index.range().start;
                 self.roll(shared, new, floor).await?;
             }
+            part.close();
             part.witness(self.durable);
-            self.write(shared, part).await?;
-            if planted(Mutant::AckBeforeSync) && n == parts {
-                shared.publish(&mut part.frames, part.bytes.len());
+            self.write(part).await?;
+            let is_last = n == parts;
+            let mut written = Written {
+                bytes: part.bytes().len(),
+                synced: None,
+            };
+            if planted(Mutant::AckBeforeSync) && is_last {
+                self.publish(shared, batch, n, written);
                 batch.group.finish(End::Whole);
-                part.bytes.clear();
+                written.bytes = 0;
             }
-            if n < parts || batch.sync {
-                self.sync(shared).await?;
+            if !is_last || batch.sync {
+                written.synced = self.sync_file(shared).await?;
             }
-            shared.publish(&mut part.frames, part.bytes.len());
-            if n < parts {
-                self.summarize(part);
+            self.publish(shared, batch, n, written);
+            if !is_last {
+                self.summarize(&batch.parts[n - 1]);
             }
         }
         Ok(())
     }
 
-    /// Notes when what was written last is to be synced or vouched for.
-    fn committed(&mut self, shared: &Shared, batch: &Batch) {
-        let now = shared.env.now();
-        let only_mark = batch.len == super::frame::HEAD && !batch.sync;
+    /// The first `n` parts of a batch are as durable as they were to be.
+    fn publish(&mut self, shared: &Shared, batch: &mut Batch, n: usize, written: Written) {
+        let part = &mut batch.parts[n - 1];
+        let is_mark = part.frames.is_empty() && part.mark.is_some() && written.bytes == HEAD;
+        let now = shared.env.coarse();
         let mut state = shared.state.lock();
-        if only_mark {
-            state.unmarked = false;
-        } else if batch.sync {
-            state.last_commit = now;
-        } else {
-            state.last_commit = now;
+        state.wrote(written.bytes as u64);
+        if let Some(took) = written.synced {
+            state.synced(self.durable, took);
+        }
+        for frame in part.frames.drain(..) {
+            state.stats.entries += u64::from(frame.count);
+            state.index.push(frame);
+        }
+        state.waiting -= written.bytes;
+        state.stats.appends += std::mem::take(&mut batch.appends);
+        match is_mark {
+            true => state.unmarked = false,
+            false => state.last_commit = now,
+        }
+        if !is_mark && written.synced.is_none() {
             state.unsynced.get_or_insert(now);
         }
+        if let Some(buffer) = self.buffer.take_if(|mine| mine.capacity() > state.buffer.capacity()) {
+            state.buffer = buffer;
+        }
+        drop(state);
+        shared.room.wake_all();
     }
 
-    async fn write(&mut self, shared: &Shared, part: &Part) -> Result<(), LogError> {
+    async fn write(&mut self, part: &Part) -> Result<(), LogError> {
         let active = self.active.as_mut().expect("a part has a segment");
         debug_assert_eq!(part.start, Place::new(active.id, active.tail));
-        if let Err(error) = write_all_at(&*active.file, &part.bytes, active.tail.into()).await {
+        if let Err(error) = write_all_at(&*active.file, part.bytes(), active.tail.into()).await {
             // What a failed write left behind must not be taken for anything later, so it is undone, durably.
             if LogError::from(&error) == LogError::Full {
-                undo_write(&*active.file, active.tail, part.bytes.len())
+                undo_write(&*active.file, active.tail, part.bytes().len())
                     .await
                     .map_err(|e| LogError::unknown(&e))?;
                 return Err(LogError::Full);
@@ -159,27 +196,27 @@ impl Writer {
         }
         active.tail = part.end();
         self.dirty = true;
-        shared.state.lock().wrote(part.bytes.len() as u64);
         Ok(())
     }
 
     /// Makes what was written durable.
     pub(super) async fn sync(&mut self, shared: &Shared) -> Result<(), LogError> {
+        if let Some(took) = self.sync_file(shared).await? {
+            shared.state.lock().synced(self.durable, took);
+        }
+        Ok(())
+    }
+
+    /// The same, of which nobody else knows yet; how long it took, if there was anything to sync.
+    async fn sync_file(&mut self, shared: &Shared) -> Result<Option<Duration>, LogError> {
         let Some(active) = self.active.as_ref().filter(|_| self.dirty) else {
-            return Ok(());
+            return Ok(None);
         };
-        let since = shared.env.now();
+        let since = shared.env.stopwatch();
         active.file.sync_data().await.map_err(|e| LogError::unknown(&e))?;
-        let took = shared.env.now() - since;
         self.dirty = false;
         self.durable = Place::new(active.id, active.tail);
-        let mut state = shared.state.lock();
-        state.durable = self.durable;
-        state.unsynced = None;
-        state.unmarked = true;
-        state.stats.syncs += 1;
-        state.stats.sync_times.record(took);
-        Ok(())
+        Ok(Some(shared.env.stopwatch() - since))
     }
 
     async fn obey(&mut self, shared: &Shared, order: Order) -> Result<(), LogError> {
@@ -319,7 +356,7 @@ impl Writer {
                 };
                 let (id, segment) = oldest.remove_entry();
                 state.sealed.retain(|summary| summary.segment() != id);
-                state.bytes -= segment.len;
+                state.bytes.fetch_sub(segment.len, Ordering::Relaxed);
                 // Whoever still reads it must find what was there.
                 let unread = Arc::strong_count(&segment.file) == 1;
                 let recycles = unread && state.spares.wants();

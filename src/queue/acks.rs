@@ -88,7 +88,8 @@ impl Acks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::Appended;
+    use crate::log::Given;
+    use bytes::Bytes;
 
     #[test]
     fn nothing_is_left_out_when_split_and_put_together() {
@@ -100,7 +101,9 @@ mod tests {
         acks.add(2, Ack::Through(5));
         let told = |acks: &Acks| {
             let entries = acks.entries();
-            let records = entries.iter().map(|entry| Record::decode(entry.stored()).unwrap());
+            let records = entries
+                .iter()
+                .map(|entry| Record::decode(&Bytes::copy_from_slice(Given::from(entry).bytes)).unwrap());
             let mut all = Vec::new();
             for record in records {
                 match record {

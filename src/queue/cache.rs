@@ -1,22 +1,52 @@
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
-/// What each entry takes beside its own bytes, about.
+/// What each run of entries takes beside its bytes, about, and each entry of it but the last.
 const OVERHEAD: usize = 96;
+const EACH: usize = size_of::<usize>();
 /// Of the bound, one part in so many is for entries read from disk.
 const READ_PART: usize = 4;
 
 /// Entries of the log by their number, within a bound of bytes: the recent ones, and those last read from disk. Of each
-/// the one put in first goes first.
+/// the one put in first goes first; recent ones that were sent together go together.
 #[derive(Debug)]
 pub(super) struct Cache {
     /// In the order of their numbers.
-    recent: VecDeque<(u64, Bytes)>,
+    recent: VecDeque<Run>,
     recent_bytes: usize,
     read: BTreeMap<u64, Bytes>,
     read_order: VecDeque<u64>,
     read_bytes: usize,
     limit: usize,
+}
+
+/// Entries of consecutive numbers.
+#[derive(Debug)]
+struct Run {
+    first: u64,
+    /// One behind the other.
+    bytes: Bytes,
+    /// Where each of them ends, but the last.
+    ends: Vec<usize>,
+}
+
+impl Run {
+    fn get(&self, seq: u64) -> Option<Bytes> {
+        let at = usize::try_from(seq.checked_sub(self.first)?).ok()?;
+        let start = at
+            .checked_sub(1)
+            .map_or(Some(0), |before| self.ends.get(before).copied())?;
+        let end = self.ends.get(at).copied().unwrap_or(self.bytes.len());
+        Some(self.bytes.slice(start..end))
+    }
+
+    fn last(&self) -> u64 {
+        self.first + self.ends.len() as u64
+    }
+
+    fn size(&self) -> usize {
+        self.bytes.len() + self.ends.len() * EACH + OVERHEAD
+    }
 }
 
 impl Cache {
@@ -32,26 +62,36 @@ impl Cache {
     }
 
     pub(super) fn get(&self, seq: u64) -> Option<Bytes> {
-        let recent = self.recent.binary_search_by_key(&seq, |(seq, _)| *seq);
-        match recent {
-            Ok(at) => self.recent.get(at).map(|(_, entry)| entry.clone()),
-            Err(_) => self.read.get(&seq).cloned(),
-        }
+        let after = self.recent.partition_point(|run| run.first <= seq);
+        let run = after.checked_sub(1).and_then(|at| self.recent.get(at));
+        run.and_then(|run| run.get(seq))
+            .or_else(|| self.read.get(&seq).cloned())
     }
 
     /// Puts in an entry that is durable, so that it never changes again.
     pub(super) fn put(&mut self, seq: u64, entry: Bytes) {
-        let size = size(&entry);
-        let newest = self.recent.back().map(|(seq, _)| *seq);
-        if size > self.limit || newest.is_some_and(|newest| seq <= newest) {
-            return self.put_read(seq, entry);
+        self.put_all(seq, entry, Vec::new());
+    }
+
+    /// The same of entries with consecutive numbers from `first` on, which lie one behind the other; each ends at one of
+    /// `ends`, but the last at the end.
+    pub(super) fn put_all(&mut self, first: u64, bytes: Bytes, ends: Vec<usize>) {
+        let run = Run { first, bytes, ends };
+        let newest = self.recent.back().map(Run::last);
+        if run.size() > self.limit || newest.is_some_and(|newest| first <= newest) {
+            let each = (first..=run.last()).filter_map(|seq| Some((seq, run.get(seq)?)));
+            // Copies, since one of them would keep all the others.
+            return each.for_each(|(seq, entry)| match run.ends.is_empty() {
+                true => self.put_read(seq, entry),
+                false => self.put_read(seq, Bytes::copy_from_slice(&entry)),
+            });
         }
-        self.recent_bytes += size;
-        self.recent.push_back((seq, entry));
+        self.recent_bytes += run.size();
+        self.recent.push_back(run);
         while self.recent_bytes > self.limit - self.limit / READ_PART
-            && let Some((_, gone)) = self.recent.pop_front()
+            && let Some(gone) = self.recent.pop_front()
         {
-            self.recent_bytes -= self::size(&gone);
+            self.recent_bytes -= gone.size();
         }
     }
 
@@ -91,7 +131,7 @@ mod tests {
                 // What is durable never changes.
                 let entry = all.entry(seq).or_insert_with(|| Bytes::from(vec![seq as u8; len])).clone();
                 cache.put(seq, entry);
-                let held = cache.recent.iter().map(|(_, entry)| size(entry)).sum::<usize>();
+                let held = cache.recent.iter().map(Run::size).sum::<usize>();
                 let read = cache.read.values().map(size).sum::<usize>();
                 prop_assert_eq!((held, read), (cache.recent_bytes, cache.read_bytes));
                 prop_assert!(held + read <= limit);

@@ -1,7 +1,7 @@
 //! How the durable queue gives messages out, and what becomes of them.
 
 use super::acks::Ack;
-use super::outgoing::{Batch, Outgoing};
+use super::outgoing::Batch;
 use super::record::{Record, SubId, open_message};
 use super::shell::{Core, Effect, Room, Shell};
 use super::standing::{Lease, Lost, Standing, Taken as Handed};
@@ -213,11 +213,8 @@ impl Shell {
     /// A changed copy of a message on its way into another topic.
     pub(super) async fn copy_of(&self, topic: &str, message: &Message) -> Result<Batch> {
         let sent = self.env.wall();
-        let mut batch = Batch {
-            topic: topic.into(),
-            sent,
-            messages: vec![Outgoing::copy(topic, sent, message, (&self.keys, &self.ids))],
-        };
+        let messages = std::slice::from_ref(message);
+        let mut batch = Batch::unchecked(topic, sent, messages, (&self.keys, &self.ids));
         batch.stage(&self.log).await?;
         Ok(batch)
     }

@@ -11,7 +11,7 @@ use super::{
 use crate::env::Env;
 use crate::hash::KeyedHash;
 use crate::log::{Durability, Log, LogOptions, OnDamage, Progress, Verified};
-use crate::sync::{Mutex, Waiters};
+use crate::sync::{AtomicU64, Mutex, Waiters};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,9 +49,9 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 ///   as somebody needs them ([`retention`](DurableQueueBuilder::retention)); 16 MiB on their way to the disk, after which
 ///   sends wait.
 /// - **Memory**: 16 bytes for each message kept, 64 in all while it is in flight and 68 while it is delayed, 50 more once it
-///   was written again, 50 for each id remembered, 32 for each write that the log keeps, 16 for each second in which a topic
-///   got messages, the cache of recent messages, and the summary of the newest segment: about 5 for each message and 8 for
-///   each write in it.
+///   was written again, 50 for each id remembered, 32 for each write that the log keeps (small ones that come together are one,
+///   up to 16 KiB), 16 for each second in which a topic got messages, the cache of recent messages, and the summary of the
+///   newest segment: about 5 for each message and 8 for each write in it.
 /// - **Time under the lock** that all share does not grow with the queue where it would grow most: what is not due or over
 ///   is passed over in portions of 1,024 messages, what restarts need to know of open messages is written in parts of
 ///   64 KiB at most, and settled messages are looked for in portions of 16,384. It does grow with the number of topics and
@@ -195,7 +195,8 @@ impl DurableQueueBuilder {
         self
     }
 
-    /// How many bytes of recent messages are kept in memory; older ones are read from disk. Default: 64 MiB.
+    /// How many bytes of recent messages are kept in memory, of topics with subscriptions; others are read from disk.
+    /// Default: 64 MiB.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.settings.cache_bytes = bytes;
         self
@@ -236,7 +237,7 @@ impl DurableQueueBuilder {
         };
         let (mut core, lost) = found.finish(&env, &settings, (rng.next_u64(), rng.next_u64()));
         core.trim(&settings);
-        core.retain_all(&settings, env.now(), env.wall());
+        core.retain_all(&settings, &env);
         let damaged = report.damage.iter().map(|damage| {
             let (segment, bytes) = (damage.segment, &damage.bytes);
             format!("segment {segment:x} bytes {}..{}", bytes.start, bytes.end)
@@ -258,6 +259,13 @@ impl DurableQueueBuilder {
             core: Mutex::new(core),
             pump: Waiters::default(),
             room: Waiters::default(),
+            ended: AtomicU64::new(0),
+        });
+        let weak = Arc::downgrade(&shell);
+        shell.log.on_commit(move || {
+            if let Some(shell) = weak.upgrade() {
+                shell.committed();
+            }
         });
         let handle = Handle { shell, opened };
         handle.shell.env.spawn(pump::run(Arc::clone(&handle.shell))).detach();

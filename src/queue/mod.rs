@@ -40,8 +40,8 @@
 //! topics of one type ([`TypedTopic`]), as a sink ([`TopicSink`]) and for plain threads ([`BlockingTopic`]). Whoever comes
 //! from another queue begins at [`coming_from`]. Of the durable queue, `state`, `standing` and what they are made of (`kept`,
 //! `lane`, `keys`, `agenda`) are the pure heart, with `dedup`, `ages`, `acks`, `copies` and `limits`; `record` is what it
-//! writes into the log, `replayed` and `promised` what it makes of that on opening, and `shell`, `send`, `subscribe`,
-//! `consume`, `fetch`, `retain`, `redrive`, `rewrite`, `pump` and `durable` hold lock, log and tasks.
+//! writes into the log, `replayed` and `promised` what it makes of that on opening, and `shell`, `happen`, `send`,
+//! `subscribe`, `consume`, `fetch`, `retain`, `redrive`, `rewrite`, `pump` and `durable` hold lock, log and tasks.
 
 mod acks;
 mod agenda;
@@ -65,6 +65,7 @@ mod fetch;
 mod found;
 #[cfg(all(test, feature = "sim"))]
 mod found_tests;
+mod happen;
 mod heading;
 #[cfg(test)]
 mod heart_tests;

@@ -183,7 +183,7 @@ impl Shell {
             let mut core = self.core.lock();
             let freed = core.state.expire(now, wall);
             if is_due(&mut core.retain_at) {
-                core.retain_all(&self.settings, now, wall);
+                core.retain_all(&self.settings, &self.env);
             }
             let tidies = is_due(&mut core.tidy_at) && core.tidying.begin();
             (freed, tidies, is_due(&mut core.acks_at))
@@ -252,7 +252,7 @@ impl Shell {
             if core.short > 0 && self.settings.on_full == OnFull::DropOldest && self.is_full() {
                 self.drop_segment(&mut core, now);
             }
-            core.forget_failed(self.log.range().end, now);
+            core.forget_failed(self.log.range().end, &self.env);
             let end = core.settled_end(self.log.durable());
             let oldest = core.state.oldest(end);
             let first_time = !std::mem::replace(&mut core.stood, true);
@@ -336,7 +336,7 @@ impl Shell {
     fn try_state_facts(&self, tell: &mut impl FnMut(&mut Core) -> Vec<Record>) -> Result<Vec<Append>, LogError> {
         let mut core = self.core.lock();
         let mut next = self.log.range().end;
-        core.forget_failed(next, self.env.now());
+        core.forget_failed(next, &self.env);
         let mut appends = Vec::new();
         for chunk in chunks(tell(&mut core).iter().map(Record::encode).collect()) {
             let append = self.log.append_at(next, chunk)?.ok_or(LogError::Full)?;

@@ -255,16 +255,15 @@ impl Record {
     }
 }
 
-/// The entry of a message: 9 bytes and the topic's name beside a plain payload.
+/// The entry of a message.
 pub(super) fn encode_message(topic: &str, sent: WallTime, message: &Message) -> Bytes {
-    let headers: usize = message
-        .headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + 8)
-        .sum();
-    let parts = [&message.key, &message.dedup_id];
-    let parts: usize = parts.into_iter().flatten().map(|part| part.len() + 4).sum();
-    let mut out = Vec::with_capacity(message.payload.len() + headers + parts + topic.len() + 32);
+    let mut out = Vec::with_capacity(message.payload.len() + topic.len() + 32);
+    put_message(&mut out, topic, sent, message);
+    out.into()
+}
+
+/// Adds the entry of a message: 9 bytes and the topic's name beside a plain payload.
+pub(super) fn put_message(out: &mut Vec<u8>, topic: &str, sent: WallTime, message: &Message) {
     let due = due(message, sent);
     let mut flags = (message.priority as u8) << PRIORITY_AT;
     let present = [
@@ -279,29 +278,28 @@ pub(super) fn encode_message(topic: &str, sent: WallTime, message: &Message) -> 
         .filter(|(_, there)| *there)
         .for_each(|(flag, _)| flags |= flag);
     out.extend([MESSAGE, flags]);
-    put_bytes(&mut out, topic.as_bytes());
-    put_varint(&mut out, sent.as_millis());
+    put_bytes(out, topic.as_bytes());
+    put_varint(out, sent.as_millis());
     if let Some(due) = due {
-        put_varint(&mut out, due.as_millis() - sent.as_millis());
+        put_varint(out, due.as_millis() - sent.as_millis());
     }
     if let Some(ttl) = message.ttl {
-        put_varint(&mut out, millis(ttl));
+        put_varint(out, millis(ttl));
     }
     if let Some(key) = &message.key {
-        put_bytes(&mut out, key);
+        put_bytes(out, key);
     }
     if !message.headers.is_empty() {
-        put_varint(&mut out, message.headers.len() as u64);
+        put_varint(out, message.headers.len() as u64);
         for (name, value) in &message.headers {
-            put_bytes(&mut out, name.as_bytes());
-            put_bytes(&mut out, value);
+            put_bytes(out, name.as_bytes());
+            put_bytes(out, value);
         }
     }
     if let Some(id) = &message.dedup_id {
-        put_bytes(&mut out, id);
+        put_bytes(out, id);
     }
     out.extend_from_slice(&message.payload);
-    out.into()
 }
 
 /// When a message that was sent at `sent` may be delivered, if that is later.

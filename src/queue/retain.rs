@@ -4,7 +4,7 @@ use super::TopicStats;
 use super::ages::Ages;
 use super::limits::{Retention, Settings};
 use super::shell::Core;
-use crate::env::{Tick, WallTime};
+use crate::env::{Env, Tick, WallTime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,11 @@ impl Core {
     }
 
     /// Drops what is too much or too old in one topic.
-    pub(super) fn retain(&mut self, topic: &Arc<str>, retention: Retention, now: Tick, wall: WallTime) {
+    pub(super) fn retain(&mut self, topic: &Arc<str>, retention: Retention, env: &Env) {
+        if !retention.has_limits() {
+            return;
+        }
+        let (now, wall) = (env.now(), env.wall());
         let ages = self.ages.get(topic);
         let cutoff = retention.age().map(|age| wall - (WallTime::default() + age));
         let cutoff = cutoff.map(|since_1970| WallTime::default() + since_1970);
@@ -46,11 +50,11 @@ impl Core {
     }
 
     /// Drops what is too much or too old in every topic.
-    pub(super) fn retain_all(&mut self, settings: &Settings, now: Tick, wall: WallTime) {
+    pub(super) fn retain_all(&mut self, settings: &Settings, env: &Env) {
         self.retain_at = None;
         let topics: Vec<Arc<str>> = self.ages.keys().cloned().collect();
         for topic in topics {
-            self.retain(&topic, settings.retention_of(&topic), now, wall);
+            self.retain(&topic, settings.retention_of(&topic), env);
         }
         self.trim(settings);
     }

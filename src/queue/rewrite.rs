@@ -246,7 +246,7 @@ impl Shell {
             return Ok(None);
         }
         let next = self.log.range().end;
-        core.forget_failed(next, self.env.now());
+        core.forget_failed(next, &self.env);
         let under_way = core.under_way();
         let (mut entries, mut copied, mut open) = (Vec::new(), Vec::new(), BTreeMap::<&str, Vec<_>>::new());
         for straggler in stragglers {

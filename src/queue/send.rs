@@ -3,10 +3,12 @@
 use super::dedup::{Id, Known};
 use super::fate::Fate;
 use super::limits::OnFull;
-use super::outgoing::{Batch, Outgoing};
-use super::shell::{Core, Effect, InFlight, Shell};
+use super::outgoing::Batch;
+use super::shell::{Core, InFlight, Shell};
 use super::{Error, Message, Receipt, Result};
-use crate::env::Tick;
+use crate::env::Env;
+use crate::log::LogError;
+use futures::FutureExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,29 +29,24 @@ enum Plan {
 }
 
 impl Shell {
-    /// Sends messages of one topic, all or none.
+    /// Sends messages of one topic, all or none. What seldom happens is boxed, so that the future of a send stays small.
     pub(super) async fn send(self: &Arc<Self>, topic: &str, messages: &[Message]) -> Result<Vec<Receipt>> {
-        let sent = self.env.wall();
         let hashes = (&self.keys, &self.ids);
-        let outgoing = messages.iter();
-        let outgoing = outgoing.map(|message| Outgoing::new(topic, sent, message, hashes));
-        let mut batch = Batch {
-            topic: topic.into(),
-            sent,
-            messages: outgoing.collect::<Result<_>>()?,
-        };
-        self.check()?;
-        if batch.messages.is_empty() {
-            return Ok(Vec::new());
+        let batch = Batch::new(topic, self.env.wall(), messages, hashes)?;
+        if messages.is_empty() {
+            return self.check().map(|()| Vec::new());
         }
+        match self.settings.on_full {
+            OnFull::Refuse => self.send_once(batch).await,
+            OnFull::Wait | OnFull::DropOldest => self.send_when_there_is_room(batch).boxed().await,
+        }
+    }
+
+    async fn send_when_there_is_room(self: &Arc<Self>, batch: Batch) -> Result<Vec<Receipt>> {
         loop {
-            self.find_room().await?;
-            let result = match batch.stage(&self.log).await {
-                Ok(()) => self.place(&batch).await,
-                Err(error) => Err(error),
-            };
-            if self.settings.on_full == OnFull::Refuse || !matches!(result, Err(Error::Full { .. })) {
-                return result;
+            match self.send_once(batch.clone()).await {
+                Err(Error::Full { .. }) => {}
+                result => return result,
             }
             // The disk itself is full, and nothing of this is in the log.
             let _short = self.short();
@@ -57,18 +54,28 @@ impl Shell {
         }
     }
 
+    async fn send_once(self: &Arc<Self>, mut batch: Batch) -> Result<Vec<Receipt>> {
+        if self.is_full() {
+            self.find_room().boxed().await?;
+        }
+        if batch.has_large() {
+            batch.stage(&self.log).boxed().await?;
+        }
+        self.place(batch).await
+    }
+
     /// Sends what of a batch is new, and waits until all of it is durable.
-    async fn place(self: &Arc<Self>, batch: &Batch) -> Result<Vec<Receipt>> {
-        let (mut plan, mut follow) = (Vec::new(), None);
-        let make = |core: &mut Core| {
-            (plan, follow) = core.plan(self.env.now(), &batch.messages);
-            let fresh = batch.only(|at| plan.get(at).is_none_or(|plan| *plan == Plan::New));
-            (!fresh.messages.is_empty()).then(|| (fresh.entries(), Effect::Sent(fresh)))
+    async fn place(self: &Arc<Self>, mut batch: Batch) -> Result<Vec<Receipt>> {
+        let many = batch.len();
+        let (append, mut plan, follow) = loop {
+            match self.append_fresh(&mut batch) {
+                Err(LogError::Busy { len, .. }) => self.log.room(len).boxed().await,
+                appended => break appended?,
+            }
         };
-        let append = self.append(make).await?;
         let mut seqs = append.as_ref().map_or(0..0, InFlight::seqs);
         if plan.is_empty() {
-            plan.resize(batch.messages.len(), Plan::New);
+            plan.resize(many, Plan::New);
         }
         let mut receipts: Vec<Receipt> = Vec::with_capacity(plan.len());
         for plan in plan {
@@ -81,7 +88,7 @@ impl Shell {
         match (append, follow) {
             // What it repeats comes before it in the log, so it is there when this is.
             (Some(append), _) => append.done().await?,
-            (None, Some(fate)) => fate.wait().await?,
+            (None, Some(fate)) => fate.wait().boxed().await?,
             (None, None) => {}
         }
         let duplicates = receipts.iter().filter(|receipt| receipt.duplicate).count();
@@ -91,15 +98,35 @@ impl Shell {
         Ok(receipts)
     }
 
+    /// Appends what of a batch is new, and leaves the batch empty. Also says what each message is, nothing if all are new,
+    /// and what to wait for when all are repetitions.
+    #[expect(clippy::type_complexity, reason = "three things, once")]
+    fn append_fresh(
+        self: &Arc<Self>,
+        batch: &mut Batch,
+    ) -> Result<(Option<InFlight>, Vec<Plan>, Option<Arc<Fate>>), LogError> {
+        let mut core = self.core.lock();
+        if core.closed {
+            return Err(LogError::Closed);
+        }
+        let (plan, follow) = core.plan(&self.env, batch);
+        let is_new = |at: usize| plan[at] == Plan::New;
+        let mut picked = (!(0..plan.len()).all(is_new)).then(|| batch.only(is_new));
+        let fresh = picked.as_mut().unwrap_or(batch);
+        let append = match fresh.len() {
+            0 => None,
+            _ => Some(self.append_batch(&mut core, fresh)?),
+        };
+        Ok((append, plan, follow))
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.log.bytes() >= self.settings.max_bytes
     }
 
     /// Waits until the log may grow, or refuses.
     async fn find_room(&self) -> Result<()> {
-        if !self.is_full() {
-            return Ok(());
-        }
+        self.check()?;
         if self.settings.on_full == OnFull::Refuse {
             return Err(Error::Full {
                 what: format!("the log has reached max_bytes ({})", self.settings.max_bytes),
@@ -143,16 +170,18 @@ impl Drop for Short<'_> {
 
 impl Core {
     /// What each message of a batch is; nothing, if all are new. And what to wait for, if all are repetitions.
-    fn plan(&mut self, now: Tick, messages: &[Outgoing]) -> (Vec<Plan>, Option<Arc<Fate>>) {
-        if !self.dedup.is_on() || messages.iter().all(|message| message.id.is_none()) {
+    fn plan(&mut self, env: &Env, batch: &Batch) -> (Vec<Plan>, Option<Arc<Fate>>) {
+        if !self.dedup.is_on() || batch.ids().next().is_none() {
             return (Vec::new(), None);
         }
+        let now = env.now();
         let mut here: BTreeMap<Id, usize> = BTreeMap::new();
         let mut latest = None;
-        let mut plan = Vec::with_capacity(messages.len());
-        for (at, message) in messages.iter().enumerate() {
-            let known = message.id.and_then(|id| self.dedup.find(now, id));
-            let twin = message.id.and_then(|id| here.get(&id).copied());
+        let mut plan = Vec::with_capacity(batch.len());
+        for at in 0..batch.len() {
+            let id = batch.id(at);
+            let known = id.and_then(|id| self.dedup.find(now, id));
+            let twin = id.and_then(|id| here.get(&id).copied());
             plan.push(match (known, twin) {
                 (Some(Known::Sent(seq)), _) => Plan::Known(seq),
                 (Some(Known::OnItsWay { append, seq }), _) => {
@@ -161,7 +190,7 @@ impl Core {
                 }
                 (None, Some(first)) => Plan::Twin(first),
                 (None, None) => {
-                    message.id.map(|id| here.insert(id, at));
+                    id.map(|id| here.insert(id, at));
                     Plan::New
                 }
             });

@@ -12,11 +12,10 @@ use super::record::{Record, SubId};
 use super::rewrite::UnderWay;
 use super::state::State;
 use super::{Error, QueueStats, Result, Subscription};
-use crate::env::{Env, Tick, WallTime, may_work_here};
+use crate::env::{Env, Tick, may_work_here, wait};
 use crate::hash::KeyedHash;
-use crate::log::{Append, Durability, Entry, Log, LogError};
-use crate::mutant::{Mutant, planted};
-use crate::sync::{Mutex, MutexGuard, Waiters};
+use crate::log::{Append, Durability, Entries, Entry, Log, LogError};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Waiters};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
@@ -39,6 +38,8 @@ pub(super) struct Shell {
     pub(super) pump: Waiters,
     /// Sends that wait for room on the disk.
     pub(super) room: Waiters,
+    /// Of all appends up to this one it is known what became of them.
+    pub(super) ended: AtomicU64,
 }
 
 /// What the lock guards.
@@ -49,14 +50,14 @@ pub(super) struct Core {
     /// When messages were sent, by topic.
     pub(super) ages: BTreeMap<Arc<str>, Ages>,
     /// What becomes true when it is durable, in the order of the log.
-    pending: VecDeque<Pending>,
-    last_append: u64,
+    pub(super) pending: VecDeque<Pending>,
+    pub(super) last_append: u64,
     /// Everything before this number is as durable as its senders asked for.
-    reached: u64,
+    pub(super) reached: u64,
     /// Repetitions wait here for what becomes of an append.
-    fates: BTreeMap<u64, Arc<Fate>>,
+    pub(super) fates: BTreeMap<u64, Arc<Fate>>,
     /// Fates that are told, and whose waiters are to be woken.
-    told: Vec<Arc<Fate>>,
+    pub(super) told: Vec<Arc<Fate>>,
     /// Consumers that wait for messages.
     waiters: BTreeMap<SubId, Arc<Waiters>>,
     /// Appends whose callers went away before they were durable.
@@ -89,11 +90,12 @@ pub(super) struct Core {
     pub(super) moving: BTreeSet<u64>,
 }
 
-struct Pending {
-    append: u64,
-    seqs: Range<u64>,
-    since: Tick,
-    effect: Effect,
+/// What is on its way.
+pub(super) struct Pending {
+    pub(super) append: u64,
+    pub(super) seqs: Range<u64>,
+    pub(super) since: Tick,
+    pub(super) effect: Effect,
 }
 
 /// What a durable append does to the state.
@@ -161,7 +163,8 @@ impl InFlight {
             // A thread that waits for this alone writes it by itself, which saves waking another for it.
             Some(_) if may_work_here() => match self.append.take() {
                 None => return Ok(()),
-                Some(append) => append.here().await,
+                // By itself, since as a part of this future it would make it many times as long.
+                Some(append) => wait(append.here()),
             },
             Some(append) => {
                 let result = append.await;
@@ -234,80 +237,6 @@ impl Core {
     /// What becomes of an append that is on its way.
     pub(super) fn fate(&mut self, append: u64) -> Arc<Fate> {
         Arc::clone(self.fates.entry(append).or_default())
-    }
-
-    fn push(&mut self, seqs: Range<u64>, since: Tick, effect: Effect) -> u64 {
-        self.last_append += 1;
-        let append = self.last_append;
-        if let Effect::Sent(batch) = &effect {
-            let ids = seqs.clone().zip(&batch.messages);
-            ids.filter_map(|(seq, message)| Some((seq, message.id?)))
-                .for_each(|(seq, id)| self.dedup.claim(id, append, seq));
-        }
-        self.pending.push_back(Pending {
-            append,
-            seqs,
-            since,
-            effect,
-        });
-        append
-    }
-
-    /// What is pending from number `next` on has failed, since the log gives these numbers again: that is for want of
-    /// room only.
-    pub(super) fn forget_failed(&mut self, next: u64, now: Tick) {
-        while self.pending.back().is_some_and(|last| last.seqs.end > next) {
-            let failed = self.pending.pop_back();
-            let error = Error::from(LogError::Full);
-            failed.into_iter().for_each(|failed| self.undo(failed, now, &error));
-        }
-    }
-
-    /// An append failed by itself.
-    fn fail(&mut self, append: u64, now: Tick, error: &Error) {
-        let failed = self.at(append).and_then(|at| self.pending.remove(at));
-        failed.into_iter().for_each(|failed| self.undo(failed, now, error));
-    }
-
-    /// An append is as durable as was asked for, and what is before it in the log with it; but one of nothing is so at
-    /// once, whatever is before it.
-    fn reach(&mut self, append: u64) {
-        let seqs = self.at(append).map(|at| self.pending[at].seqs.clone());
-        let end = seqs.filter(|seqs| !seqs.is_empty()).map_or(0, |seqs| seqs.end);
-        self.reached = self.reached.max(end);
-    }
-
-    /// Where an append is among the pending.
-    fn at(&self, append: u64) -> Option<usize> {
-        self.pending
-            .binary_search_by_key(&append, |pending| pending.append)
-            .ok()
-    }
-
-    fn undo(&mut self, failed: Pending, now: Tick, error: &Error) {
-        match failed.effect {
-            Effect::Buried { id, seq, .. } => self.state.unbury(now, id, seq),
-            Effect::Sent(batch) => {
-                let ids = failed.seqs.zip(&batch.messages);
-                for (seq, id) in ids.filter_map(|(seq, message)| Some((seq, message.id?))) {
-                    self.dedup.unclaim(id, failed.append);
-                    if planted(Mutant::KeepFailedIds) {
-                        self.dedup.sent(now, id, seq);
-                    }
-                }
-            }
-            Effect::Acked(acks) => self.acks_again(acks, now),
-            Effect::Redriven { seq, .. } => drop(self.moving.remove(&seq)),
-            Effect::Subscribed { .. } | Effect::Copied(_) => {}
-        }
-        self.tell_fate(failed.append, || Err(error.clone()));
-    }
-
-    fn tell_fate(&mut self, append: u64, result: impl FnOnce() -> Result<()>) {
-        if let Some(fate) = self.fates.remove(&append) {
-            fate.tell(result());
-            self.told.push(fate);
-        }
     }
 
     /// What the log would have to say if everything before it were gone: where subscriptions stand when all that has
@@ -404,6 +333,12 @@ impl Shell {
         self.append_effect(&mut core, &entries, effect).map(Some)
     }
 
+    /// Appends messages, which are taken from `batch`.
+    pub(super) fn append_batch(self: &Arc<Self>, core: &mut Core, batch: &mut Batch) -> Result<InFlight, LogError> {
+        let append = self.append_locked(core, batch, self.settings.durability, Room::Common)?;
+        Ok(self.in_flight(core, append, Effect::Sent(batch.take())))
+    }
+
     /// Appends what has an effect.
     pub(super) fn append_effect(
         self: &Arc<Self>,
@@ -421,7 +356,7 @@ impl Shell {
 
     /// Has an effect happen once what was just appended is durable.
     pub(super) fn in_flight(self: &Arc<Self>, core: &mut Core, append: Append, effect: Effect) -> InFlight {
-        let id = core.push(append.seqs(), self.env.now(), effect);
+        let id = core.push(append.seqs(), self.env.stopwatch(), effect);
         InFlight {
             shell: Arc::clone(self),
             id,
@@ -432,115 +367,28 @@ impl Shell {
     /// Appends to the log. Everything does so under the lock, so that what is pending is in the order of the log, and
     /// so that numbers which the log gives again are taken from the appends that failed: their callers may not have
     /// heard of it yet, and what is pending under such a number would happen together with what the number means now.
-    fn append_locked(
-        &self,
-        core: &mut Core,
-        entries: &[Entry],
-        how: Durability,
-        room: Room,
-    ) -> Result<Append, LogError> {
+    fn append_locked<E>(&self, core: &mut Core, entries: &E, how: Durability, room: Room) -> Result<Append, LogError>
+    where
+        E: Entries + ?Sized,
+    {
         let append = match room {
             Room::Common => self.log.append_with(entries, how)?,
             Room::Reserved => self.log.append_reserved(entries, how)?,
         };
-        core.forget_failed(append.seqs().start, self.env.now());
+        core.forget_failed(append.seqs().start, &self.env);
         Ok(append)
     }
 
     /// Appends an entry without an effect of its own.
     pub(super) async fn note(&self, record: &Record, how: Durability, room: Room) -> Result<Append> {
-        let entry = [record.encode().into()];
+        let entry: [Entry; 1] = [record.encode().into()];
         loop {
-            let appended = self.append_locked(&mut self.core.lock(), &entry, how, room);
+            let appended = self.append_locked(&mut self.core.lock(), &entry[..], how, room);
             match appended {
                 Err(LogError::Busy { len, .. }) => self.log.room(len).await,
                 appended => return Ok(appended?),
             }
         }
-    }
-
-    /// An append has ended: what is durable happens, what failed does not.
-    pub(super) fn complete(&self, id: u64, result: &Result<()>) {
-        let durable = self.log.durable();
-        let (now, wall) = (self.env.now(), self.env.wall());
-        let mut core = self.core.lock();
-        match result {
-            Ok(()) => core.reach(id),
-            Err(error) => core.fail(id, now, error),
-        }
-        let news = self.promote(&mut core, durable, now, wall);
-        let closing = core.closed && core.is_idle();
-        self.tell(core, news);
-        if closing {
-            self.pump.wake(1);
-        }
-        if result.is_err() && self.log.check().is_err() {
-            self.wake_all();
-        }
-    }
-
-    /// Lets everything happen that is as durable as was asked for.
-    fn promote(&self, core: &mut Core, durable: u64, now: Tick, wall: WallTime) -> News {
-        let mut news = News::new();
-        core.reached = core.reached.max(durable);
-        while core.pending.front().is_some_and(|first| first.seqs.end <= core.reached) {
-            let Some(done) = core.pending.pop_front() else { break };
-            if let Effect::Sent(_) = done.effect {
-                core.counts.sends.record(now - done.since);
-            }
-            self.happen(core, done.seqs, done.effect, (now, wall), &mut news);
-            core.tell_fate(done.append, || Ok(()));
-        }
-        news
-    }
-
-    fn happen(&self, core: &mut Core, seqs: Range<u64>, effect: Effect, time: (Tick, WallTime), news: &mut News) {
-        match effect {
-            Effect::Sent(batch) => {
-                core.counts.sent += batch.messages.len() as u64;
-                self.arrive(core, seqs.start, batch, time, news);
-            }
-            Effect::Subscribed { id, wanted, from } => {
-                let from = from.unwrap_or(seqs.start);
-                core.state.subscribed(id, &wanted.topic, &wanted.name, from);
-            }
-            Effect::Buried { id, seq, letter } => {
-                core.counts.dead += 1;
-                core.state.buried(id, seq);
-                self.arrive(core, seqs.start, letter, time, news);
-                *news.entry(id).or_default() += 1;
-            }
-            Effect::Redriven { from, seq, message } => {
-                core.counts.redriven += 1;
-                core.moving.remove(&seq);
-                core.state.remove(&from, seq);
-                self.arrive(core, seqs.start, message, time, news);
-                core.settled(time.0);
-            }
-            Effect::Acked(_) => {}
-            Effect::Copied(copied) => {
-                core.counts.rewritten += copied.len() as u64;
-                for (at, copied) in seqs.zip(copied) {
-                    core.state.copied(&copied, at);
-                }
-            }
-        }
-    }
-
-    /// Messages are there, the first of them as number `first`.
-    fn arrive(&self, core: &mut Core, first: u64, batch: Batch, (now, wall): (Tick, WallTime), news: &mut News) {
-        let topic = batch.topic;
-        core.aged(&topic, first, batch.sent);
-        for (seq, message) in (first..).zip(batch.messages) {
-            for id in core.state.message(&topic, message.stored(seq)) {
-                *news.entry(id).or_default() += 1;
-            }
-            if let Some(id) = message.id {
-                core.dedup.sent(now, id, seq);
-            }
-            core.cache.put(seq, message.entry);
-        }
-        core.retain(&topic, self.settings.retention_of(&topic), now, wall);
     }
 
     /// Wakes consumers for messages that they may get, and the pump if it is late. Takes the lock with it.
@@ -552,6 +400,15 @@ impl Shell {
         waiting.into_iter().for_each(|(waiters, n)| waiters.wake(n));
         told.iter().for_each(|fate| fate.wake());
         if late {
+            self.pump.wake(1);
+        }
+    }
+
+    /// The same, and the pump too when it waits for what is on its way to end.
+    pub(super) fn tell_all(&self, core: MutexGuard<'_, Core>, news: News) {
+        let closing = core.closed && core.is_idle();
+        self.tell(core, news);
+        if closing {
             self.pump.wake(1);
         }
     }

@@ -93,6 +93,39 @@ impl State {
         })
     }
 
+    /// The same of several of one topic, the first ones first, that are `plain` if none is delayed or has a key, an end or
+    /// a priority of its own. Adds to `news` how many each subscription may want now.
+    pub(super) fn messages(
+        &mut self,
+        topic: &Arc<str>,
+        plain: bool,
+        messages: impl Iterator<Item = Stored>,
+        news: &mut BTreeMap<SubId, usize>,
+    ) {
+        if !plain {
+            for stored in messages {
+                self.message(topic, stored)
+                    .for_each(|id| *news.entry(id).or_default() += 1);
+            }
+            return;
+        }
+        let of = match self.topics.get_mut(topic) {
+            Some(of) => of,
+            None => self.topics.entry(Arc::clone(topic)).or_default(),
+        };
+        let before = of.messages.len();
+        messages.for_each(|stored| of.messages.push(&stored));
+        let many = of.messages.len() - before;
+        for id in of.subscriptions.values() {
+            *news.entry(*id).or_default() += many;
+        }
+    }
+
+    /// Whether anybody subscribes to a topic.
+    pub(super) fn has_subscriptions(&self, topic: &str) -> bool {
+        self.topics.get(topic).is_some_and(|of| !of.subscriptions.is_empty())
+    }
+
     /// Messages of one topic are in the log, says the log on opening, the first ones first.
     pub(super) fn replay_messages(&mut self, topic: &str, messages: &[Stored]) {
         let is_plain = messages.iter().all(|stored| stored.due == 0);

@@ -316,7 +316,7 @@ impl Actor {
         let mut appends = Vec::new();
         for group in frames(entries) {
             let bytes: Vec<Bytes> = group.iter().map(|entry| entry.bytes.clone()).collect();
-            let append = self.log.append(bytes)?;
+            let append = self.log.append(&bytes)?;
             let (first, last) = (group[0].at.seq, group[group.len() - 1].at.seq);
             if append.seqs() != (first..last + 1) {
                 // The disk was full, an earlier append has failed, and its numbers were given again.

@@ -78,10 +78,11 @@ impl Shell {
             id,
             leases,
         };
-        let entries = self.entries(taken.leases.iter().map(|lease| lease.seq)).await?;
+        let seqs: Vec<u64> = taken.leases.iter().map(|lease| lease.seq).collect();
+        let entries = self.entries(&seqs).await?;
         let mut deliveries = Vec::with_capacity(entries.len());
-        for lease in &taken.leases {
-            let Some(entry) = entries.get(&lease.seq) else {
+        for (lease, entry) in taken.leases.iter().zip(&entries) {
+            let Some(entry) = entry else {
                 self.core.lock().state.lose(id, lease.seq);
                 continue;
             };
@@ -142,7 +143,8 @@ impl Shell {
                 let bury = |standing: &mut Standing| standing.bury(token.seq, token.generation);
                 let (id, attempts) = self.change(token, bury, |_, _| {})?;
                 let seq = token.seq;
-                self.bury(Dying { id, seq, attempts }, &reason).await
+                // It takes much room, which every other settlement would have too.
+                Box::pin(self.bury(Dying { id, seq, attempts }, &reason)).await
             }
             Settle::Retry { after } => {
                 let retry = |standing: &mut Standing| standing.retry(token.seq, token.generation, now + after);
@@ -156,28 +158,27 @@ impl Shell {
     }
 
     async fn ack(
-        &self,
+        self: &Arc<Self>,
         token: &DeliveryToken,
         change: impl FnOnce(&mut Standing) -> Result<(), Lost>,
         ack: Ack,
     ) -> Result<()> {
         // Done in memory first, and whatever becomes of the record: the work is done, so this process must not do it
         // again. The record keeps the next process from doing it.
-        let waits = self.settings.ack_durability == Durability::Disk;
         let now = self.env.now();
-        let (id, ()) = self.change(token, change, |core, id| {
+        let mut joined = None;
+        self.change(token, change, |core, id| {
             core.counts.acked += 1;
             core.settled(now);
-            if !waits {
-                core.acked(id, ack, now);
+            match self.settings.ack_durability {
+                Durability::Disk => joined = Some(core.gather(id, ack, now)),
+                Durability::Os => core.acked(id, ack, now),
             }
         })?;
-        if waits {
-            self.note(&ack.record(id), Durability::Disk, Room::Reserved)
-                .await?
-                .await?;
+        match joined {
+            Some(joined) => self.gathered(joined).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn release(&self, token: &DeliveryToken) {
@@ -232,7 +233,7 @@ impl Shell {
         let Some((topic, name)) = self.core.lock().state.names(id) else {
             return Ok(());
         };
-        let Some(entry) = self.entries([seq].into_iter()).await?.remove(&seq) else {
+        let Some(entry) = self.entries(&[seq]).await?.pop().flatten() else {
             self.core.lock().state.lose(id, seq);
             return Ok(());
         };

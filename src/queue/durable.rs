@@ -370,7 +370,7 @@ impl DurableQueue {
     pub async fn close(&self) {
         let shell = &self.handle.shell;
         shell.close();
-        if let Some(acks) = shell.write_acks().await {
+        for acks in shell.write_all_acks().await {
             // One that cannot be written delivers its message again.
             drop(acks.done().await);
         }

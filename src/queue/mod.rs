@@ -65,6 +65,7 @@ mod fetch;
 mod found;
 #[cfg(all(test, feature = "sim"))]
 mod found_tests;
+mod gather;
 mod heading;
 #[cfg(test)]
 mod heart_tests;

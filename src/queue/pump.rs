@@ -81,7 +81,7 @@ pub(super) async fn run(shell: Arc<Shell>) {
             Chore::Rearm => {}
             Chore::Due => {
                 let (acks, tidies) = shell.due().await;
-                running.extend(acks.map(see_through));
+                running.extend(acks.into_iter().map(see_through));
                 // Beside the rest, since it may take long.
                 running.extend(tidies.then(|| Arc::clone(&shell).tidy_up().boxed()));
             }
@@ -102,7 +102,7 @@ pub(super) async fn run(shell: Arc<Shell>) {
                     drop(shell.note(&record, Durability::Os, Room::Reserved).await);
                 }
             }
-            Chore::Acks => running.extend(shell.write_acks().await.map(see_through)),
+            Chore::Acks => running.extend(shell.write_all_acks().await.into_iter().map(see_through)),
         }
     }
     running.collect::<()>().await;
@@ -160,7 +160,7 @@ impl Shell {
         }
         if core.closed {
             // Repetitions may still wait for what is on its way.
-            return match (core.acks.is_empty(), core.is_idle()) {
+            return match (core.acks.is_empty() && core.gatherings.is_empty(), core.is_idle()) {
                 (false, _) => Some(Chore::Acks),
                 (true, true) => Some(Chore::Stop),
                 (true, false) => None,
@@ -176,7 +176,7 @@ impl Shell {
     }
 
     /// Does what is due. Also says whether to look for space to free.
-    async fn due(self: &Arc<Self>) -> (Option<InFlight>, bool) {
+    async fn due(self: &Arc<Self>) -> (Vec<InFlight>, bool) {
         let (now, wall) = (self.env.now(), self.env.wall());
         let is_due = |at: &mut Option<Tick>| at.take_if(|at| *at <= now).is_some();
         let (freed, tidies, acks): (Vec<(SubId, usize)>, bool, bool) = {
@@ -189,7 +189,7 @@ impl Shell {
             (freed, tidies, is_due(&mut core.acks_at))
         };
         self.tell(self.core.lock(), freed);
-        let acks = if acks { self.write_acks().await } else { None };
+        let acks = if acks { self.write_all_acks().await } else { Vec::new() };
         (acks, tidies)
     }
 

@@ -117,7 +117,7 @@ impl Shell {
 
     /// Moves a letter, if it is one `of` the subscription; whether it was still there.
     async fn move_back(self: &Arc<Self>, from: &Arc<str>, seq: u64, topic: &str, of: Option<&str>) -> Result<bool> {
-        let Some(entry) = self.entries([seq].into_iter()).await?.remove(&seq) else {
+        let Some(entry) = self.entries(&[seq]).await?.pop().flatten() else {
             return Ok(false);
         };
         let letter = message(&entry)?.1;

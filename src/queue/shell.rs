@@ -5,6 +5,7 @@ use super::ages::Ages;
 use super::cache::Cache;
 use super::dedup::{Dedup, IdHash};
 use super::fate::Fate;
+use super::gather::Gathering;
 use super::limits::Settings;
 use super::outgoing::Batch;
 use super::pump::Tidying;
@@ -81,6 +82,8 @@ pub(super) struct Core {
     /// Acknowledgements of which the log does not know yet, and when it has to.
     pub(super) acks: Acks,
     pub(super) acks_at: Option<Tick>,
+    /// Acknowledgements of which the log does not know yet, and that somebody waits for.
+    pub(super) gatherings: Vec<Gathering>,
     /// Whether the standings have been written since the queue was opened.
     pub(super) stood: bool,
     pub(super) counts: QueueStats,
@@ -210,6 +213,7 @@ impl Core {
             dropped: BTreeMap::new(),
             acks: Acks::default(),
             acks_at: None,
+            gatherings: Vec::new(),
             stood: false,
             counts: QueueStats::default(),
             redelivered: BTreeMap::new(),
@@ -229,6 +233,11 @@ impl Core {
 
     pub(super) fn is_idle(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// What becomes of an append is told to those who wait for `fate`.
+    pub(super) fn follow(&mut self, append: &InFlight, fate: Arc<Fate>) {
+        self.fates.insert(append.id, fate);
     }
 
     /// What becomes of an append that is on its way.
@@ -342,6 +351,11 @@ impl Core {
         if self.acks.add(id, ack) >= ACKS_AT_ONCE {
             self.acks_at = Some(now);
         }
+        self.acks_are_due(now);
+    }
+
+    /// There are acknowledgements of which the log does not know yet.
+    pub(super) fn acks_are_due(&mut self, now: Tick) {
         self.acks_at.get_or_insert(now + ACKS_AFTER);
     }
 
@@ -411,11 +425,13 @@ impl Shell {
         entries: &[Entry],
         effect: Effect,
     ) -> Result<InFlight, LogError> {
-        let room = match effect {
-            Effect::Acked(_) => Room::Reserved,
-            _ => Room::Common,
+        let (sends, acks) = (self.settings.durability, self.settings.ack_durability);
+        let (how, room) = match effect {
+            Effect::Acked(_) if acks == Durability::Disk => (acks, Room::Reserved),
+            Effect::Acked(_) => (sends, Room::Reserved),
+            _ => (sends, Room::Common),
         };
-        let append = self.append_locked(core, entries, self.settings.durability, room)?;
+        let append = self.append_locked(core, entries, how, room)?;
         Ok(self.in_flight(core, append, effect))
     }
 

@@ -13,6 +13,7 @@ use crate::hash::KeyedHash;
 use crate::log::{Durability, Log, LogOptions, OnDamage, Progress, Verified};
 use crate::sync::{Mutex, Waiters};
 use std::fmt;
+use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -235,6 +236,7 @@ impl DurableQueueBuilder {
             damaged = true;
         };
         let (mut core, lost) = found.finish(&env, &settings, (rng.next_u64(), rng.next_u64()));
+        core.opened_at = report.range.end;
         core.trim(&settings);
         core.retain_all(&settings, env.now(), env.wall());
         let damaged = report.damage.iter().map(|damage| {
@@ -370,7 +372,7 @@ impl DurableQueue {
     pub async fn close(&self) {
         let shell = &self.handle.shell;
         shell.close();
-        for acks in shell.write_all_acks().await {
+        for acks in shell.write_untold().await {
             // One that cannot be written delivers its message again.
             drop(acks.done().await);
         }
@@ -403,8 +405,8 @@ impl Queue for DurableQueue {
         self.handle.shell.receive(subscription, max, wait).await
     }
 
-    async fn settle(&self, token: &DeliveryToken, settle: Settle) -> Result<()> {
-        self.handle.shell.settle(token, settle).await
+    fn settle(&self, token: &DeliveryToken, settle: Settle) -> impl Future<Output = Result<()>> + Send {
+        self.handle.shell.settle(token, settle)
     }
 
     fn release(&self, token: &DeliveryToken) {

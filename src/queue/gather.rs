@@ -54,6 +54,11 @@ impl Core {
         Joined { fate, is_first: true }
     }
 
+    /// Whether there is anything that the log has not been told yet.
+    pub(super) fn has_untold(&self) -> bool {
+        !(self.acks.is_empty() && self.gatherings.is_empty() && self.given.is_empty())
+    }
+
     fn open_fates(&self) -> Vec<Arc<Fate>> {
         self.gatherings.iter().map(|open| Arc::clone(&open.fate)).collect()
     }
@@ -119,9 +124,11 @@ impl Shell {
         }
     }
 
-    /// Gives the log all acknowledgements of which it does not know.
-    pub(super) async fn write_all_acks(self: &Arc<Self>) -> Vec<InFlight> {
+    /// Tells the log what it has not been told yet: the deliveries, and the acknowledgements.
+    pub(super) async fn write_untold(self: &Arc<Self>) -> Vec<InFlight> {
+        // First what forgets when the log has to hear of all this: whatever has come before that is told now.
         let mut appends = Vec::from_iter(self.write_acks().await);
+        self.write_given().await;
         let fates = self.core.lock().open_fates();
         for fate in fates {
             appends.extend(self.write_gathering(&fate).await);

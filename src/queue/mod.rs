@@ -66,6 +66,9 @@ mod found;
 #[cfg(all(test, feature = "sim"))]
 mod found_tests;
 mod gather;
+#[cfg(all(test, feature = "sim"))]
+mod gather_tests;
+mod given;
 mod heading;
 #[cfg(test)]
 mod heart_tests;

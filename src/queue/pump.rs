@@ -66,7 +66,8 @@ enum Chore {
     Bury(Vec<Dying>),
     /// Limits have taken messages: up to where, by topic.
     Dropped(Vec<Record>),
-    Acks,
+    /// What the log does not know yet.
+    Tell,
 }
 
 /// Appends that nobody else waits for.
@@ -102,7 +103,7 @@ pub(super) async fn run(shell: Arc<Shell>) {
                     drop(shell.note(&record, Durability::Os, Room::Reserved).await);
                 }
             }
-            Chore::Acks => running.extend(shell.write_all_acks().await.into_iter().map(see_through)),
+            Chore::Tell => running.extend(shell.write_untold().await.into_iter().map(see_through)),
         }
     }
     running.collect::<()>().await;
@@ -160,10 +161,10 @@ impl Shell {
         }
         if core.closed {
             // Repetitions may still wait for what is on its way.
-            return match (core.acks.is_empty() && core.gatherings.is_empty(), core.is_idle()) {
-                (false, _) => Some(Chore::Acks),
-                (true, true) => Some(Chore::Stop),
-                (true, false) => None,
+            return match (core.has_untold(), core.is_idle()) {
+                (true, _) => Some(Chore::Tell),
+                (false, true) => Some(Chore::Stop),
+                (false, false) => None,
             };
         }
         if core.state.has_dying() {
@@ -189,7 +190,7 @@ impl Shell {
             (freed, tidies, is_due(&mut core.acks_at))
         };
         self.tell(self.core.lock(), freed);
-        let acks = if acks { self.write_all_acks().await } else { Vec::new() };
+        let acks = if acks { self.write_untold().await } else { Vec::new() };
         (acks, tidies)
     }
 

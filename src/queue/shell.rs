@@ -84,6 +84,10 @@ pub(super) struct Core {
     pub(super) acks_at: Option<Tick>,
     /// Acknowledgements of which the log does not know yet, and that somebody waits for.
     pub(super) gatherings: Vec<Gathering>,
+    /// Deliveries of which the log does not know yet.
+    pub(super) given: BTreeMap<SubId, Vec<u64>>,
+    /// What has a lower number was there when the queue was opened.
+    pub(super) opened_at: u64,
     /// Whether the standings have been written since the queue was opened.
     pub(super) stood: bool,
     pub(super) counts: QueueStats,
@@ -214,6 +218,8 @@ impl Core {
             acks: Acks::default(),
             acks_at: None,
             gatherings: Vec::new(),
+            given: BTreeMap::new(),
+            opened_at: 0,
             stood: false,
             counts: QueueStats::default(),
             redelivered: BTreeMap::new(),
@@ -448,7 +454,7 @@ impl Shell {
     /// Appends to the log. Everything does so under the lock, so that what is pending is in the order of the log, and
     /// so that numbers which the log gives again are taken from the appends that failed: their callers may not have
     /// heard of it yet, and what is pending under such a number would happen together with what the number means now.
-    fn append_locked(
+    pub(super) fn append_locked(
         &self,
         core: &mut Core,
         entries: &[Entry],

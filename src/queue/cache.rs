@@ -32,22 +32,9 @@ impl Cache {
     }
 
     pub(super) fn get(&self, seq: u64) -> Option<Bytes> {
-        self.get_near(seq, &mut 0)
-    }
-
-    /// As [`get`](Cache::get), looking first at `near` among the recent ones. Entries are mostly asked for in their order:
-    /// `near` is where the next one is if it follows this.
-    pub(super) fn get_near(&self, seq: u64, near: &mut usize) -> Option<Bytes> {
-        let is_there = self.recent.get(*near).is_some_and(|(at, _)| *at == seq);
-        let recent = match is_there {
-            true => Ok(*near),
-            false => self.recent.binary_search_by_key(&seq, |(seq, _)| *seq),
-        };
+        let recent = self.recent.binary_search_by_key(&seq, |(seq, _)| *seq);
         match recent {
-            Ok(at) => {
-                *near = at + 1;
-                self.recent.get(at).map(|(_, entry)| entry.clone())
-            }
+            Ok(at) => self.recent.get(at).map(|(_, entry)| entry.clone()),
             Err(_) => self.read.get(&seq).cloned(),
         }
     }
@@ -109,10 +96,8 @@ mod tests {
                 prop_assert_eq!((held, read), (cache.recent_bytes, cache.read_bytes));
                 prop_assert!(held + read <= limit);
                 prop_assert_eq!(cache.read.len(), cache.read_order.len());
-                let mut near = 0;
                 for (seq, entry) in &all {
                     let found = cache.get(*seq);
-                    prop_assert_eq!(&found, &cache.get_near(*seq, &mut near));
                     prop_assert!(found.is_none_or(|found| found == *entry));
                 }
             }

@@ -34,12 +34,12 @@ impl Shell {
     fn places(&self, wanted: &[u64], found: &mut [Option<Bytes>]) -> Vec<(u64, usize)> {
         let core = self.core.lock();
         let first = self.log.range().start;
-        let (mut places, mut near) = (Vec::new(), 0);
+        let mut places = Vec::new();
         for (index, (&seq, found)) in wanted.iter().zip(found).enumerate() {
             if found.is_some() {
                 continue;
             }
-            *found = core.cache.get_near(seq, &mut near);
+            *found = core.cache.get(seq);
             if found.is_none() {
                 let place = core.state.copies.place(seq);
                 if place >= first || core.state.is_kept(seq) {

@@ -67,3 +67,76 @@ impl Shell {
         append.map(|_on_its_way| true)
     }
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use crate::queue::testing::{SECOND, next, open, subscribe};
+    use crate::queue::{Queue, Subscription, dead_letters};
+    use crate::sim::{Machine, World};
+    use std::time::Duration;
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    /// Gets the only message, and is killed a millisecond later. Says which attempt it was, if there was one.
+    async fn die_of_it(machine: &Machine) -> Option<u32> {
+        let env = machine.env();
+        let queue = open(&env).await;
+        let mut from = Subscription::new("t", "s");
+        from.max_attempts = 3;
+        queue.subscribe(&from).await.unwrap();
+        let got = queue.receive(&from, 1, SECOND).await.unwrap();
+        env.sleep(MILLI).await;
+        machine.kill();
+        got.first().map(|raw| raw.attempt)
+    }
+
+    #[test]
+    fn a_message_that_kills_whoever_gets_it_is_buried() {
+        let world = World::new(1);
+        let machine = world.machine("node");
+        world.run(async {
+            let queue = open(&machine.env()).await;
+            let from = subscribe(&queue, "t", "s").await;
+            queue.topic("t").send("poison").await.unwrap();
+            assert_eq!(queue.receive(&from, 1, SECOND).await.unwrap().len(), 1);
+            machine.env().sleep(MILLI).await;
+            machine.kill();
+            let mut attempts = Vec::new();
+            while let Some(attempt) = die_of_it(&machine).await {
+                attempts.push(attempt);
+            }
+            assert_eq!(attempts, [1, 2, 3], "the one of the life that sent it is forgotten");
+            let queue = open(&machine.env()).await;
+            let dead = subscribe(&queue, &dead_letters("t"), "s").await;
+            assert_eq!(next(&queue, &dead).await.unwrap().payload(), "poison");
+        });
+    }
+
+    #[test]
+    fn the_log_hears_soon_of_what_is_not_settled_and_never_of_what_is() {
+        let world = World::new(2);
+        let machine = world.machine("node");
+        world.run(async {
+            let env = machine.env();
+            let queue = open(&env).await;
+            let from = subscribe(&queue, "t", "s").await;
+            queue.topic("t").send_all(["done", "given back", "held"]).await.unwrap();
+            let before = queue.shell().log.range().end;
+            next(&queue, &from).await.unwrap().ack().await.unwrap();
+            env.sleep(SECOND).await;
+            assert_eq!(queue.shell().log.range().end - before, 1, "only of the acknowledgement");
+            drop(next(&queue, &from).await.unwrap());
+            env.sleep(SECOND).await;
+            let held = queue.receive(&from, 2, SECOND).await.unwrap();
+            assert_eq!(held.iter().map(|raw| raw.attempt).collect::<Vec<_>>(), [2, 1]);
+            env.sleep(10 * MILLI).await;
+            machine.kill();
+            let queue = open(&env).await;
+            let again = queue.receive(&from, 3, SECOND).await.unwrap();
+            let attempts: Vec<_> = again.iter().map(|raw| (raw.token.seq, raw.attempt)).collect();
+            assert_eq!(attempts, [(held[0].token.seq, 3), (held[1].token.seq, 2)]);
+        });
+    }
+}

@@ -173,7 +173,7 @@ impl Shell {
             core.settled(now);
             match self.settings.ack_durability {
                 Durability::Disk => joined = Some(core.gather(id, ack, now)),
-                Durability::Os => core.acked(id, ack, now),
+                Durability::Os => core.untold.acked(id, ack, now),
             }
         })?;
         Ok(joined)

@@ -236,7 +236,7 @@ impl DurableQueueBuilder {
             damaged = true;
         };
         let (mut core, lost) = found.finish(&env, &settings, (rng.next_u64(), rng.next_u64()));
-        core.opened_at = report.range.end;
+        core.untold.opened_at = report.range.end;
         core.trim(&settings);
         core.retain_all(&settings, env.now(), env.wall());
         let damaged = report.damage.iter().map(|damage| {

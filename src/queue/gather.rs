@@ -20,7 +20,7 @@ const MOST: usize = 4_096;
 pub(super) struct Gathering {
     acks: Acks,
     len: usize,
-    fate: Arc<Fate>,
+    pub(super) fate: Arc<Fate>,
 }
 
 /// A place in a gathering.
@@ -33,7 +33,7 @@ pub(super) struct Joined {
 impl Core {
     /// A message was acknowledged, and somebody waits until the log knows.
     pub(super) fn gather(&mut self, id: SubId, ack: Ack, now: Tick) -> Joined {
-        let open = self.gatherings.last_mut().filter(|open| open.len < MOST);
+        let open = self.untold.gatherings.last_mut().filter(|open| open.len < MOST);
         if let Some(open) = open {
             open.len += 1;
             open.acks.add(id, ack);
@@ -49,24 +49,15 @@ impl Core {
         };
         new.acks.add(id, ack);
         let fate = Arc::clone(&new.fate);
-        self.gatherings.push(new);
-        self.acks_are_due(now);
+        self.untold.gatherings.push(new);
+        self.untold.due(now);
         Joined { fate, is_first: true }
-    }
-
-    /// Whether there is anything that the log has not been told yet.
-    pub(super) fn has_untold(&self) -> bool {
-        !(self.acks.is_empty() && self.gatherings.is_empty() && self.given.is_empty())
-    }
-
-    fn open_fates(&self) -> Vec<Arc<Fate>> {
-        self.gatherings.iter().map(|open| Arc::clone(&open.fate)).collect()
     }
 
     fn take_gathering(&mut self, fate: &Arc<Fate>) -> Option<Gathering> {
         let is_it = |gathering: &Gathering| Arc::ptr_eq(&gathering.fate, fate);
-        let at = self.gatherings.iter().position(is_it)?;
-        Some(self.gatherings.remove(at))
+        let at = self.untold.gatherings.iter().position(is_it)?;
+        Some(self.untold.gatherings.remove(at))
     }
 }
 
@@ -97,7 +88,7 @@ impl Shell {
     }
 
     /// Appends a gathering, unless somebody has. Whoever is in it hears it when it fails.
-    async fn write_gathering(self: &Arc<Self>, fate: &Arc<Fate>) -> Option<InFlight> {
+    pub(super) async fn write_gathering(self: &Arc<Self>, fate: &Arc<Fate>) -> Option<InFlight> {
         loop {
             let room = {
                 let mut core = self.core.lock();
@@ -109,7 +100,7 @@ impl Shell {
                         return Some(append);
                     }
                     Err(LogError::Busy { len, .. }) => {
-                        core.gatherings.push(gathering);
+                        core.untold.gatherings.push(gathering);
                         len
                     }
                     Err(error) => {
@@ -123,18 +114,6 @@ impl Shell {
             self.log.room(room).await;
         }
     }
-
-    /// Tells the log what it has not been told yet: the deliveries, and the acknowledgements.
-    pub(super) async fn write_untold(self: &Arc<Self>) -> Vec<InFlight> {
-        // First what forgets when the log has to hear of all this: whatever has come before that is told now.
-        let mut appends = Vec::from_iter(self.write_acks().await);
-        self.write_given().await;
-        let fates = self.core.lock().open_fates();
-        for fate in fates {
-            appends.extend(self.write_gathering(&fate).await);
-        }
-        appends
-    }
 }
 
 /// The one that is to append a gathering; when it goes away, the pump does.
@@ -146,8 +125,13 @@ struct First<'a> {
 impl Drop for First<'_> {
     fn drop(&mut self) {
         let mut core = self.shell.core.lock();
-        if core.gatherings.iter().any(|open| Arc::ptr_eq(&open.fate, self.fate)) {
-            core.acks_at = Some(self.shell.env.now());
+        if core
+            .untold
+            .gatherings
+            .iter()
+            .any(|open| Arc::ptr_eq(&open.fate, self.fate))
+        {
+            core.untold.at = Some(self.shell.env.now());
             self.shell.tell(core, None);
         }
     }

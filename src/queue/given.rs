@@ -15,15 +15,15 @@ const MOST: usize = 10_000;
 impl Core {
     /// Messages have been delivered. Returns what the log has to hear at once.
     pub(super) fn given(&mut self, id: SubId, attempts: Vec<(u64, u32)>, now: Tick) -> Vec<(u64, u32)> {
-        let may_wait = |(seq, attempt): &(u64, u32)| *attempt == 1 && *seq >= self.opened_at;
+        let may_wait = |(seq, attempt): &(u64, u32)| *attempt == 1 && *seq >= self.untold.opened_at;
         let (later, at_once): (Vec<_>, Vec<_>) = attempts.into_iter().partition(may_wait);
         if !later.is_empty() {
-            let given = self.given.entry(id).or_default();
+            let given = self.untold.given.entry(id).or_default();
             given.extend(later.into_iter().map(|(seq, _)| seq));
             if given.len() >= MOST {
-                self.acks_at = Some(now);
+                self.untold.at = Some(now);
             }
-            self.acks_are_due(now);
+            self.untold.due(now);
         }
         at_once
     }
@@ -46,11 +46,11 @@ impl Shell {
     /// Tells it of some; says whether there were any.
     fn try_write_given(&self) -> Result<bool, LogError> {
         let mut core = self.core.lock();
-        let Some((id, mut seqs)) = core.given.pop_first() else {
+        let Some((id, mut seqs)) = core.untold.given.pop_first() else {
             return Ok(false);
         };
         if seqs.len() > MOST {
-            core.given.insert(id, seqs.split_off(MOST));
+            core.untold.given.insert(id, seqs.split_off(MOST));
         }
         let attempts = seqs.iter().filter_map(|seq| Some((*seq, core.state.tries(id, *seq)?)));
         let attempts: Vec<_> = attempts.filter(|(_, tries)| *tries > 0).collect();
@@ -61,7 +61,7 @@ impl Shell {
         let entry = [Record::Delivered { id, attempts }.encode().into()];
         let append = self.append_locked(&mut core, &entry, Durability::Os, Room::Common);
         if let Err(LogError::Busy { .. }) = append {
-            core.given.entry(id).or_default().extend(seqs);
+            core.untold.given.entry(id).or_default().extend(seqs);
         }
         drop(core);
         append.map(|_on_its_way| true)
@@ -133,7 +133,7 @@ mod tests {
             assert_eq!(held.iter().map(|raw| raw.attempt).collect::<Vec<_>>(), [2, 1]);
             env.sleep(10 * MILLI).await;
             machine.kill();
-            let queue = open(&env).await;
+            let queue = open(&machine.env()).await;
             let again = queue.receive(&from, 3, SECOND).await.unwrap();
             let attempts: Vec<_> = again.iter().map(|raw| (raw.token.seq, raw.attempt)).collect();
             assert_eq!(attempts, [(held[0].token.seq, 3), (held[1].token.seq, 2)]);

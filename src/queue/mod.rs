@@ -44,7 +44,7 @@
 //! from another queue begins at [`coming_from`]. Of the durable queue, `state`, `standing` and what they are made of (`kept`,
 //! `lane`, `keys`, `agenda`) are the pure heart, with `dedup`, `ages`, `acks`, `copies` and `limits`; `record` is what it
 //! writes into the log, `replayed` and `promised` what it makes of that on opening, and `shell`, `send`, `subscribe`,
-//! `consume`, `gather`, `given`, `fetch`, `retain`, `redrive`, `rewrite`, `pump` and `durable` hold lock, log and tasks.
+//! `consume`, `untold`, `gather`, `given`, `fetch`, `retain`, `redrive`, `rewrite`, `pump` and `durable` hold lock, log and tasks.
 
 mod acks;
 mod agenda;
@@ -134,6 +134,7 @@ mod tests;
 mod topic;
 mod trace;
 mod typed;
+mod untold;
 mod worker;
 
 pub use crate::log::{Durability, Latencies};

@@ -4,7 +4,7 @@
 use super::Result;
 use super::limits::OnFull;
 use super::record::{Record, SubId};
-use super::shell::{Core, Effect, InFlight, Room, Shell};
+use super::shell::{Core, InFlight, Room, Shell};
 use super::state::Dying;
 use crate::env::{Env, Tick};
 use crate::log::{Append, Durability, LogError};
@@ -161,10 +161,10 @@ impl Shell {
         }
         if core.closed {
             // Repetitions may still wait for what is on its way.
-            return match (core.has_untold(), core.is_idle()) {
-                (true, _) => Some(Chore::Tell),
-                (false, true) => Some(Chore::Stop),
-                (false, false) => None,
+            return match (core.untold.is_empty(), core.is_idle()) {
+                (false, _) => Some(Chore::Tell),
+                (true, true) => Some(Chore::Stop),
+                (true, false) => None,
             };
         }
         if core.state.has_dying() {
@@ -187,7 +187,7 @@ impl Shell {
                 core.retain_all(&self.settings, now, wall);
             }
             let tidies = is_due(&mut core.tidy_at) && core.tidying.begin();
-            (freed, tidies, is_due(&mut core.acks_at))
+            (freed, tidies, is_due(&mut core.untold.at))
         };
         self.tell(self.core.lock(), freed);
         let acks = if acks { self.write_untold().await } else { Vec::new() };
@@ -203,36 +203,6 @@ impl Shell {
         }
         if failed {
             core.tidy_at.get_or_insert(now + TIDY_AGAIN);
-        }
-    }
-
-    /// Gives the log the acknowledgements that wait in memory.
-    pub(super) async fn write_acks(self: &Arc<Self>) -> Option<InFlight> {
-        loop {
-            let room = {
-                let mut core = self.core.lock();
-                let acks = std::mem::take(&mut core.acks);
-                core.acks_at = None;
-                if acks.is_empty() {
-                    return None;
-                }
-                match self.append_effect(&mut core, &acks.entries(), Effect::Acked(acks.clone())) {
-                    Ok(append) => return Some(append),
-                    Err(LogError::Busy { len, .. }) => {
-                        core.acks_again(acks, self.env.now());
-                        len
-                    }
-                    Err(LogError::TooLarge { .. }) => {
-                        let (some, rest) = acks.halves();
-                        core.acks_again(rest, self.env.now());
-                        let append = self.append_effect(&mut core, &some.entries(), Effect::Acked(some));
-                        return append.ok();
-                    }
-                    // They hold in this process, and there will be no other chance to write them.
-                    Err(_) => return None,
-                }
-            };
-            self.log.room(room).await;
         }
     }
 

@@ -1,17 +1,17 @@
 //! The shell of the durable queue: the lock around the heart, and what goes to and comes from the log.
 
-use super::acks::{Ack, Acks};
+use super::acks::Acks;
 use super::ages::Ages;
 use super::cache::Cache;
 use super::dedup::{Dedup, IdHash};
 use super::fate::Fate;
-use super::gather::Gathering;
 use super::limits::Settings;
 use super::outgoing::Batch;
 use super::pump::Tidying;
 use super::record::{Record, SubId};
 use super::rewrite::UnderWay;
 use super::state::State;
+use super::untold::Untold;
 use super::{Error, QueueStats, Result, Subscription};
 use crate::env::{Env, Tick, WallTime, may_work_here};
 use crate::hash::KeyedHash;
@@ -22,11 +22,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long an acknowledgement that nobody waits for stays in memory before the log gets it.
-const ACKS_AFTER: Duration = Duration::from_millis(5);
-/// How many of them there may be in a subscription before the log gets them at once.
-const ACKS_AT_ONCE: usize = 4_096;
 
 pub(super) struct Shell {
     pub(super) env: Env,
@@ -79,15 +74,7 @@ pub(super) struct Core {
     pub(super) short: usize,
     /// Up to where limits have taken messages of a topic of which the log does not know yet.
     pub(super) dropped: BTreeMap<Arc<str>, u64>,
-    /// Acknowledgements of which the log does not know yet, and when it has to.
-    pub(super) acks: Acks,
-    pub(super) acks_at: Option<Tick>,
-    /// Acknowledgements of which the log does not know yet, and that somebody waits for.
-    pub(super) gatherings: Vec<Gathering>,
-    /// Deliveries of which the log does not know yet.
-    pub(super) given: BTreeMap<SubId, Vec<u64>>,
-    /// What has a lower number was there when the queue was opened.
-    pub(super) opened_at: u64,
+    pub(super) untold: Untold,
     /// Whether the standings have been written since the queue was opened.
     pub(super) stood: bool,
     pub(super) counts: QueueStats,
@@ -215,11 +202,7 @@ impl Core {
             retain_at: None,
             short: 0,
             dropped: BTreeMap::new(),
-            acks: Acks::default(),
-            acks_at: None,
-            gatherings: Vec::new(),
-            given: BTreeMap::new(),
-            opened_at: 0,
+            untold: Untold::default(),
             stood: false,
             counts: QueueStats::default(),
             redelivered: BTreeMap::new(),
@@ -311,7 +294,7 @@ impl Core {
                     }
                 }
             }
-            Effect::Acked(acks) => self.acks_again(acks, now),
+            Effect::Acked(acks) => self.tell_again(acks, now),
             Effect::Redriven { seq, .. } => drop(self.moving.remove(&seq)),
             Effect::Subscribed { .. } | Effect::Copied(_) => {}
         }
@@ -352,29 +335,15 @@ impl Core {
         self.tidy_at.get_or_insert(now + self.tidy_after);
     }
 
-    /// A message was acknowledged, and nobody waits until the log knows.
-    pub(super) fn acked(&mut self, id: SubId, ack: Ack, now: Tick) {
-        if self.acks.add(id, ack) >= ACKS_AT_ONCE {
-            self.acks_at = Some(now);
-        }
-        self.acks_are_due(now);
-    }
-
-    /// There are acknowledgements of which the log does not know yet.
-    pub(super) fn acks_are_due(&mut self, now: Tick) {
-        self.acks_at.get_or_insert(now + ACKS_AFTER);
-    }
-
     /// The log could not be told of acknowledgements.
-    pub(super) fn acks_again(&mut self, acks: Acks, now: Tick) {
-        self.acks.add_all(acks);
-        self.acks_at = Some(now + self.tidy_after);
+    pub(super) fn tell_again(&mut self, acks: Acks, now: Tick) {
+        self.untold.again(acks, now + self.tidy_after);
     }
 
     /// When the pump has something to do by itself.
     pub(super) fn next_due(&self, env: &Env) -> Option<Tick> {
         let state = self.state.next_timer(|| (env.now(), env.wall()));
-        let timers = [state, self.tidy_at, self.retain_at, self.acks_at];
+        let timers = [state, self.tidy_at, self.retain_at, self.untold.at];
         timers.into_iter().flatten().min()
     }
 

@@ -79,13 +79,15 @@ impl Group {
 
     /// Waits for the end. `seat` is where this waiter's waker is kept; it begins as `None`.
     pub(super) fn poll(&self, seat: &mut Option<usize>, cx: &Context<'_>) -> Result<End, Pending> {
+        // Dropped behind the lock: what goes with a waker may wait for the same.
+        let mut _old = None;
         let mut state = self.state.lock();
         match &mut *state {
             State::Done(end) => Ok(end.clone()),
             State::Open { wakers, asked } => {
                 match *seat {
                     Some(at) if wakers[at].as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) => {}
-                    Some(at) => wakers[at] = Some(cx.waker().clone()),
+                    Some(at) => _old = wakers[at].replace(cx.waker().clone()),
                     None => {
                         *seat = Some(wakers.len());
                         wakers.push(Some(cx.waker().clone()));
@@ -101,9 +103,11 @@ impl Group {
 
     /// The waiter at `seat` waits no more.
     pub(super) fn leave(&self, seat: usize) {
-        if let State::Open { wakers, .. } = &mut *self.state.lock() {
-            wakers[seat] = None;
-        }
+        let gone = match &mut *self.state.lock() {
+            State::Open { wakers, .. } => wakers[seat].take(),
+            State::Done(_) => None,
+        };
+        drop(gone);
     }
 
     /// Ends it, and wakes each who waits, once.

@@ -1,6 +1,7 @@
 //! How the durable queue gives messages out, and what becomes of them.
 
 use super::acks::Ack;
+use super::gather::Joined;
 use super::outgoing::Batch;
 use super::record::{Record, SubId, open_message};
 use super::shell::{Core, Effect, Room, Shell};
@@ -10,7 +11,7 @@ use super::{
     DEAD_ATTEMPTS, DEAD_REASON, DEAD_SEQ, DEAD_SUBSCRIPTION, DEAD_TOPIC, DeliveryToken, Error, Message, RawDelivery,
     Result, Settle, Subscription, dead_letters,
 };
-use crate::env::{WallTime, give_way};
+use crate::env::{Tick, WallTime, give_way};
 use crate::log::Durability;
 use bytes::Bytes;
 use futures::future::{Either, select};
@@ -78,10 +79,11 @@ impl Shell {
             id,
             leases,
         };
-        let entries = self.entries(taken.leases.iter().map(|lease| lease.seq)).await?;
+        let seqs: Vec<u64> = taken.leases.iter().map(|lease| lease.seq).collect();
+        let entries = self.entries(&seqs).await?;
         let mut deliveries = Vec::with_capacity(entries.len());
-        for lease in &taken.leases {
-            let Some(entry) = entries.get(&lease.seq) else {
+        for (lease, entry) in taken.leases.iter().zip(&entries) {
+            let Some(entry) = entry else {
                 self.core.lock().state.lose(id, lease.seq);
                 continue;
             };
@@ -102,8 +104,8 @@ impl Shell {
             .iter()
             .map(|delivery| (delivery.token.seq, delivery.attempt))
             .collect();
+        let attempts = self.count(id, attempts);
         if !attempts.is_empty() {
-            self.count(id, &attempts);
             // Not waited for: a crash in the next moments may forget that these were attempts.
             match self
                 .note(&Record::Delivered { id, attempts }, Durability::Os, Room::Common)
@@ -118,78 +120,76 @@ impl Shell {
         Ok(deliveries)
     }
 
-    fn count(&self, id: SubId, attempts: &[(u64, u32)]) {
+    /// Counts attempts. Returns those of which the log has to hear at once.
+    fn count(&self, id: SubId, attempts: Vec<(u64, u32)>) -> Vec<(u64, u32)> {
         let again = attempts.iter().filter(|(_, attempt)| *attempt > 1).count();
         let mut core = self.core.lock();
         core.counts.delivered += attempts.len() as u64;
         if again > 0 {
             *core.redelivered.entry(id).or_default() += again as u64;
         }
+        let at_once = core.given(id, attempts, self.env.now());
+        self.tell(core, None);
+        at_once
     }
 
     pub(super) async fn settle(self: &Arc<Self>, token: &DeliveryToken, settle: Settle) -> Result<()> {
-        let now = self.env.now();
-        match settle {
-            Settle::Ack => {
-                let ack = |standing: &mut Standing| standing.ack(token.seq, token.generation);
-                self.ack(token, ack, Ack::One(token.seq)).await
-            }
-            Settle::AckThrough => {
-                let ack = |standing: &mut Standing| standing.ack_through(token.seq, token.generation);
-                self.ack(token, ack, Ack::Through(token.seq)).await
-            }
+        let (now, seq, generation) = (self.env.now(), token.seq, token.generation);
+        let joined = match settle {
+            Settle::Ack => self.ack(token, now, Ack::One(seq))?,
+            Settle::AckThrough => self.ack(token, now, Ack::Through(seq))?,
             Settle::DeadLetter { reason } => {
-                let bury = |standing: &mut Standing| standing.bury(token.seq, token.generation);
-                let (id, attempts) = self.change(token, bury, |_, _| {})?;
-                let seq = token.seq;
-                self.bury(Dying { id, seq, attempts }, &reason).await
+                let bury = |standing: &mut Standing| standing.bury(seq, generation);
+                let (id, attempts) = self.change(token, now, bury, |_, _| {})?;
+                // It takes much room, which the futures of all other settlements would have too.
+                return Box::pin(self.bury(Dying { id, seq, attempts }, &reason)).await;
             }
             Settle::Retry { after } => {
-                let retry = |standing: &mut Standing| standing.retry(token.seq, token.generation, now + after);
-                self.change(token, retry, |_, _| {}).map(drop)
+                let retry = |standing: &mut Standing| standing.retry(seq, generation, now + after);
+                return self.change(token, now, retry, |_, _| {}).map(drop);
             }
             Settle::Extend { by } => {
-                let extend = |standing: &mut Standing| standing.extend(token.seq, token.generation, now + by);
-                self.change(token, extend, |_, _| {}).map(drop)
+                let extend = |standing: &mut Standing| standing.extend(seq, generation, now + by);
+                return self.change(token, now, extend, |_, _| {}).map(drop);
             }
+        };
+        match joined {
+            Some(joined) => self.gathered(joined).await,
+            None => Ok(()),
         }
     }
 
-    async fn ack(
-        &self,
-        token: &DeliveryToken,
-        change: impl FnOnce(&mut Standing) -> Result<(), Lost>,
-        ack: Ack,
-    ) -> Result<()> {
+    /// Settles a delivery for good; says what to wait for, if anything.
+    fn ack(&self, token: &DeliveryToken, now: Tick, ack: Ack) -> Result<Option<Joined>> {
+        let change = |standing: &mut Standing| match ack {
+            Ack::One(seq) => standing.ack(seq, token.generation),
+            Ack::Through(seq) => standing.ack_through(seq, token.generation),
+        };
         // Done in memory first, and whatever becomes of the record: the work is done, so this process must not do it
         // again. The record keeps the next process from doing it.
-        let waits = self.settings.ack_durability == Durability::Disk;
-        let now = self.env.now();
-        let (id, ()) = self.change(token, change, |core, id| {
+        let mut joined = None;
+        self.change(token, now, change, |core, id| {
             core.counts.acked += 1;
             core.settled(now);
-            if !waits {
-                core.acked(id, ack, now);
+            match self.settings.ack_durability {
+                Durability::Disk => joined = Some(core.gather(id, ack, now)),
+                Durability::Os => core.untold.acked(id, ack, now),
             }
         })?;
-        if waits {
-            self.note(&ack.record(id), Durability::Disk, Room::Reserved)
-                .await?
-                .await?;
-        }
-        Ok(())
+        Ok(joined)
     }
 
     pub(super) fn release(&self, token: &DeliveryToken) {
         // One that has lost its lease has nothing to give back.
         let release = |standing: &mut Standing| standing.release(token.seq, token.generation);
-        drop(self.change(token, release, |_, _| {}));
+        drop(self.change(token, self.env.now(), release, |_, _| {}));
     }
 
     /// Changes the state of a delivery that still holds its lease, and what else is `then` to change.
     fn change<T>(
         &self,
         token: &DeliveryToken,
+        now: Tick,
         change: impl FnOnce(&mut Standing) -> Result<T, Lost>,
         then: impl FnOnce(&mut Core, SubId),
     ) -> Result<(SubId, T)> {
@@ -202,7 +202,7 @@ impl Shell {
         let Some(id) = core.state.find(&token.topic, &token.subscription) else {
             return Err(lost);
         };
-        let changed = core.state.settle(self.env.now(), id, change);
+        let changed = core.state.settle(now, id, change);
         if changed.is_ok() {
             then(&mut core, id);
         }
@@ -229,7 +229,7 @@ impl Shell {
         let Some((topic, name)) = self.core.lock().state.names(id) else {
             return Ok(());
         };
-        let Some(entry) = self.entries([seq].into_iter()).await?.remove(&seq) else {
+        let Some(entry) = self.entries(&[seq]).await?.pop().flatten() else {
             self.core.lock().state.lose(id, seq);
             return Ok(());
         };

@@ -1,5 +1,6 @@
 use super::keep_alive::Keeper;
-use super::{Backoff, Queue, Subscription};
+use super::message::LEASE;
+use super::{Backoff, Queue};
 use crate::env::{Env, Rng, Tick};
 use crate::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -29,8 +30,7 @@ impl<Q: Queue> Consumer<Q> {
 
     /// One that knows nothing but the queue.
     pub(super) fn of(queue: Q) -> Consumer<Q> {
-        let lease = Subscription::new("", "").lease;
-        Consumer::new(queue, lease, Backoff::default(), None)
+        Consumer::new(queue, LEASE, Backoff::default(), None)
     }
 
     pub(super) fn env(&self) -> &Env {

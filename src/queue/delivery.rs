@@ -4,7 +4,7 @@ use super::{DeliveryToken, Message, Queue, RawDelivery, Result, Settle, trace};
 use crate::env::{Tick, WallTime};
 use bytes::Bytes;
 use std::fmt;
-use std::future::{pending, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,8 +125,8 @@ impl<Q: Queue> Delivery<Q> {
     ///
     /// # Cancel safety
     /// Dropping the future leaves open whether the message is done.
-    pub async fn ack(self) -> Result<()> {
-        self.settle(Settle::Ack).await
+    pub fn ack(self) -> impl Future<Output = Result<()>> {
+        self.settle(Settle::Ack)
     }
 
     /// Says that the message is done, and so is everything that comes before it in the subscription, delivered or not: for
@@ -157,8 +157,8 @@ impl<Q: Queue> Delivery<Q> {
     ///
     /// # Cancel safety
     /// As [`ack`](Delivery::ack).
-    pub async fn ack_through(self) -> Result<()> {
-        self.settle(Settle::AckThrough).await
+    pub fn ack_through(self) -> impl Future<Output = Result<()>> {
+        self.settle(Settle::AckThrough)
     }
 
     /// Has the message delivered again when the wait is over that the subscriber's
@@ -231,8 +231,12 @@ impl<Q: Queue> Delivery<Q> {
         Ok(())
     }
 
-    async fn settle(mut self, settle: Settle) -> Result<()> {
-        self.try_settle(settle).await
+    #[allow(
+        clippy::manual_async_fn,
+        reason = "an async function would have room for the delivery twice"
+    )]
+    fn settle(mut self, settle: Settle) -> impl Future<Output = Result<()>> {
+        async move { self.try_settle(settle).await }
     }
 
     fn let_go(&mut self) {

@@ -13,6 +13,7 @@ use crate::hash::KeyedHash;
 use crate::log::{Durability, Log, LogOptions, OnDamage, Progress, Verified};
 use crate::sync::{AtomicU64, Mutex, Waiters};
 use std::fmt;
+use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -236,6 +237,7 @@ impl DurableQueueBuilder {
             damaged = true;
         };
         let (mut core, lost) = found.finish(&env, &settings, (rng.next_u64(), rng.next_u64()));
+        core.untold.opened_at = report.range.end;
         core.trim(&settings);
         core.retain_all(&settings, &env);
         let damaged = report.damage.iter().map(|damage| {
@@ -378,7 +380,7 @@ impl DurableQueue {
     pub async fn close(&self) {
         let shell = &self.handle.shell;
         shell.close();
-        if let Some(acks) = shell.write_acks().await {
+        for acks in shell.write_untold().await {
             // One that cannot be written delivers its message again.
             drop(acks.done().await);
         }
@@ -411,8 +413,8 @@ impl Queue for DurableQueue {
         self.handle.shell.receive(subscription, max, wait).await
     }
 
-    async fn settle(&self, token: &DeliveryToken, settle: Settle) -> Result<()> {
-        self.handle.shell.settle(token, settle).await
+    fn settle(&self, token: &DeliveryToken, settle: Settle) -> impl Future<Output = Result<()>> + Send {
+        self.handle.shell.settle(token, settle)
     }
 
     fn release(&self, token: &DeliveryToken) {

@@ -5,20 +5,19 @@ use super::shell::Shell;
 use super::{Error, Result};
 use crate::log::{Item, LogError};
 use bytes::Bytes;
-use std::collections::BTreeMap;
 
 /// How much is read at once when a message is no longer in memory.
 const READ_AHEAD: usize = 256 << 10;
 
 impl Shell {
-    /// The entries of some messages, those that are kept and that damage left, from memory or from the log.
-    pub(super) async fn entries(&self, seqs: impl Iterator<Item = u64>) -> Result<BTreeMap<u64, Bytes>> {
-        let wanted: Vec<u64> = seqs.collect();
-        let mut found = BTreeMap::new();
-        let mut places = self.places(&wanted, &mut found);
-        while !self.fetch(&places, &mut found).await? {
+    /// The entries of some messages, from memory or from the log, in the order in which they are asked for; nothing of
+    /// those that are not kept or that damage took.
+    pub(super) async fn entries(&self, wanted: &[u64]) -> Result<Vec<Option<Bytes>>> {
+        let mut found = vec![None; wanted.len()];
+        let mut places = self.places(wanted, &mut found);
+        while !self.fetch(&places, wanted, &mut found).await? {
             // A segment was freed since they were looked up: messages have been written again elsewhere, or are not kept.
-            let now = self.places(&wanted, &mut found);
+            let now = self.places(wanted, &mut found);
             if now == places {
                 let first = places.first().map_or(0, |(at, _)| *at);
                 return Err(Error::Corrupt {
@@ -30,20 +29,22 @@ impl Shell {
         Ok(found)
     }
 
-    /// Where in the log those of the messages are that are kept and not in memory, in order. The others are found.
-    fn places(&self, wanted: &[u64], found: &mut BTreeMap<u64, Bytes>) -> Vec<(u64, u64)> {
+    /// Where in the log those of the messages are that are kept and not in memory, in order, and which of the wanted ones
+    /// these are. The others are found.
+    fn places(&self, wanted: &[u64], found: &mut [Option<Bytes>]) -> Vec<(u64, usize)> {
         let core = self.core.lock();
         let first = self.log.range().start;
         let mut places = Vec::new();
-        for seq in wanted.iter().copied() {
-            if found.contains_key(&seq) {
+        for (index, (&seq, found)) in wanted.iter().zip(found).enumerate() {
+            if found.is_some() {
                 continue;
             }
-            let place = core.state.copies.place(seq);
-            match core.cache.get(seq) {
-                Some(entry) => drop(found.insert(seq, entry)),
-                None if place >= first || core.state.is_kept(seq) => places.push((place, seq)),
-                None => {}
+            *found = core.cache.get(seq);
+            if found.is_none() {
+                let place = core.state.copies.place(seq);
+                if place >= first || core.state.is_kept(seq) {
+                    places.push((place, index));
+                }
             }
         }
         places.sort_unstable();
@@ -51,7 +52,7 @@ impl Shell {
     }
 
     /// Reads messages at their places; says if one of these is no longer there.
-    async fn fetch(&self, places: &[(u64, u64)], found: &mut BTreeMap<u64, Bytes>) -> Result<bool> {
+    async fn fetch(&self, places: &[(u64, usize)], wanted: &[u64], found: &mut [Option<Bytes>]) -> Result<bool> {
         let mut rest = places;
         while let [(first, _), ..] = *rest {
             let items = match self.log.read(first..u64::MAX, READ_AHEAD).await {
@@ -68,10 +69,18 @@ impl Shell {
                 let Item::Record { seq: at, bytes } = item else {
                     continue;
                 };
-                if let Some((seq, entry)) = Record::message_in(at, &bytes) {
-                    core.cache.put(seq, entry.clone());
-                    found.insert(seq, entry);
+                let Some((seq, entry)) = Record::message_in(at, &bytes) else {
+                    continue;
+                };
+                let place = rest.binary_search_by_key(&at, |(at, _)| *at);
+                if let Some(index) = place
+                    .ok()
+                    .map(|place| rest[place].1)
+                    .filter(|index| wanted[*index] == seq)
+                {
+                    found[index] = Some(entry.clone());
                 }
+                core.cache.put(seq, entry);
             }
             rest = &rest[rest.partition_point(|(at, _)| *at < end)..];
         }

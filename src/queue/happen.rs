@@ -174,7 +174,7 @@ impl Core {
                     }
                 }
             }
-            Effect::Acked(acks) => self.acks_again(acks, now),
+            Effect::Acked(acks) => self.tell_again(acks, now),
             Effect::Redriven { seq, .. } => drop(self.moving.remove(&seq)),
             Effect::Subscribed { .. } | Effect::Copied(_) => {}
         }

@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long a lease lasts unless a subscriber says otherwise.
+pub(super) const LEASE: Duration = Duration::from_secs(30);
+
 /// Something to send: a payload, and beside it a key and headers that the queue carries along.
 ///
 /// ```
@@ -218,7 +221,7 @@ impl Subscription {
             topic: topic.into(),
             name: name.into(),
             start: Start::First,
-            lease: Duration::from_secs(30),
+            lease: LEASE,
             max_attempts: 5,
             max_in_flight: 1_000,
             ordered: false,

@@ -24,7 +24,10 @@
 //! whenever a delivery was not acknowledged before its lease ended, was dropped, asked for a retry, or was overtaken by
 //! a crash. So a handler has to bear seeing a message twice. What has been delivered
 //! [`max_attempts`](Subscription::max_attempts) times without success becomes a dead letter: a copy goes to the topic
-//! `<topic>.dead`, with headers that say why, in the same write that takes it from its own.
+//! `<topic>.dead`, with headers that say why, in the same write that takes it from its own. A crash of the process may forget
+//! the attempts that it cut short: all within a moment of their delivery, and within 5 ms the first ones of messages that
+//! were sent since the queue was opened. So a message that kills whoever gets it is buried all the same, after one attempt
+//! more at most.
 //!
 //! A topic without subscriptions keeps its messages until someone subscribes, unless a [`Retention`] says otherwise.
 //! Space is freed from the oldest end of the log, by whole segments. Messages that nobody settles (dead letters are such,
@@ -41,7 +44,8 @@
 //! from another queue begins at [`coming_from`]. Of the durable queue, `state`, `standing` and what they are made of (`kept`,
 //! `lane`, `keys`, `agenda`) are the pure heart, with `dedup`, `ages`, `acks`, `copies` and `limits`; `record` is what it
 //! writes into the log, `replayed` and `promised` what it makes of that on opening, and `shell`, `happen`, `send`,
-//! `subscribe`, `consume`, `fetch`, `retain`, `redrive`, `rewrite`, `pump` and `durable` hold lock, log and tasks.
+//! `subscribe`, `consume`, `untold`, `gather`, `given`, `fetch`, `retain`, `redrive`, `rewrite`, `pump` and `durable` hold
+//! lock, log and tasks.
 
 mod acks;
 mod agenda;
@@ -65,6 +69,10 @@ mod fetch;
 mod found;
 #[cfg(all(test, feature = "sim"))]
 mod found_tests;
+mod gather;
+#[cfg(all(test, feature = "sim"))]
+mod gather_tests;
+mod given;
 mod happen;
 mod heading;
 #[cfg(test)]
@@ -128,6 +136,7 @@ mod tests;
 mod topic;
 mod trace;
 mod typed;
+mod untold;
 mod worker;
 
 pub use crate::log::{Durability, Latencies};

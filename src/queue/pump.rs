@@ -4,7 +4,7 @@
 use super::Result;
 use super::limits::OnFull;
 use super::record::{Record, SubId};
-use super::shell::{Core, Effect, InFlight, Room, Shell};
+use super::shell::{Core, InFlight, Room, Shell};
 use super::state::Dying;
 use crate::env::{Env, Tick};
 use crate::log::{Append, Durability, LogError};
@@ -66,7 +66,8 @@ enum Chore {
     Bury(Vec<Dying>),
     /// Limits have taken messages: up to where, by topic.
     Dropped(Vec<Record>),
-    Acks,
+    /// What the log does not know yet.
+    Tell,
 }
 
 /// Appends that nobody else waits for.
@@ -81,7 +82,7 @@ pub(super) async fn run(shell: Arc<Shell>) {
             Chore::Rearm => {}
             Chore::Due => {
                 let (acks, tidies) = shell.due().await;
-                running.extend(acks.map(see_through));
+                running.extend(acks.into_iter().map(see_through));
                 // Beside the rest, since it may take long.
                 running.extend(tidies.then(|| Arc::clone(&shell).tidy_up().boxed()));
             }
@@ -102,7 +103,7 @@ pub(super) async fn run(shell: Arc<Shell>) {
                     drop(shell.note(&record, Durability::Os, Room::Reserved).await);
                 }
             }
-            Chore::Acks => running.extend(shell.write_acks().await.map(see_through)),
+            Chore::Tell => running.extend(shell.write_untold().await.into_iter().map(see_through)),
         }
     }
     running.collect::<()>().await;
@@ -160,8 +161,8 @@ impl Shell {
         }
         if core.closed {
             // Repetitions may still wait for what is on its way.
-            return match (core.acks.is_empty(), core.is_idle()) {
-                (false, _) => Some(Chore::Acks),
+            return match (core.untold.is_empty(), core.is_idle()) {
+                (false, _) => Some(Chore::Tell),
                 (true, true) => Some(Chore::Stop),
                 (true, false) => None,
             };
@@ -176,7 +177,7 @@ impl Shell {
     }
 
     /// Does what is due. Also says whether to look for space to free.
-    async fn due(self: &Arc<Self>) -> (Option<InFlight>, bool) {
+    async fn due(self: &Arc<Self>) -> (Vec<InFlight>, bool) {
         let (now, wall) = (self.env.now(), self.env.wall());
         let is_due = |at: &mut Option<Tick>| at.take_if(|at| *at <= now).is_some();
         let (freed, tidies, acks): (Vec<(SubId, usize)>, bool, bool) = {
@@ -186,10 +187,10 @@ impl Shell {
                 core.retain_all(&self.settings, &self.env);
             }
             let tidies = is_due(&mut core.tidy_at) && core.tidying.begin();
-            (freed, tidies, is_due(&mut core.acks_at))
+            (freed, tidies, is_due(&mut core.untold.at))
         };
         self.tell(self.core.lock(), freed);
-        let acks = if acks { self.write_acks().await } else { None };
+        let acks = if acks { self.write_untold().await } else { Vec::new() };
         (acks, tidies)
     }
 
@@ -202,36 +203,6 @@ impl Shell {
         }
         if failed {
             core.tidy_at.get_or_insert(now + TIDY_AGAIN);
-        }
-    }
-
-    /// Gives the log the acknowledgements that wait in memory.
-    pub(super) async fn write_acks(self: &Arc<Self>) -> Option<InFlight> {
-        loop {
-            let room = {
-                let mut core = self.core.lock();
-                let acks = std::mem::take(&mut core.acks);
-                core.acks_at = None;
-                if acks.is_empty() {
-                    return None;
-                }
-                match self.append_effect(&mut core, &acks.entries(), Effect::Acked(acks.clone())) {
-                    Ok(append) => return Some(append),
-                    Err(LogError::Busy { len, .. }) => {
-                        core.acks_again(acks, self.env.now());
-                        len
-                    }
-                    Err(LogError::TooLarge { .. }) => {
-                        let (some, rest) = acks.halves();
-                        core.acks_again(rest, self.env.now());
-                        let append = self.append_effect(&mut core, &some.entries(), Effect::Acked(some));
-                        return append.ok();
-                    }
-                    // They hold in this process, and there will be no other chance to write them.
-                    Err(_) => return None,
-                }
-            };
-            self.log.room(room).await;
         }
     }
 

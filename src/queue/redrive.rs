@@ -4,6 +4,7 @@ use super::consume::{message, plain};
 use super::record::Record;
 use super::shell::{Core, Effect, Shell};
 use super::{DEAD_SUBSCRIPTION, DurableQueue, Result, Topic, dead_letters};
+use bytes::Bytes;
 use futures::future::join_all;
 use std::sync::Arc;
 
@@ -101,7 +102,11 @@ impl Shell {
             let letters = self.letters(&from, after, AT_ONCE.min(max - moved))?;
             let Some(last) = letters.last() else { break };
             after = *last;
-            let move_each = letters.iter().map(|seq| self.move_back(&from, *seq, topic, of));
+            // Read together, so that they go back in their order.
+            let entries = self.entries(&letters).await?;
+            let there = letters.iter().zip(&entries);
+            let there = there.filter_map(|(seq, entry)| Some((*seq, entry.as_ref()?)));
+            let move_each = there.map(|(seq, entry)| self.move_back((&from, seq, entry), topic, of));
             for done in join_all(move_each).await {
                 moved += usize::from(done?);
             }
@@ -116,11 +121,13 @@ impl Shell {
     }
 
     /// Moves a letter, if it is one `of` the subscription; whether it was still there.
-    async fn move_back(self: &Arc<Self>, from: &Arc<str>, seq: u64, topic: &str, of: Option<&str>) -> Result<bool> {
-        let Some(entry) = self.entries([seq].into_iter()).await?.remove(&seq) else {
-            return Ok(false);
-        };
-        let letter = message(&entry)?.1;
+    async fn move_back(
+        self: &Arc<Self>,
+        (from, seq, entry): (&Arc<str>, u64, &Bytes),
+        topic: &str,
+        of: Option<&str>,
+    ) -> Result<bool> {
+        let letter = message(entry)?.1;
         let given_up_by = letter.get(DEAD_SUBSCRIPTION);
         if of.is_some_and(|of| given_up_by.is_none_or(|by| by != of)) {
             return Ok(false);

@@ -1,6 +1,6 @@
 //! The shell of the durable queue: the lock around the heart, and what goes to and comes from the log.
 
-use super::acks::{Ack, Acks};
+use super::acks::Acks;
 use super::ages::Ages;
 use super::cache::Cache;
 use super::dedup::{Dedup, IdHash};
@@ -11,6 +11,7 @@ use super::pump::Tidying;
 use super::record::{Record, SubId};
 use super::rewrite::UnderWay;
 use super::state::State;
+use super::untold::Untold;
 use super::{Error, QueueStats, Result, Subscription};
 use crate::env::{Env, Tick, may_work_here, wait};
 use crate::hash::KeyedHash;
@@ -20,11 +21,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long an acknowledgement that nobody waits for stays in memory before the log gets it.
-const ACKS_AFTER: Duration = Duration::from_millis(5);
-/// How many of them there may be in a subscription before the log gets them at once.
-const ACKS_AT_ONCE: usize = 4_096;
 
 pub(super) struct Shell {
     pub(super) env: Env,
@@ -79,9 +75,7 @@ pub(super) struct Core {
     pub(super) short: usize,
     /// Up to where limits have taken messages of a topic of which the log does not know yet.
     pub(super) dropped: BTreeMap<Arc<str>, u64>,
-    /// Acknowledgements of which the log does not know yet, and when it has to.
-    pub(super) acks: Acks,
-    pub(super) acks_at: Option<Tick>,
+    pub(super) untold: Untold,
     /// Whether the standings have been written since the queue was opened.
     pub(super) stood: bool,
     pub(super) counts: QueueStats,
@@ -211,8 +205,7 @@ impl Core {
             retain_at: None,
             short: 0,
             dropped: BTreeMap::new(),
-            acks: Acks::default(),
-            acks_at: None,
+            untold: Untold::default(),
             stood: false,
             counts: QueueStats::default(),
             redelivered: BTreeMap::new(),
@@ -232,6 +225,11 @@ impl Core {
 
     pub(super) fn is_idle(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// What becomes of an append is told to those who wait for `fate`.
+    pub(super) fn follow(&mut self, append: &InFlight, fate: Arc<Fate>) {
+        self.fates.insert(append.id, fate);
     }
 
     /// What becomes of an append that is on its way.
@@ -266,24 +264,15 @@ impl Core {
         self.tidy_at.get_or_insert(now + self.tidy_after);
     }
 
-    /// A message was acknowledged, and nobody waits until the log knows.
-    pub(super) fn acked(&mut self, id: SubId, ack: Ack, now: Tick) {
-        if self.acks.add(id, ack) >= ACKS_AT_ONCE {
-            self.acks_at = Some(now);
-        }
-        self.acks_at.get_or_insert(now + ACKS_AFTER);
-    }
-
     /// The log could not be told of acknowledgements.
-    pub(super) fn acks_again(&mut self, acks: Acks, now: Tick) {
-        self.acks.add_all(acks);
-        self.acks_at = Some(now + self.tidy_after);
+    pub(super) fn tell_again(&mut self, acks: Acks, now: Tick) {
+        self.untold.again(acks, now + self.tidy_after);
     }
 
     /// When the pump has something to do by itself.
     pub(super) fn next_due(&self, env: &Env) -> Option<Tick> {
         let state = self.state.next_timer(|| (env.now(), env.wall()));
-        let timers = [state, self.tidy_at, self.retain_at, self.acks_at];
+        let timers = [state, self.tidy_at, self.retain_at, self.untold.at];
         timers.into_iter().flatten().min()
     }
 
@@ -346,11 +335,13 @@ impl Shell {
         entries: &[Entry],
         effect: Effect,
     ) -> Result<InFlight, LogError> {
-        let room = match effect {
-            Effect::Acked(_) => Room::Reserved,
-            _ => Room::Common,
+        let (sends, acks) = (self.settings.durability, self.settings.ack_durability);
+        let (how, room) = match effect {
+            Effect::Acked(_) if acks == Durability::Disk => (acks, Room::Reserved),
+            Effect::Acked(_) => (sends, Room::Reserved),
+            _ => (sends, Room::Common),
         };
-        let append = self.append_locked(core, entries, self.settings.durability, room)?;
+        let append = self.append_locked(core, entries, how, room)?;
         Ok(self.in_flight(core, append, effect))
     }
 
@@ -367,7 +358,13 @@ impl Shell {
     /// Appends to the log. Everything does so under the lock, so that what is pending is in the order of the log, and
     /// so that numbers which the log gives again are taken from the appends that failed: their callers may not have
     /// heard of it yet, and what is pending under such a number would happen together with what the number means now.
-    fn append_locked<E>(&self, core: &mut Core, entries: &E, how: Durability, room: Room) -> Result<Append, LogError>
+    pub(super) fn append_locked<E>(
+        &self,
+        core: &mut Core,
+        entries: &E,
+        how: Durability,
+        room: Room,
+    ) -> Result<Append, LogError>
     where
         E: Entries + ?Sized,
     {

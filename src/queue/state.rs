@@ -306,6 +306,11 @@ impl State {
         self.next_of(topic, 0)
     }
 
+    /// How often a message was delivered that a subscription has not settled, if that has come to it.
+    pub(super) fn tries(&self, id: SubId, seq: u64) -> Option<u32> {
+        self.subscriptions.get(&id)?.tries(seq)
+    }
+
     /// The oldest message that a subscription has not settled.
     pub(super) fn oldest_unsettled(&self, id: SubId) -> Option<u64> {
         let standing = self.subscriptions.get(&id)?;

@@ -4,6 +4,7 @@ use super::record::{Record, SubId, open_message};
 use super::shell::{Core, Effect, Shell};
 use super::{Error, Result, Start, Subscription};
 use crate::env::WallTime;
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// How many bytes of messages are read at once to look for the first of a time.
@@ -82,11 +83,11 @@ impl Shell {
             let Some(last) = seqs.last().copied() else {
                 return Ok(to);
             };
-            for (seq, entry) in self.entries(seqs.into_iter()).await? {
-                let of_topic = Record::topic_of(&entry) == Some(topic.as_bytes());
-                if of_topic && (next..=last).contains(&seq) && open_message(&entry).is_ok_and(|(sent, _)| sent >= at) {
-                    return Ok(seq);
-                }
+            let entries = self.entries(&seqs).await?;
+            let is_since = |entry: &Bytes| open_message(entry).is_ok_and(|(sent, _)| sent >= at);
+            let first = entries.iter().position(|entry| entry.as_ref().is_some_and(is_since));
+            if let Some(index) = first {
+                return Ok(seqs[index]);
             }
             next = last + 1;
         }

@@ -301,6 +301,11 @@ impl Standing {
         }
     }
 
+    /// How often a message was delivered that is open.
+    pub(super) fn tries(&self, seq: u64) -> Option<u32> {
+        self.find(seq).map(|(_, slot)| slot.attempts)
+    }
+
     /// Messages that are not settled.
     pub(super) fn backlog(&self, messages: &Kept) -> usize {
         let lanes = self.lanes.iter().enumerate();

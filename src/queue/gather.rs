@@ -1,0 +1,138 @@
+//! Acknowledgements that return when they are on disk: those that come together go there together, as one entry.
+//!
+//! The first of a gathering lets other tasks go first, and appends what has come by then. The pump does that in its place
+//! when its future is dropped, and also when nobody polls that: whoever waits with it must not wait for that.
+
+use super::acks::{Ack, Acks};
+use super::fate::Fate;
+use super::record::SubId;
+use super::shell::{Core, Effect, InFlight, Shell};
+use super::{Error, Result};
+use crate::env::{Tick, give_way, may_work_here};
+use crate::log::LogError;
+use std::sync::Arc;
+
+/// The most acknowledgements of one gathering: what they take fits into an append, however many subscriptions they are of.
+const MOST: usize = 4_096;
+
+/// Acknowledgements on their way into the log, and what becomes of them.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    acks: Acks,
+    len: usize,
+    pub(super) fate: Arc<Fate>,
+}
+
+/// A place in a gathering.
+#[must_use]
+pub(super) struct Joined {
+    fate: Arc<Fate>,
+    is_first: bool,
+}
+
+impl Core {
+    /// A message was acknowledged, and somebody waits until the log knows.
+    pub(super) fn gather(&mut self, id: SubId, ack: Ack, now: Tick) -> Joined {
+        let open = self.untold.gatherings.last_mut().filter(|open| open.len < MOST);
+        if let Some(open) = open {
+            open.len += 1;
+            open.acks.add(id, ack);
+            return Joined {
+                fate: Arc::clone(&open.fate),
+                is_first: false,
+            };
+        }
+        let mut new = Gathering {
+            acks: Acks::default(),
+            len: 1,
+            fate: Arc::default(),
+        };
+        new.acks.add(id, ack);
+        let fate = Arc::clone(&new.fate);
+        self.untold.gatherings.push(new);
+        self.untold.due(now);
+        Joined { fate, is_first: true }
+    }
+
+    fn take_gathering(&mut self, fate: &Arc<Fate>) -> Option<Gathering> {
+        let is_it = |gathering: &Gathering| Arc::ptr_eq(&gathering.fate, fate);
+        let at = self.untold.gatherings.iter().position(is_it)?;
+        Some(self.untold.gatherings.remove(at))
+    }
+}
+
+impl Shell {
+    /// Waits until an acknowledgement is in the log and on disk.
+    ///
+    /// # Cancel safety
+    /// Dropped, it takes nothing back, and the others of its gathering hear what becomes of theirs.
+    pub(super) async fn gathered(self: &Arc<Self>, joined: Joined) -> Result<()> {
+        let Joined { fate, is_first } = joined;
+        if is_first {
+            // It takes room that the many others do not need.
+            Box::pin(self.write_as_first(&fate)).await;
+        }
+        fate.wait().await
+    }
+
+    async fn write_as_first(self: &Arc<Self>, fate: &Arc<Fate>) {
+        let _first = First { shell: self, fate };
+        // A thread that has nothing else to do has nothing to wait for.
+        if !may_work_here() {
+            give_way().await;
+        }
+        if let Some(append) = self.write_gathering(fate).await {
+            // It is told as everybody's fate.
+            drop(append.done().await);
+        }
+    }
+
+    /// Appends a gathering, unless somebody has. Whoever is in it hears it when it fails.
+    pub(super) async fn write_gathering(self: &Arc<Self>, fate: &Arc<Fate>) -> Option<InFlight> {
+        loop {
+            let room = {
+                let mut core = self.core.lock();
+                let gathering = core.take_gathering(fate)?;
+                let effect = Effect::Acked(gathering.acks.clone());
+                match self.append_effect(&mut core, &gathering.acks.entries(), effect) {
+                    Ok(append) => {
+                        core.follow(&append, gathering.fate);
+                        return Some(append);
+                    }
+                    Err(LogError::Busy { len, .. }) => {
+                        core.untold.gatherings.push(gathering);
+                        len
+                    }
+                    Err(error) => {
+                        fate.tell(Err(Error::from(error)));
+                        drop(core);
+                        fate.wake();
+                        return None;
+                    }
+                }
+            };
+            self.log.room(room).await;
+        }
+    }
+}
+
+/// The one that is to append a gathering; when it goes away, the pump does.
+struct First<'a> {
+    shell: &'a Shell,
+    fate: &'a Arc<Fate>,
+}
+
+impl Drop for First<'_> {
+    fn drop(&mut self) {
+        let mut core = self.shell.core.lock();
+        if core
+            .untold
+            .gatherings
+            .iter()
+            .any(|open| Arc::ptr_eq(&open.fate, self.fate))
+        {
+            core.untold.at = Some(self.shell.env.now());
+            self.shell.tell(core, None);
+        }
+    }
+}

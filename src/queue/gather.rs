@@ -125,12 +125,8 @@ struct First<'a> {
 impl Drop for First<'_> {
     fn drop(&mut self) {
         let mut core = self.shell.core.lock();
-        if core
-            .untold
-            .gatherings
-            .iter()
-            .any(|open| Arc::ptr_eq(&open.fate, self.fate))
-        {
+        let is_it = |open: &Gathering| Arc::ptr_eq(&open.fate, self.fate);
+        if core.untold.gatherings.iter().any(is_it) {
             core.untold.at = Some(self.shell.env.now());
             self.shell.tell(core, None);
         }

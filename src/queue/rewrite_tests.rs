@@ -307,6 +307,8 @@ fn a_damaged_copy_is_told_by_the_number_of_its_message() {
         pass(&queue, 60).await.unwrap();
         machine.env().sleep(SECOND).await;
         assert!(queue.stats().rewritten >= 2);
+        // The mark that closing writes is not synced: what it shares a sector with would hide the damage.
+        queue.topic("busy").send("x".repeat(1_000)).await.unwrap();
         queue.close().await;
         let mut flipped = 0;
         for path in machine.files() {
@@ -324,6 +326,9 @@ fn a_damaged_copy_is_told_by_the_number_of_its_message() {
         assert!(lost.iter().any(|lost| lost.seqs.contains(&sent[0].seq)), "{lost:?}");
         assert!(!lost.iter().any(|lost| lost.seqs.contains(&sent[1].seq)), "{lost:?}");
         let left = look(&queue, &from).await;
-        assert_eq!(left.keys().collect::<Vec<_>>(), ["bbbbbbbb"]);
+        assert!(
+            left.contains_key("bbbbbbbb") && !left.contains_key("aaaaaaaa"),
+            "{left:?}"
+        );
     });
 }

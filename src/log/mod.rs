@@ -38,6 +38,7 @@ mod large;
 mod large_tests;
 mod latency;
 mod open;
+mod pick;
 mod quarantine;
 mod reader;
 mod recovery;

@@ -330,7 +330,10 @@ impl Writer {
             if recycles {
                 self.recycle(shared, id, &path, file, size).await
             } else {
-                self.remove(shared, &path).await
+                let removed = self.remove(shared, &path).await;
+                // A file without a name is freed when it is closed, which takes long if it is large.
+                shared.env.spawn_blocking(async move { drop(file) }).detach();
+                removed
             }
             .map_err(|e| LogError::unknown(&e))?;
         }

@@ -78,7 +78,8 @@ impl Shell {
             id,
             leases,
         };
-        let entries = self.entries(taken.leases.iter().map(|lease| lease.seq)).await?;
+        let seqs = taken.leases.iter().map(|lease| lease.seq);
+        let entries = self.entries_for(Some(id), seqs).await?;
         let mut deliveries = Vec::with_capacity(entries.len());
         for lease in &taken.leases {
             let Some(entry) = entries.get(&lease.seq) else {

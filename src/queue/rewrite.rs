@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Copies are appended together up to so many bytes, and the last one whole.
 const BYTES_AT_ONCE: usize = 192 << 10;
 /// The most messages and subscriptions, multiplied, that one append tells of; so it fits into a frame with the copies.
-const TOLD_AT_ONCE: usize = 8 << 10;
+const TOLD_AT_ONCE: usize = 2 << 10;
 /// How long not to look again after a look that found nothing to gain, for each topic and segment that it looked at: that
 /// is about a hundred times what it took.
 const PAUSE: Duration = Duration::from_micros(10);
@@ -96,7 +96,7 @@ impl Shell {
         let topics: Vec<Arc<str>> = self.core.lock().state.topics.keys().map(Arc::clone).collect();
         for topic in topics {
             if !self.settings.retention_of(&topic).keeps_settled() {
-                self.sweep_before(&topic, end);
+                self.sweep_before(&topic, end).await;
             }
             let mut from = 0;
             loop {

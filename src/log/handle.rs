@@ -201,8 +201,22 @@ impl Log {
     /// # Cancel safety
     /// Dropping it leaves nothing behind.
     pub(crate) async fn read(&self, seqs: Range<u64>, max_bytes: usize) -> Result<Vec<Item>, LogError> {
-        let plan = reader::plan(&self.handle.shared.state.lock(), seqs, max_bytes)?;
+        let plan = self.plan(seqs, max_bytes)?;
         self.run(plan).await
+    }
+
+    /// What [`read`](Log::read) would read.
+    pub(super) fn plan(&self, seqs: Range<u64>, max_bytes: usize) -> Result<Option<Plan>, LogError> {
+        reader::plan(&self.handle.shared.state.lock(), seqs, max_bytes)
+    }
+
+    pub(super) fn env(&self) -> &Env {
+        &self.handle.shared.env
+    }
+
+    /// So many entries were found damaged.
+    pub(super) fn count_damaged(&self, damaged: u64) {
+        self.handle.shared.state.lock().stats.damaged += damaged;
     }
 
     /// Reads the durable entries of these numbers, which are in order, and little else: for those that lie far apart. A
@@ -228,7 +242,7 @@ impl Log {
             .spawn_blocking(plan.run())
             .await
             .map_err(|_| LogError::abandoned())??;
-        shared.state.lock().stats.damaged += damaged;
+        self.count_damaged(damaged);
         Ok(items)
     }
 

@@ -72,7 +72,7 @@ pub use latency::Latencies;
 pub(crate) use reader::Reader;
 pub(crate) use recovery::Damage;
 pub(crate) use summary::{Noter, Notes};
-pub(crate) use verify::{Progress, Verified};
+pub(crate) use verify::{Progress, Source, Verified};
 pub(crate) use view::{SegmentAt, View};
 
 use bytes::Bytes;

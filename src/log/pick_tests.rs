@@ -1,5 +1,6 @@
 //! Picked entries are those that reading everything gives, also where something is damaged.
 
+use crate::log::frame::ROW;
 use crate::log::tests::{TempDir, open_with};
 use crate::log::{Gap, Item, Log, LogOptions, OnDamage, Why};
 use bytes::Bytes;
@@ -91,10 +92,11 @@ fn a_damaged_entry_is_a_gap_and_those_beside_it_are_not() {
     assert_eq!(log.stats().damaged, 0);
     assert_eq!(pick(&[5, 21, 40]), [record(5), gap(21..22, Why::Entry), record(40)]);
     assert_eq!(log.stats().damaged, 1);
-    // Its table lies right before the first entry.
+    // The table lies right before the first entry, and the head before that.
     flip(&dir, &all[0], 3);
-    let lost = pick(&[5, 40]);
-    assert_eq!(lost, [gap(5..41, Why::Frame)], "all that could have been picked");
+    assert_eq!(pick(&[5, 40]), [gap(5..6, Why::Entry), gap(40..41, Why::Entry)]);
+    flip(&dir, &all[0], 50 * ROW + 9);
+    assert_eq!(pick(&[5, 40]), [gap(5..41, Why::Frame)], "whatever could be picked");
     block_on(log.close());
 }
 

@@ -171,16 +171,22 @@ fn follows(frames: &[FrameAt], next: FrameAt) -> bool {
     first.segment == next.place.segment && between.is_some_and(|gap| gap < 4096) && whole <= 4 * MAX_FRAME
 }
 
+/// How many bytes frames take that lie one behind the other.
+pub(super) fn len_of(frames: &[FrameAt]) -> usize {
+    let (first, last) = (frames[0], frames[frames.len() - 1]);
+    (last.place.offset - first.place.offset + last.len) as usize
+}
+
+/// Where in these bytes one of the frames is.
+pub(super) fn within(frames: &[FrameAt], at: FrameAt) -> Range<usize> {
+    let start = (at.place.offset - frames[0].place.offset) as usize;
+    start..start + at.len as usize
+}
+
 impl Plan {
     /// Reads it; also how many entries were found damaged. Blocks its thread.
     pub(super) async fn run(self) -> io::Result<(Vec<Item>, u64)> {
-        let mut out = Output {
-            wanted: self.wanted,
-            only: self.only,
-            items: Vec::new(),
-            damaged: 0,
-            pieces: self.pieces,
-        };
+        let mut out = Output::new(self.wanted, self.only, self.pieces);
         for step in self.steps {
             match step {
                 Step::Hole(range) => out.gap(range, Why::Frame),
@@ -195,19 +201,26 @@ impl Plan {
 pub(super) struct Output {
     wanted: Range<u64>,
     only: Vec<u64>,
-    items: Vec<Item>,
-    damaged: u64,
+    pub(super) items: Vec<Item>,
+    pub(super) damaged: u64,
     pieces: BTreeMap<u64, Segment>,
 }
 
 impl Output {
+    pub(super) fn new(wanted: Range<u64>, only: Vec<u64>, pieces: BTreeMap<u64, Segment>) -> Output {
+        Output {
+            wanted,
+            only,
+            items: Vec::new(),
+            damaged: 0,
+            pieces,
+        }
+    }
+
     pub(super) async fn run(&mut self, segment: &Segment, frames: &[FrameAt]) -> io::Result<()> {
-        let start = frames[0].place.offset;
-        let last = frames[frames.len() - 1];
-        let whole = read(segment, start, (last.place.offset - start) + last.len).await?;
+        let whole = read(segment, frames[0].place.offset, len_of(frames) as u32).await?;
         for at in frames {
-            let offset = (at.place.offset - start) as usize;
-            let bytes = whole.slice(offset..offset + at.len as usize);
+            let bytes = whole.slice(within(frames, *at));
             if let Some(rows) = sound_rows(segment.salt, *at, &bytes) {
                 self.put_rows(*at, &bytes, rows).await?;
                 continue;
@@ -285,7 +298,7 @@ impl Output {
         Ok(Some(whole.into()))
     }
 
-    fn gap(&mut self, range: Range<u64>, why: Why) {
+    pub(super) fn gap(&mut self, range: Range<u64>, why: Why) {
         let range = range.start.max(self.wanted.start)..range.end.min(self.wanted.end);
         if !range.is_empty() {
             self.items.push(Item::Gap(Gap { range, why }));
@@ -316,10 +329,14 @@ fn put_piece(salt: u64, piece: entry::Piece, bytes: &[u8], whole: &mut Vec<u8>) 
 
 pub(super) async fn read(segment: &Segment, offset: u32, len: u32) -> io::Result<Bytes> {
     let mut bytes = vec![0; len as usize];
-    match read_exact_at(&*segment.file, &mut bytes, offset.into()).await {
-        // What is cut off reads as zeros, and fails its checksum.
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {}
-        result => result?,
-    }
+    read_into(segment, offset, &mut bytes).await?;
     Ok(bytes.into())
+}
+
+/// What is cut off stays as it is, and fails its checksum.
+pub(super) async fn read_into(segment: &Segment, offset: u32, bytes: &mut [u8]) -> io::Result<()> {
+    match read_exact_at(&*segment.file, bytes, offset.into()).await {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+        result => result,
+    }
 }

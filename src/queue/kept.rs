@@ -1,6 +1,7 @@
 //! What a topic keeps of its messages in memory.
 
 use super::Priority;
+use super::part::Part;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -64,43 +65,11 @@ pub(super) struct Level {
     gone: u64,
 }
 
-/// Messages one behind the other.
-#[derive(Debug)]
-struct Part {
-    priority: Priority,
-    heads: VecDeque<Head>,
-    /// What heads have besides, in their order.
-    words: VecDeque<u64>,
-    /// Words that have gone from the front.
-    words_gone: u64,
-}
-
-/// Number, and packed from the lowest bit on: 27 bits of length, whether there is a due time, an end, a key, and 34
-/// bits of where their words are, counted from the first that ever was.
-#[derive(Clone, Copy, Debug)]
-struct Head {
-    seq: u64,
-    packed: u64,
-}
-
-const LEN_MASK: u64 = (1 << 27) - 1;
-const DUE: u64 = 1 << 27;
-const EXPIRES: u64 = 1 << 28;
-const KEY: u64 = 1 << 29;
-const WORD_SHIFT: u32 = 30;
-const WORD_MASK: u64 = (1 << 34) - 1;
-
 impl Default for Kept {
     fn default() -> Kept {
-        let part = |priority| Part {
-            priority,
-            heads: VecDeque::new(),
-            words: VecDeque::new(),
-            words_gone: 0,
-        };
         let of = |priority| Level {
-            front: part(priority),
-            back: part(priority),
+            front: Part::new(priority),
+            back: Part::new(priority),
             gone: 0,
         };
         Kept {
@@ -147,9 +116,8 @@ impl Kept {
 
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
-        let of = |part: &Part| part.heads.capacity() * size_of::<Head>() + part.words.capacity() * size_of::<u64>();
         let parts = self.levels.iter().flat_map(|level| [&level.front, &level.back]);
-        parts.map(of).sum()
+        parts.map(Part::memory).sum()
     }
 
     pub(super) fn pop_front(&mut self, level: usize) {
@@ -272,7 +240,7 @@ impl Level {
 
     /// Whether no message has a due time, an end or a key.
     pub(super) fn is_plain(&self) -> bool {
-        self.front.words.is_empty() && self.back.words.is_empty()
+        self.front.is_plain() && self.back.is_plain()
     }
 
     pub(super) fn get(&self, index: usize) -> Option<Stored> {
@@ -292,11 +260,10 @@ impl Level {
 
     /// The number of the message at `index`.
     pub(super) fn seq(&self, index: usize) -> Option<u64> {
-        let head = match index.checked_sub(self.front.len()) {
-            None => self.front.heads.get(index),
-            Some(index) => self.back.heads.get(index),
-        };
-        head.map(|head| head.seq)
+        match index.checked_sub(self.front.len()) {
+            None => self.front.seq(index),
+            Some(index) => self.back.seq(index),
+        }
     }
 
     /// Where the messages from number `from` on begin.
@@ -343,119 +310,10 @@ impl Level {
             true => &mut self.front,
             false => &mut self.back,
         };
-        let gone = part.heads.remove(part.find(seq)?)?;
-        // Its words stay until what is before them has gone.
+        let len = part.remove(seq)?;
         self.gone = self.gone.wrapping_add(1);
         self.divide_at_an_end();
-        Some((gone.packed & LEN_MASK) as u32)
-    }
-}
-
-impl Part {
-    fn push_back(&mut self, stored: &Stored) {
-        debug_assert!(self.last().is_none_or(|last| last < stored.seq));
-        let mut packed = u64::from(stored.len).min(LEN_MASK);
-        packed |= (self.words_end() & WORD_MASK) << WORD_SHIFT;
-        for (flag, word) in [(DUE, stored.due), (EXPIRES, stored.expires), (KEY, stored.key)] {
-            if word != 0 {
-                packed |= flag;
-                self.words.push_back(word);
-            }
-        }
-        let seq = stored.seq;
-        self.heads.push_back(Head { seq, packed });
-    }
-
-    fn push_front(&mut self, stored: &Stored) {
-        debug_assert!(self.first().is_none_or(|first| first > stored.seq));
-        let mut packed = u64::from(stored.len).min(LEN_MASK);
-        for (flag, word) in [(KEY, stored.key), (EXPIRES, stored.expires), (DUE, stored.due)] {
-            if word != 0 {
-                packed |= flag;
-                self.words.push_front(word);
-                self.words_gone = self.words_gone.wrapping_sub(1);
-            }
-        }
-        packed |= (self.words_gone & WORD_MASK) << WORD_SHIFT;
-        let seq = stored.seq;
-        self.heads.push_front(Head { seq, packed });
-    }
-
-    fn pop_front(&mut self) -> Option<Stored> {
-        let stored = self.get(0)?;
-        self.heads.pop_front();
-        let unused = match self.heads.front() {
-            Some(first) => self.word_of(*first),
-            None => self.words.len(),
-        };
-        self.words.drain(..unused);
-        self.words_gone = self.words_gone.wrapping_add(unused as u64);
-        self.shrink();
-        Some(stored)
-    }
-
-    fn pop_back(&mut self) -> Option<Stored> {
-        let stored = self.get(self.len().checked_sub(1)?)?;
-        let last = self.heads.pop_back()?;
-        self.words.truncate(self.word_of(last));
-        self.shrink();
-        Some(stored)
-    }
-
-    fn len(&self) -> usize {
-        self.heads.len()
-    }
-
-    fn first(&self) -> Option<u64> {
-        self.heads.front().map(|head| head.seq)
-    }
-
-    fn last(&self) -> Option<u64> {
-        self.heads.back().map(|head| head.seq)
-    }
-
-    fn find(&self, seq: u64) -> Option<usize> {
-        search(&self.heads, seq, |head| head.seq).ok()
-    }
-
-    fn first_from(&self, from: u64) -> usize {
-        self.heads.partition_point(|head| head.seq < from)
-    }
-
-    fn get(&self, index: usize) -> Option<Stored> {
-        let head = *self.heads.get(index)?;
-        let mut at = self.word_of(head);
-        let mut word = |flag: u64| {
-            let word = if head.packed & flag == 0 {
-                None
-            } else {
-                self.words.get(at)
-            };
-            at += usize::from(word.is_some());
-            word.copied().unwrap_or(0)
-        };
-        Some(Stored {
-            seq: head.seq,
-            len: (head.packed & LEN_MASK) as u32,
-            priority: self.priority,
-            due: word(DUE),
-            expires: word(EXPIRES),
-            key: word(KEY),
-        })
-    }
-
-    fn words_end(&self) -> u64 {
-        self.words_gone.wrapping_add(self.words.len() as u64)
-    }
-
-    /// Where a head's words are now.
-    fn word_of(&self, head: Head) -> usize {
-        ((head.packed >> WORD_SHIFT).wrapping_sub(self.words_gone) & WORD_MASK) as usize
-    }
-
-    fn shrink(&mut self) {
-        shrink(&mut self.words);
-        shrink(&mut self.heads);
+        Some(len)
     }
 }
 
@@ -594,10 +452,5 @@ mod tests {
                 prop_assert_eq!(search(&queue, seq, |seq| *seq), queue.binary_search(&seq));
             }
         }
-    }
-
-    #[test]
-    fn a_plain_message_is_16_bytes() {
-        assert_eq!(size_of::<Head>(), 16);
     }
 }

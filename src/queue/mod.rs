@@ -62,6 +62,8 @@ mod durable;
 mod error;
 mod fate;
 mod fetch;
+#[cfg(all(test, feature = "sim"))]
+mod fetch_tests;
 mod found;
 #[cfg(all(test, feature = "sim"))]
 mod found_tests;
@@ -98,6 +100,7 @@ mod model_tests;
 mod naive;
 mod notes;
 mod outgoing;
+mod part;
 mod progress;
 mod promised;
 mod pump;

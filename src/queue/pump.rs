@@ -294,8 +294,17 @@ impl Shell {
 
     /// Leaves the lock to others for a while: whoever takes it again at once would be ahead of those who wait for it.
     async fn step_aside(&self) {
-        if !self.core.lock().closed {
-            self.env.sleep(ASIDE).await;
+        self.stand_back(ASIDE).await;
+    }
+
+    /// Leaves lock and disk to others for so long, unless there is a hurry.
+    pub(super) async fn stand_back(&self, pause: Duration) {
+        let hurries = {
+            let core = self.core.lock();
+            core.closed || core.short > 0
+        };
+        if !hurries {
+            self.env.sleep(pause).await;
         }
     }
 
@@ -311,6 +320,7 @@ impl Shell {
                 records
             };
             appends.extend(self.state_facts(tell).await?);
+            self.step_aside().await;
         }
         let (now, wall) = (self.env.now(), self.env.wall());
         let tell = |core: &mut Core| {

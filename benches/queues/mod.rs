@@ -6,7 +6,7 @@ pub(crate) mod ours;
 #[cfg(peers)]
 mod peers;
 pub(crate) mod place;
-mod raw;
+pub(crate) mod raw;
 pub(crate) mod results;
 mod servers;
 pub(crate) mod words;

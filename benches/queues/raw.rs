@@ -1,11 +1,14 @@
 //! The disk by itself.
 
 use super::{Keep, Produce};
+use futures::executor::block_on;
+use outgrow::env::{self, Env, OpenMode};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 const BYTES: u64 = 64 << 20;
 
@@ -70,4 +73,24 @@ impl Produce for Writer<'_> {
         self.write(&together);
         self.together = together;
     }
+}
+
+/// How long it takes to read every file of a directory from the device, one after the other.
+pub(crate) fn read_from_device(dir: &Path) -> Duration {
+    let disk = Arc::clone(Env::system().disk());
+    let names = block_on(disk.list(dir)).expect("it can be read");
+    let open = |name: &String| block_on(disk.open(&dir.join(name), OpenMode::Read)).ok();
+    let files: Vec<Arc<dyn env::File>> = names.iter().filter_map(open).collect();
+    for file in &files {
+        block_on(file.drop_cache()).expect("it is ours");
+    }
+    let mut bytes = vec![0; 1 << 20];
+    let start = Instant::now();
+    for file in files {
+        let mut at = 0;
+        while let Ok(read @ 1..) = block_on(file.read_at(&mut bytes, at)) {
+            at += read as u64;
+        }
+    }
+    start.elapsed()
 }

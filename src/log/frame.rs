@@ -224,36 +224,37 @@ pub(super) fn known_head(bytes: &[u8]) -> Option<Head> {
 
 /// Where each entry of a frame lies in `bytes`, or `None` for one that is damaged or cut off.
 pub(super) fn rows(bytes: &[u8], seed: u32, head: Head) -> impl Iterator<Item = Option<Row>> {
-    let mut at = HEAD + head.rows as usize * ROW;
-    let table = bytes
-        .get(HEAD..at)
-        .filter(|table| crc32c::crc32c_append(seed, table) == head.table_crc);
-    (0..head.rows as usize).map(move |n| {
-        let row = &table?[n * ROW..];
-        let len = u32_at(row, 0);
-        let range = at..at + (len & !IN_PIECES) as usize;
-        at = range.end;
-        let entry = bytes.get(range.clone())?;
-        let row_of = |range| Row {
-            range,
-            in_pieces: len & IN_PIECES != 0,
-        };
-        (crc32c::crc32c(entry) ^ seed == u32_at(row, 4)).then(|| row_of(range))
+    let mut table = table(bytes, seed, head);
+    (0..head.rows).map(move |_| {
+        let (row, crc) = table.as_mut()?.next()?;
+        let entry = bytes.get(row.range.clone())?;
+        (crc32c::crc32c(entry) == crc).then_some(row)
     })
+}
+
+/// Where each entry of a frame lies and what its checksum is, by the table in `bytes`, which need not have the rest; `None`
+/// when the table is damaged or cut off.
+pub(super) fn table(bytes: &[u8], seed: u32, head: Head) -> Option<impl Iterator<Item = (Row, u32)>> {
+    let table = bytes.get(HEAD..HEAD + head.rows as usize * ROW)?;
+    let is_sound = crc32c::crc32c_append(seed, table) == head.table_crc;
+    is_sound.then(|| table_rows(table).map(move |(row, crc)| (row, crc ^ seed)))
 }
 
 /// Where each entry of a frame lies that is known to be sound, without a look at its checksums.
 pub(super) fn known_rows(bytes: &[u8], head: Head) -> impl Iterator<Item = Row> {
-    let mut at = HEAD + head.rows as usize * ROW;
-    let table = bytes.get(HEAD..at).unwrap_or_default();
+    let table = bytes.get(HEAD..HEAD + head.rows as usize * ROW).unwrap_or_default();
+    table_rows(table).map(|(row, _)| row)
+}
+
+/// What a table says: of each row where it lies, and the checksum as it is written.
+fn table_rows(table: &[u8]) -> impl Iterator<Item = (Row, u32)> {
+    let mut at = HEAD + table.len();
     table.chunks_exact(ROW).map(move |row| {
         let len = u32_at(row, 0);
         let range = at..at + (len & !IN_PIECES) as usize;
         at = range.end;
-        Row {
-            range,
-            in_pieces: len & IN_PIECES != 0,
-        }
+        let in_pieces = len & IN_PIECES != 0;
+        (Row { range, in_pieces }, u32_at(row, 4))
     })
 }
 

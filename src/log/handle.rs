@@ -1,7 +1,10 @@
 use super::append::{Append, How};
 use super::entry::{Entries, Entry};
+use super::reader::Plan;
 use super::shared::{Order, Shared};
-use super::{Durability, Item, Latencies, LogError, LogOptions, Notes, OpenReport, Reader, committer, large, reader};
+use super::{
+    Durability, Item, Latencies, LogError, LogOptions, Notes, OpenReport, Reader, committer, large, pick, reader,
+};
 use crate::env::{Env, Task, files};
 use crate::sync::Ordering;
 use bytes::Bytes;
@@ -203,16 +206,48 @@ impl Log {
     /// # Cancel safety
     /// Dropping it leaves nothing behind.
     pub(crate) async fn read(&self, seqs: Range<u64>, max_bytes: usize) -> Result<Vec<Item>, LogError> {
-        let shared = &self.handle.shared;
-        let Some(plan) = reader::plan(&shared.state.lock(), seqs, max_bytes)? else {
+        let plan = self.plan(seqs, max_bytes)?;
+        self.run(plan).await
+    }
+
+    /// What [`read`](Log::read) would read.
+    pub(super) fn plan(&self, seqs: Range<u64>, max_bytes: usize) -> Result<Option<Plan>, LogError> {
+        reader::plan(&self.handle.shared.state.lock(), seqs, max_bytes)
+    }
+
+    pub(super) fn env(&self) -> &Env {
+        &self.handle.shared.env
+    }
+
+    /// So many entries were found damaged.
+    pub(super) fn count_damaged(&self, damaged: u64) {
+        self.handle.shared.state.lock().stats.damaged += damaged;
+    }
+
+    /// Reads the durable entries of these numbers, which are in order, and little else: for those that lie far apart. A
+    /// number behind the end is left out.
+    ///
+    /// # Errors
+    /// As for [`read`](Log::read).
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves nothing behind.
+    pub(crate) async fn read_some(&self, seqs: &[u64]) -> Result<Vec<Item>, LogError> {
+        let plan = pick::plan(&self.handle.shared.state.lock(), seqs)?;
+        self.run(plan).await
+    }
+
+    async fn run(&self, plan: Option<Plan>) -> Result<Vec<Item>, LogError> {
+        let Some(plan) = plan else {
             return Ok(Vec::new());
         };
+        let shared = &self.handle.shared;
         let (items, damaged) = shared
             .env
             .spawn_blocking(plan.run())
             .await
             .map_err(|_| LogError::abandoned())??;
-        shared.state.lock().stats.damaged += damaged;
+        self.count_damaged(damaged);
         Ok(items)
     }
 

@@ -1,5 +1,6 @@
 //! Where every live entry lies: what recovery finds and the committer extends.
 
+use super::frame::Head;
 use super::segment::Place;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -18,6 +19,11 @@ pub(super) struct FrameAt {
 impl FrameAt {
     pub(super) fn end(&self) -> u64 {
         self.first_seq + u64::from(self.count)
+    }
+
+    /// Whether this is the head of the frame.
+    pub(super) fn is_of(&self, head: &Head) -> bool {
+        head.first_seq == self.first_seq && head.len == self.len
     }
 }
 
@@ -143,6 +149,12 @@ impl Index {
             };
             Some(piece)
         })
+    }
+
+    /// The frame that has number `seq`, which is within what is kept, if any does.
+    pub(super) fn find(&self, seq: u64) -> Option<FrameAt> {
+        let frame = self.frames.get(self.position(seq))?;
+        (frame.first_seq <= seq).then_some(*frame)
     }
 
     /// The index of the first frame that ends after `seq`.

@@ -1,7 +1,7 @@
 //! Entries of more than a frame, levels of durability, and the caller's own commit, on the real disk.
 
 use super::tests::{TempDir, append, open_with};
-use super::{Durability, Item, Log, LogError, LogOptions};
+use super::{Durability, Item, Log, LogError, LogOptions, Source};
 use crate::env::{Env, wait};
 use bytes::Bytes;
 use futures::executor::block_on;
@@ -57,7 +57,7 @@ fn an_entry_of_many_frames_is_one_entry() {
         "{report:?}"
     );
     assert_eq!(read(&log), expected);
-    let verified = block_on(log.verify(|_| ())).unwrap();
+    let verified = block_on(log.verify(Source::Device, |_| ())).unwrap();
     assert_eq!((verified.entries as usize, verified.lost.len()), (expected.len(), 0));
     // They go with it.
     let last = log.append(&[long(5 << 20)]).unwrap();

@@ -38,6 +38,9 @@ mod large;
 mod large_tests;
 mod latency;
 mod open;
+mod pick;
+#[cfg(test)]
+mod pick_tests;
 mod quarantine;
 mod reader;
 mod recovery;
@@ -69,7 +72,7 @@ pub use latency::Latencies;
 pub(crate) use reader::Reader;
 pub(crate) use recovery::Damage;
 pub(crate) use summary::{Noter, Notes};
-pub(crate) use verify::{Progress, Verified};
+pub(crate) use verify::{Progress, Source, Verified};
 pub(crate) use view::{SegmentAt, View};
 
 use bytes::Bytes;

@@ -57,31 +57,45 @@ impl Item {
 
 /// What to read, decided under the lock.
 pub(super) struct Plan {
-    wanted: Range<u64>,
-    steps: Vec<Step>,
+    pub(super) wanted: Range<u64>,
+    /// The only numbers that are wanted, in order; all of the range where there are none.
+    pub(super) only: Vec<u64>,
+    pub(super) steps: Vec<Step>,
     /// The segments that hold pieces of entries.
-    pieces: BTreeMap<u64, Segment>,
+    pub(super) pieces: BTreeMap<u64, Segment>,
 }
 
-enum Step {
+pub(super) enum Step {
     Hole(Range<u64>),
     /// Frames that lie one behind the other.
     Run {
         segment: Segment,
         frames: Vec<FrameAt>,
     },
+    /// A few entries of a long frame.
+    Some {
+        segment: Segment,
+        at: FrameAt,
+        seqs: Vec<u64>,
+    },
 }
 
 /// Plans a read, or nothing when nothing is there.
 pub(super) fn plan(state: &State, wanted: Range<u64>, max_bytes: usize) -> Result<Option<Plan>, LogError> {
+    check(state, wanted.start)?;
+    Ok(plan_of(&state.index, &state.segments, &state.held, wanted, max_bytes))
+}
+
+/// Whether number `first` can be read; returns where what can ends.
+pub(super) fn check(state: &State, first: u64) -> Result<u64, LogError> {
     if state.phase == Phase::Closed {
         return Err(LogError::Closed);
     }
     let range = state.index.range();
-    if wanted.start < range.start {
+    if first < range.start {
         return Err(LogError::Gone { oldest: range.start });
     }
-    Ok(plan_of(&state.index, &state.segments, &state.held, wanted, max_bytes))
+    Ok(range.end)
 }
 
 /// The same of what is not in a log that is open.
@@ -107,27 +121,46 @@ pub(super) fn plan_of(
                     break;
                 }
                 bytes += at.len as usize;
-                if let Some(oldest) = held
-                    .range((at.first_seq, 0)..(at.end(), 0))
-                    .map(|(_, oldest)| *oldest)
-                    .min()
-                {
-                    let between = segments.range(oldest..=at.place.segment);
-                    pieces.extend(between.map(|(id, segment)| (*id, segment.clone())));
+                if put_pieces(segments, held, at, &mut pieces) {
                     // It is not known how long the entry is; one is enough.
                     bytes = bytes.max(max_bytes);
                 }
-                match steps.last_mut() {
-                    Some(Step::Run { frames, .. }) if follows(frames, at) => frames.push(at),
-                    _ => steps.push(Step::Run {
-                        segment: segments[&at.place.segment].clone(),
-                        frames: vec![at],
-                    }),
-                }
+                put_run(segments, at, &mut steps);
             }
         }
     }
-    (!steps.is_empty()).then_some(Plan { wanted, steps, pieces })
+    (!steps.is_empty()).then_some(Plan {
+        wanted,
+        only: Vec::new(),
+        steps,
+        pieces,
+    })
+}
+
+/// Adds the segments with the pieces of what a frame has in pieces; whether it has any.
+pub(super) fn put_pieces(
+    segments: &BTreeMap<u64, Segment>,
+    held: &Held,
+    at: FrameAt,
+    pieces: &mut BTreeMap<u64, Segment>,
+) -> bool {
+    let held = held.range((at.first_seq, 0)..(at.end(), 0));
+    let oldest = held.map(|(_, oldest)| *oldest).min();
+    let between = oldest.map(|oldest| segments.range(oldest..=at.place.segment));
+    let between = between.into_iter().flatten();
+    pieces.extend(between.map(|(id, segment)| (*id, segment.clone())));
+    oldest.is_some()
+}
+
+/// Adds a frame that is read as a whole, together with those before it where it lies behind them.
+pub(super) fn put_run(segments: &BTreeMap<u64, Segment>, at: FrameAt, steps: &mut Vec<Step>) {
+    match steps.last_mut() {
+        Some(Step::Run { frames, .. }) if follows(frames, at) => frames.push(at),
+        _ => steps.push(Step::Run {
+            segment: segments[&at.place.segment].clone(),
+            frames: vec![at],
+        }),
+    }
 }
 
 /// Whether `next` lies behind `frames` with nothing but marks between.
@@ -138,49 +171,65 @@ fn follows(frames: &[FrameAt], next: FrameAt) -> bool {
     first.segment == next.place.segment && between.is_some_and(|gap| gap < 4096) && whole <= 4 * MAX_FRAME
 }
 
+/// How many bytes frames take that lie one behind the other.
+pub(super) fn len_of(frames: &[FrameAt]) -> usize {
+    let (first, last) = (frames[0], frames[frames.len() - 1]);
+    (last.place.offset - first.place.offset + last.len) as usize
+}
+
+/// Where in these bytes one of the frames is.
+pub(super) fn within(frames: &[FrameAt], at: FrameAt) -> Range<usize> {
+    let start = (at.place.offset - frames[0].place.offset) as usize;
+    start..start + at.len as usize
+}
+
 impl Plan {
     /// Reads it; also how many entries were found damaged. Blocks its thread.
     pub(super) async fn run(self) -> io::Result<(Vec<Item>, u64)> {
-        let mut out = Output {
-            wanted: self.wanted,
-            items: Vec::new(),
-            damaged: 0,
-            pieces: self.pieces,
-        };
+        let mut out = Output::new(self.wanted, self.only, self.pieces);
         for step in self.steps {
             match step {
                 Step::Hole(range) => out.gap(range, Why::Frame),
                 Step::Run { segment, frames } => out.run(&segment, &frames).await?,
+                Step::Some { segment, at, seqs } => out.some(&segment, at, &seqs).await?,
             }
         }
         Ok((out.items, out.damaged))
     }
 }
 
-struct Output {
+pub(super) struct Output {
     wanted: Range<u64>,
-    items: Vec<Item>,
-    damaged: u64,
+    only: Vec<u64>,
+    pub(super) items: Vec<Item>,
+    pub(super) damaged: u64,
     pieces: BTreeMap<u64, Segment>,
 }
 
 impl Output {
-    async fn run(&mut self, segment: &Segment, frames: &[FrameAt]) -> io::Result<()> {
-        let start = frames[0].place.offset;
-        let last = frames[frames.len() - 1];
-        let whole = read(segment, start, (last.place.offset - start) + last.len).await?;
+    pub(super) fn new(wanted: Range<u64>, only: Vec<u64>, pieces: BTreeMap<u64, Segment>) -> Output {
+        Output {
+            wanted,
+            only,
+            items: Vec::new(),
+            damaged: 0,
+            pieces,
+        }
+    }
+
+    pub(super) async fn run(&mut self, segment: &Segment, frames: &[FrameAt]) -> io::Result<()> {
+        let whole = read(segment, frames[0].place.offset, len_of(frames) as u32).await?;
         for at in frames {
-            let offset = (at.place.offset - start) as usize;
-            let bytes = whole.slice(offset..offset + at.len as usize);
+            let bytes = whole.slice(within(frames, *at));
             if let Some(rows) = sound_rows(segment.salt, *at, &bytes) {
-                self.put(*at, &bytes, rows).await?;
+                self.put_rows(*at, &bytes, rows).await?;
                 continue;
             }
             // Ask the device once more before calling anything lost.
             segment.file.drop_cache().await?;
             let bytes = read(segment, at.place.offset, at.len).await?;
             match rows(segment.salt, *at, &bytes) {
-                Some(rows) => self.put(*at, &bytes, rows).await?,
+                Some(rows) => self.put_rows(*at, &bytes, rows).await?,
                 None => {
                     self.gap(at.first_seq..at.end(), Why::Frame);
                     self.damaged += u64::from(at.count);
@@ -191,22 +240,32 @@ impl Output {
     }
 
     /// Puts out what the rows of a frame hold.
-    async fn put(&mut self, at: FrameAt, bytes: &Bytes, rows: Vec<Option<Row>>) -> io::Result<()> {
+    async fn put_rows(&mut self, at: FrameAt, bytes: &Bytes, rows: Vec<Option<Row>>) -> io::Result<()> {
         for (seq, row) in (at.first_seq..).zip(rows) {
-            if !self.wanted.contains(&seq) {
-                continue;
+            if self.wants(seq) {
+                let found = row.map(|row| (bytes.slice(row.range), row.in_pieces));
+                self.put(seq, found).await?;
             }
-            let entry = match row {
-                Some(row) if row.in_pieces => self.long(&bytes[row.range]).await?,
-                Some(row) => Some(bytes.slice(row.range)),
-                None => None,
-            };
-            match entry {
-                Some(bytes) => self.items.push(Item::Record { seq, bytes }),
-                None => {
-                    self.gap(seq..seq + 1, Why::Entry);
-                    self.damaged += 1;
-                }
+        }
+        Ok(())
+    }
+
+    fn wants(&self, seq: u64) -> bool {
+        self.wanted.contains(&seq) && (self.only.is_empty() || self.only.binary_search(&seq).is_ok())
+    }
+
+    /// Puts out an entry, or where its pieces are, unless it is damaged.
+    pub(super) async fn put(&mut self, seq: u64, found: Option<(Bytes, bool)>) -> io::Result<()> {
+        let entry = match found {
+            Some((list, true)) => self.long(&list).await?,
+            Some((bytes, false)) => Some(bytes),
+            None => None,
+        };
+        match entry {
+            Some(bytes) => self.items.push(Item::Record { seq, bytes }),
+            None => {
+                self.gap(seq..seq + 1, Why::Entry);
+                self.damaged += 1;
             }
         }
         Ok(())
@@ -239,7 +298,7 @@ impl Output {
         Ok(Some(whole.into()))
     }
 
-    fn gap(&mut self, range: Range<u64>, why: Why) {
+    pub(super) fn gap(&mut self, range: Range<u64>, why: Why) {
         let range = range.start.max(self.wanted.start)..range.end.min(self.wanted.end);
         if !range.is_empty() {
             self.items.push(Item::Gap(Gap { range, why }));
@@ -250,7 +309,7 @@ impl Output {
 /// The rows of the frame, each with its entry if that is sound, or `None` when nothing of it can be told.
 fn rows(salt: u64, at: FrameAt, bytes: &[u8]) -> Option<Vec<Option<Row>>> {
     let seed = frame::seed(salt, at.place);
-    let head = frame::decode_head(bytes, seed).filter(|head| head.first_seq == at.first_seq && head.len == at.len)?;
+    let head = frame::decode_head(bytes, seed).filter(|head| at.is_of(head))?;
     Some(frame::rows(bytes, seed, head).take(at.count as usize).collect())
 }
 
@@ -268,12 +327,16 @@ fn put_piece(salt: u64, piece: entry::Piece, bytes: &[u8], whole: &mut Vec<u8>) 
     sound.is_some()
 }
 
-async fn read(segment: &Segment, offset: u32, len: u32) -> io::Result<Bytes> {
+pub(super) async fn read(segment: &Segment, offset: u32, len: u32) -> io::Result<Bytes> {
     let mut bytes = vec![0; len as usize];
-    match read_exact_at(&*segment.file, &mut bytes, offset.into()).await {
-        // What is cut off reads as zeros, and fails its checksum.
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {}
-        result => result?,
-    }
+    read_into(segment, offset, &mut bytes).await?;
     Ok(bytes.into())
+}
+
+/// What is cut off stays as it is, and fails its checksum.
+pub(super) async fn read_into(segment: &Segment, offset: u32, bytes: &mut [u8]) -> io::Result<()> {
+    match read_exact_at(&*segment.file, bytes, offset.into()).await {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+        result => result,
+    }
 }

@@ -5,7 +5,7 @@ use super::recovery::Recovery;
 use super::segment::{HEADER_LEN, Header, Place};
 use super::summary::{Listed, Noter, Notes, Summarizer, Summary};
 use super::tests::{SMALL, TempDir, append, open_with};
-use super::{Durability, Item, Log, LogOptions, OpenReport};
+use super::{Durability, Item, Log, LogOptions, OpenReport, Source};
 use crate::env::Env;
 use bytes::Bytes;
 use futures::executor::block_on;
@@ -276,7 +276,7 @@ fn damage_in_a_full_segment_is_found_by_whoever_reads_it() {
         "{refused}"
     );
     let (log, _) = open(&dir.0);
-    let verified = block_on(log.verify(|_| ())).unwrap();
+    let verified = block_on(log.verify(Source::Device, |_| ())).unwrap();
     assert_eq!((verified.entries, verified.lost.len()), (79, 1));
     block_on(log.close());
 

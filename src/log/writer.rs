@@ -367,7 +367,10 @@ impl Writer {
             if recycles {
                 self.recycle(shared, id, &path, file, size).await
             } else {
-                self.remove(shared, &path).await
+                let removed = self.remove(shared, &path).await;
+                // A file without a name is freed when it is closed, which takes long if it is large.
+                shared.env.spawn_blocking(async move { drop(file) }).detach();
+                removed
             }
             .map_err(|e| LogError::unknown(&e))?;
         }
@@ -398,12 +401,14 @@ impl Writer {
         if unsynced {
             self.run(shared, Job::Sync).await;
         }
-        if !unmarked && !unsynced {
-            return;
+        if unmarked || unsynced {
+            let mark = shared.state.lock().mark();
+            if let Some(mark) = mark {
+                self.run(shared, mark).await;
+            }
         }
-        let mark = shared.state.lock().mark();
-        if let Some(mark) = mark {
-            self.run(shared, mark).await;
+        // Also a mark that was written when the log was idle, so that a summary may tell of it.
+        if !self.failed {
             drop(self.sync(shared).await);
         }
     }

@@ -80,7 +80,7 @@ impl Shell {
             leases,
         };
         let seqs: Vec<u64> = taken.leases.iter().map(|lease| lease.seq).collect();
-        let entries = self.entries(&seqs).await?;
+        let entries = self.entries_for(Some(id), &seqs).await?;
         let mut deliveries = Vec::with_capacity(entries.len());
         for (lease, entry) in taken.leases.iter().zip(&entries) {
             let Some(entry) = entry else {

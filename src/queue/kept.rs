@@ -1,6 +1,7 @@
 //! What a topic keeps of its messages in memory.
 
 use super::Priority;
+use super::part::Part;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -51,41 +52,25 @@ pub(super) struct Kept {
 
 /// The messages of one priority. 16 bytes of memory for a message, and 8 more for each of a due time, an end and a key
 /// that it has.
+///
+/// They are in two parts, so that those in the middle can be swept out a few at a time: each sweep moves on what lies
+/// between the parts, and nothing else has to move up.
 #[derive(Debug)]
 pub(super) struct Level {
-    priority: Priority,
-    heads: VecDeque<Head>,
-    /// Heads that have gone from the front.
-    heads_gone: u64,
-    /// What heads have besides, in their order.
-    words: VecDeque<u64>,
-    /// Words that have gone from the front.
-    words_gone: u64,
+    /// What the last sweep has been over.
+    front: Part,
+    /// What it has not; everything, when it has been over all.
+    back: Part,
+    /// Messages that have gone.
+    gone: u64,
 }
-
-/// Number, and packed from the lowest bit on: 27 bits of length, whether there is a due time, an end, a key, and 34
-/// bits of where their words are, counted from the first that ever was.
-#[derive(Clone, Copy, Debug)]
-struct Head {
-    seq: u64,
-    packed: u64,
-}
-
-const LEN_MASK: u64 = (1 << 27) - 1;
-const DUE: u64 = 1 << 27;
-const EXPIRES: u64 = 1 << 28;
-const KEY: u64 = 1 << 29;
-const WORD_SHIFT: u32 = 30;
-const WORD_MASK: u64 = (1 << 34) - 1;
 
 impl Default for Kept {
     fn default() -> Kept {
         let of = |priority| Level {
-            priority,
-            heads: VecDeque::new(),
-            heads_gone: 0,
-            words: VecDeque::new(),
-            words_gone: 0,
+            front: Part::new(priority),
+            back: Part::new(priority),
+            gone: 0,
         };
         Kept {
             levels: [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent].map(of),
@@ -110,7 +95,7 @@ impl Kept {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.levels.iter().all(|level| level.heads.is_empty())
+        self.levels.iter().all(|level| level.len() == 0)
     }
 
     pub(super) fn find(&self, seq: u64) -> Option<Stored> {
@@ -119,7 +104,7 @@ impl Kept {
 
     /// The first number that is `from` or higher.
     pub(super) fn next_seq(&self, from: u64) -> Option<u64> {
-        let next = |level: &Level| level.heads.get(level.first_from(from)).map(|head| head.seq);
+        let next = |level: &Level| level.seq(level.first_from(from));
         self.levels.iter().filter_map(next).min()
     }
 
@@ -131,8 +116,8 @@ impl Kept {
 
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
-        let of = |level: &Level| level.heads.capacity() * size_of::<Head>() + level.words.capacity() * size_of::<u64>();
-        self.levels.iter().map(of).sum()
+        let parts = self.levels.iter().flat_map(|level| [&level.front, &level.back]);
+        parts.map(Part::memory).sum()
     }
 
     pub(super) fn pop_front(&mut self, level: usize) {
@@ -158,7 +143,8 @@ impl Kept {
     }
 
     /// Looks at up to `many` messages of a level from number `from` on, and takes those out that are not `wanted`. Returns
-    /// their numbers, and the number to go on from, if there are more. Takes time also for the messages before `from`.
+    /// their numbers, and the number to go on from, if there are more. Takes time for these messages, and for those between
+    /// `from` and where the last sweep ended.
     pub(super) fn sweep(
         &mut self,
         level: usize,
@@ -192,94 +178,112 @@ impl Kept {
 
 impl Level {
     fn push(&mut self, stored: &Stored) {
-        debug_assert!(self.heads.back().is_none_or(|last| last.seq < stored.seq));
-        let mut packed = u64::from(stored.len).min(LEN_MASK);
-        packed |= (self.words_end() & WORD_MASK) << WORD_SHIFT;
-        for (flag, word) in [(DUE, stored.due), (EXPIRES, stored.expires), (KEY, stored.key)] {
-            if word != 0 {
-                packed |= flag;
-                self.words.push_back(word);
-            }
-        }
-        let seq = stored.seq;
-        self.heads.push_back(Head { seq, packed });
-    }
-
-    fn push_front(&mut self, stored: &Stored) {
-        debug_assert!(self.heads.front().is_none_or(|first| first.seq > stored.seq));
-        let mut packed = u64::from(stored.len).min(LEN_MASK);
-        for (flag, word) in [(KEY, stored.key), (EXPIRES, stored.expires), (DUE, stored.due)] {
-            if word != 0 {
-                packed |= flag;
-                self.words.push_front(word);
-                self.words_gone = self.words_gone.wrapping_sub(1);
-            }
-        }
-        packed |= (self.words_gone & WORD_MASK) << WORD_SHIFT;
-        self.heads_gone = self.heads_gone.wrapping_sub(1);
-        let seq = stored.seq;
-        self.heads.push_front(Head { seq, packed });
-    }
-
-    /// The first `many` messages, which are gone then.
-    fn pop_all(&mut self, many: usize) -> Vec<Stored> {
-        let popped = (0..many.min(self.len())).filter_map(|index| self.get(index)).collect();
-        (0..many).for_each(|_| _ = self.pop_front());
-        popped
+        self.back.push_back(stored);
     }
 
     fn insert(&mut self, stored: Vec<Stored>) {
         let Some(last) = stored.last() else { return };
-        let mut all = self.pop_all(self.first_from(last.seq));
+        self.divide(0);
+        let before = self.back.first_from(last.seq);
+        self.gone = self.gone.wrapping_sub(stored.len() as u64);
+        let mut all: Vec<Stored> = (0..before).filter_map(|_| self.back.pop_front()).collect();
         all.extend(stored);
         all.sort_unstable_by_key(|stored| stored.seq);
-        all.iter().rev().for_each(|stored| self.push_front(stored));
+        all.iter().rev().for_each(|stored| self.back.push_front(stored));
     }
 
     fn sweep(&mut self, from: u64, many: usize, wanted: impl Fn(&Stored) -> bool) -> Vec<Stored> {
-        let first = self.first_from(from);
-        let mut all = self.pop_all(first + many);
-        let looked_at = all.split_off(first.min(all.len()));
-        let (stay, gone) = looked_at.into_iter().partition::<Vec<_>, _>(wanted);
-        let stay = all.iter().chain(&stay).rev();
-        stay.for_each(|stored| self.push_front(stored));
+        self.divide(from);
+        let mut gone = Vec::new();
+        for stored in (0..many).map_while(|_| self.back.pop_front()) {
+            match wanted(&stored) {
+                true => self.front.push_back(&stored),
+                false => gone.push(stored),
+            }
+        }
+        self.gone = self.gone.wrapping_add(gone.len() as u64);
+        self.divide_at_an_end();
         gone
     }
 
+    /// Has the second part begin with number `from`.
+    fn divide(&mut self, from: u64) {
+        if self.first_from(from) == 0 && self.front.len() > self.back.len() {
+            // It is as well if all of them are in the first.
+            while let Some(stored) = self.back.pop_front() {
+                self.front.push_back(&stored);
+            }
+        }
+        self.divide_at_an_end();
+        while self.front.last().is_some_and(|last| last >= from)
+            && let Some(stored) = self.front.pop_back()
+        {
+            self.back.push_front(&stored);
+        }
+        while self.back.first().is_some_and(|first| first < from)
+            && let Some(stored) = self.back.pop_front()
+        {
+            self.front.push_back(&stored);
+        }
+    }
+
+    /// If all of them are in the first part, they are in the second.
+    fn divide_at_an_end(&mut self) {
+        if self.back.len() == 0 {
+            std::mem::swap(&mut self.front, &mut self.back);
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.heads.len()
+        self.front.len() + self.back.len()
     }
 
     /// Whether no message has a due time, an end or a key.
     pub(super) fn is_plain(&self) -> bool {
-        self.words.is_empty()
+        self.front.is_plain() && self.back.is_plain()
     }
 
     pub(super) fn get(&self, index: usize) -> Option<Stored> {
-        self.heads.get(index).map(|head| self.unpack(*head))
+        match index.checked_sub(self.front.len()) {
+            None => self.front.get(index),
+            Some(index) => self.back.get(index),
+        }
     }
 
     pub(super) fn find(&self, seq: u64) -> Option<Stored> {
-        let index = search(&self.heads, seq, |head| head.seq).ok()?;
-        self.get(index)
+        let part = match self.is_in_front(seq) {
+            true => &self.front,
+            false => &self.back,
+        };
+        part.get(part.find(seq)?)
     }
 
     /// The number of the message at `index`.
     pub(super) fn seq(&self, index: usize) -> Option<u64> {
-        self.heads.get(index).map(|head| head.seq)
+        match index.checked_sub(self.front.len()) {
+            None => self.front.seq(index),
+            Some(index) => self.back.seq(index),
+        }
     }
 
     /// Where the messages from number `from` on begin.
     pub(super) fn first_from(&self, from: u64) -> usize {
-        self.heads.partition_point(|head| head.seq < from)
+        match self.is_in_front(from) {
+            true => self.front.first_from(from),
+            false => self.front.len() + self.back.first_from(from),
+        }
+    }
+
+    /// Whether the message of this number, or the next, is in the first part.
+    fn is_in_front(&self, seq: u64) -> bool {
+        self.front.last().is_some_and(|last| seq <= last)
     }
 
     /// The same, when its [place](Level::place) is probably `guess`.
     pub(super) fn first_from_near(&self, from: u64, guess: u64) -> usize {
-        let guess = guess.wrapping_sub(self.heads_gone) as usize;
-        let seq = |index: usize| self.heads.get(index).map(|head| head.seq);
-        let before = guess.checked_sub(1).map_or(Some(0), seq);
-        let is_right = before.is_some_and(|before| before < from) && seq(guess).is_none_or(|seq| seq >= from);
+        let guess = guess.wrapping_sub(self.gone) as usize;
+        let before = guess.checked_sub(1).map_or(Some(0), |before| self.seq(before));
+        let is_right = before.is_some_and(|before| before < from) && self.seq(guess).is_none_or(|seq| seq >= from);
         if is_right && from > 0 {
             guess
         } else {
@@ -287,68 +291,29 @@ impl Level {
         }
     }
 
-    /// A name for an index that holds while messages come and go at the ends.
+    /// A name for an index that holds while messages before it go and others come behind.
     pub(super) fn place(&self, index: usize) -> u64 {
-        self.heads_gone.wrapping_add(index as u64)
-    }
-
-    fn unpack(&self, head: Head) -> Stored {
-        let mut at = self.word_of(head);
-        let mut word = |flag: u64| {
-            let word = if head.packed & flag == 0 {
-                None
-            } else {
-                self.words.get(at)
-            };
-            at += usize::from(word.is_some());
-            word.copied().unwrap_or(0)
-        };
-        Stored {
-            seq: head.seq,
-            len: (head.packed & LEN_MASK) as u32,
-            priority: self.priority,
-            due: word(DUE),
-            expires: word(EXPIRES),
-            key: word(KEY),
-        }
-    }
-
-    fn words_end(&self) -> u64 {
-        self.words_gone.wrapping_add(self.words.len() as u64)
-    }
-
-    /// Where a head's words are now.
-    fn word_of(&self, head: Head) -> usize {
-        ((head.packed >> WORD_SHIFT).wrapping_sub(self.words_gone) & WORD_MASK) as usize
+        self.gone.wrapping_add(index as u64)
     }
 
     fn pop_front(&mut self) -> Option<u32> {
-        let gone = self.heads.pop_front()?;
-        self.heads_gone = self.heads_gone.wrapping_add(1);
-        self.drop_words();
-        Some((gone.packed & LEN_MASK) as u32)
+        let gone = self.front.pop_front().or_else(|| self.back.pop_front())?;
+        self.gone = self.gone.wrapping_add(1);
+        Some(gone.len)
     }
 
     fn remove(&mut self, seq: u64) -> Option<u32> {
-        let index = search(&self.heads, seq, |head| head.seq).ok()?;
-        if index == 0 {
+        if self.seq(0) == Some(seq) {
             return self.pop_front();
         }
-        let gone = self.heads.remove(index)?;
-        // Its words stay until what is before them has gone.
-        Some((gone.packed & LEN_MASK) as u32)
-    }
-
-    /// Drops the words before those of the first head.
-    fn drop_words(&mut self) {
-        let unused = match self.heads.front() {
-            Some(first) => self.word_of(*first),
-            None => self.words.len(),
+        let part = match self.is_in_front(seq) {
+            true => &mut self.front,
+            false => &mut self.back,
         };
-        self.words.drain(..unused);
-        self.words_gone = self.words_gone.wrapping_add(unused as u64);
-        shrink(&mut self.words);
-        shrink(&mut self.heads);
+        let len = part.remove(seq)?;
+        self.gone = self.gone.wrapping_add(1);
+        self.divide_at_an_end();
+        Some(len)
     }
 }
 
@@ -487,10 +452,5 @@ mod tests {
                 prop_assert_eq!(search(&queue, seq, |seq| *seq), queue.binary_search(&seq));
             }
         }
-    }
-
-    #[test]
-    fn a_plain_message_is_16_bytes() {
-        assert_eq!(size_of::<Head>(), 16);
     }
 }

@@ -66,6 +66,8 @@ mod durable;
 mod error;
 mod fate;
 mod fetch;
+#[cfg(all(test, feature = "sim"))]
+mod fetch_tests;
 mod found;
 #[cfg(all(test, feature = "sim"))]
 mod found_tests;
@@ -107,6 +109,7 @@ mod model_tests;
 mod naive;
 mod notes;
 mod outgoing;
+mod part;
 mod progress;
 mod promised;
 mod pump;

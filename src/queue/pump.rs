@@ -22,11 +22,13 @@ use std::time::Duration;
 const BURIED_AT_ONCE: usize = 64;
 /// The most bytes of one append of standings.
 const CHUNK: usize = 512 << 10;
-/// The most messages that one part of a standing names: about 64 KiB at worst, and the lock is held for as long as it takes
+/// The most messages that one part of a standing names: about 16 KiB at worst, and the lock is held for as long as it takes
 /// to find so many.
-const OPEN_AT_ONCE: usize = 8_192;
+const OPEN_AT_ONCE: usize = 2_048;
 /// The most messages that are looked at under one lock for being settled.
-const SWEPT_AT_ONCE: usize = 16_384;
+const SWEPT_AT_ONCE: usize = 1_024;
+/// How long others have the lock to themselves, in work that takes it many times: several times as long as it is held.
+const ASIDE: Duration = Duration::from_micros(300);
 /// The most ids of one record.
 const IDS: usize = 1_000;
 /// How long after a failure the pump tries again to free space.
@@ -210,7 +212,7 @@ impl Shell {
     /// messages where few hold much.
     async fn tidy(self: &Arc<Self>) -> Result<()> {
         let now = self.env.now();
-        self.sweep();
+        self.sweep().await;
         let frees = {
             let mut core = self.core.lock();
             core.trim(&self.settings);
@@ -242,17 +244,38 @@ impl Shell {
     }
 
     /// Forgets what everybody has settled, also behind messages that somebody has not, in portions.
-    fn sweep(&self) {
+    async fn sweep(&self) {
         let keeps = |topic: &str| self.settings.retention_of(topic).keeps_settled();
         let littered = self.core.lock().state.littered(keeps);
-        littered.iter().for_each(|topic| self.sweep_before(topic, u64::MAX));
+        for topic in littered {
+            self.sweep_before(&topic, u64::MAX).await;
+        }
     }
 
     /// The same of one topic, and of numbers before `end`.
-    pub(super) fn sweep_before(&self, topic: &str, end: u64) {
+    pub(super) async fn sweep_before(&self, topic: &str, end: u64) {
         let mut next = Some((0, 0));
         while let Some(at) = next {
             next = self.core.lock().state.sweep(topic, at, end, SWEPT_AT_ONCE);
+            if next.is_some_and(|next| next.0 == at.0) {
+                self.step_aside().await;
+            }
+        }
+    }
+
+    /// Leaves the lock to others for a while: whoever takes it again at once would be ahead of those who wait for it.
+    async fn step_aside(&self) {
+        self.stand_back(ASIDE).await;
+    }
+
+    /// Leaves lock and disk to others for so long, unless there is a hurry.
+    pub(super) async fn stand_back(&self, pause: Duration) {
+        let hurries = {
+            let core = self.core.lock();
+            core.closed || core.short > 0
+        };
+        if !hurries {
+            self.env.sleep(pause).await;
         }
     }
 
@@ -268,6 +291,7 @@ impl Shell {
                 records
             };
             appends.extend(self.state_facts(tell).await?);
+            self.step_aside().await;
         }
         let (now, wall) = (self.env.now(), self.env.wall());
         let tell = |core: &mut Core| {

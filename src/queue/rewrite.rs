@@ -14,10 +14,15 @@ use std::time::Duration;
 /// Copies are appended together up to so many bytes, and the last one whole.
 const BYTES_AT_ONCE: usize = 192 << 10;
 /// The most messages and subscriptions, multiplied, that one append tells of; so it fits into a frame with the copies.
-const TOLD_AT_ONCE: usize = 8 << 10;
+const TOLD_AT_ONCE: usize = 2 << 10;
 /// How long not to look again after a look that found nothing to gain, for each topic and segment that it looked at: that
 /// is about a hundred times what it took.
 const PAUSE: Duration = Duration::from_micros(10);
+/// Between one append of copies and the next is so many times as long as it took: whoever waits for the disk meanwhile
+/// waits for it too.
+const REST: u32 = 3;
+/// And no longer than this, since what holds up the disk may be something else.
+const LONGEST_REST: Duration = Duration::from_millis(100);
 /// How long damaged messages, which keep their segments, are left alone.
 const DAMAGED_AGAIN: Duration = Duration::from_secs(60);
 
@@ -96,7 +101,7 @@ impl Shell {
         let topics: Vec<Arc<str>> = self.core.lock().state.topics.keys().map(Arc::clone).collect();
         for topic in topics {
             if !self.settings.retention_of(&topic).keeps_settled() {
-                self.sweep_before(&topic, end);
+                self.sweep_before(&topic, end).await;
             }
             let mut from = 0;
             loop {
@@ -176,7 +181,10 @@ impl Shell {
             self.core.lock().settled(self.env.now());
             return Ok(None);
         };
+        let began = self.env.now();
         append.done().await?;
+        let rest = (self.env.now() - began) * REST;
+        self.stand_back(rest.min(LONGEST_REST)).await;
         Ok(Some(read.len()))
     }
 

@@ -18,6 +18,9 @@ use std::time::Duration;
 /// How soon to look again at the wall clock while something waits for it, since it may have jumped.
 const WALL_CHECK: Duration = Duration::from_secs(1);
 
+/// How many messages tell what those behind them are like.
+const BEHIND: usize = 4;
+
 /// Everything that a queue knows besides the messages' bytes.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -335,6 +338,20 @@ impl State {
         let stored = special.flat_map(|level| (0..level.len()).filter_map(|index| level.get(index)));
         let delayed = |stored: &Stored| stored.due > wall.as_millis() && standing.wants(stored);
         stored.filter(delayed).count()
+    }
+
+    /// Whether most of the few messages right behind number `seq` could be delivered to a subscription now, and have not been.
+    pub(super) fn goes_on(&self, id: SubId, seq: u64) -> bool {
+        let standing = self.subscriptions.get(&id);
+        let topic = standing.and_then(|standing| self.topics.get(&standing.topic));
+        let Some((standing, topic)) = standing.zip(topic) else {
+            return false;
+        };
+        let next = |seq: &u64| topic.messages.next_seq(seq + 1);
+        let behind = std::iter::successors(Some(seq), next).skip(1).take(BEHIND);
+        let behind = behind.filter_map(|seq| topic.messages.find(seq));
+        let is_next = |stored: &Stored| stored.due <= self.wall.as_millis() && standing.is_undealt(stored);
+        2 * behind.filter(is_next).count() > BEHIND
     }
 
     /// The subscriptions that have not settled a message, with how often they got it; nothing if the topic does not keep it.

@@ -39,6 +39,8 @@ mod large_tests;
 mod latency;
 mod open;
 mod pick;
+#[cfg(test)]
+mod pick_tests;
 mod quarantine;
 mod reader;
 mod recovery;

@@ -103,7 +103,3 @@ fn rows(table: &[u8], seed: u32, at: FrameAt, seqs: &[u64]) -> Option<Vec<(u64, 
     }
     Some(rows)
 }
-
-#[cfg(test)]
-#[path = "pick_tests.rs"]
-mod tests;

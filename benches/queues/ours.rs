@@ -3,7 +3,7 @@
 use super::measure::{Figures, percentile};
 use super::{Keep, Produce};
 use futures::executor::block_on;
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use outgrow::env::Env;
 use outgrow::queue::{BlockingTopic, Delivery, Durability, DurableQueue, Message, Queue, Subscription, Topic};
 use std::path::Path;
@@ -255,15 +255,21 @@ pub(crate) fn send_made(queue: &DurableQueue, messages: usize, make: impl Fn() -
 }
 
 /// Receives `messages` that carry in their first eight bytes when they are due, in milliseconds since 1970: by how much
-/// each came late, sorted.
+/// each came late, sorted. What has been received is acknowledged while the next is received.
 ///
 /// # Errors
 /// When one came before its time.
 pub(crate) fn lateness(queue: &DurableQueue, from: &Subscription, messages: usize) -> Result<Vec<Duration>, String> {
     let mut late = Vec::with_capacity(messages);
+    let mut received = Vec::new();
     while late.len() < messages {
-        let some = block_on(queue.receive(from, 1_000, Duration::from_secs(10))).expect("it receives");
-        let now = Env::system().wall().as_millis();
+        let acks = received.drain(..).map(|raw| Delivery::new(queue.clone(), raw).ack());
+        let next = async {
+            let some = queue.receive(from, 1_000, Duration::from_secs(10)).await;
+            (some.expect("it receives"), Env::system().wall().as_millis())
+        };
+        let (acked, (some, now)) = block_on(join(join_all(acks), next));
+        assert!(acked.iter().all(Result::is_ok), "an ack is taken");
         if some.is_empty() {
             return Err(format!("only {} of {messages} came", late.len()));
         }
@@ -273,8 +279,7 @@ pub(crate) fn lateness(queue: &DurableQueue, from: &Subscription, messages: usiz
             let by = now.checked_sub(due).ok_or("a message came before its time")?;
             late.push(Duration::from_millis(by));
         }
-        let acks = some.into_iter().map(|raw| Delivery::new(queue.clone(), raw).ack());
-        assert!(block_on(join_all(acks)).iter().all(Result::is_ok), "an ack is taken");
+        received = some;
     }
     late.sort_unstable();
     Ok(late)

@@ -270,13 +270,13 @@ impl Shell {
 
     /// Leaves lock and disk to others for so long, unless there is a hurry.
     pub(super) async fn stand_back(&self, pause: Duration) {
-        let hurries = {
+        let hurries = || {
             let core = self.core.lock();
-            core.closed || core.short > 0
+            (core.closed || core.short > 0).then_some(())
         };
-        if !hurries {
-            self.env.sleep(pause).await;
-        }
+        // Closing wakes those who wait for room.
+        let hurry = pin!(self.room.wait(hurries));
+        select(hurry, self.env.sleep(pause)).await;
     }
 
     /// Writes anew what the records before number `oldest` say that still matters, part by part, so that nobody waits

@@ -145,6 +145,7 @@ fn a_message_that_was_written_again_is_as_it_was() {
             machine.env().sleep(SECOND).await;
             assert!(queue.stats().rewritten > 0, "copies are copied again");
         }
+        machine.crash();
         let queue = open(&machine.env()).await.unwrap();
         machine.skew_wall(3_600_000);
         let late = look(&queue, &other).await;

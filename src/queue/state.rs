@@ -401,13 +401,16 @@ impl State {
                 continue;
             };
             let start = if *id == after.0 { after.1 } else { 0 };
-            if start > 0 && start >= standing.cursor() {
+            // Also what it has not come to, where that is not in the log under its own number: should damage take the copy, it is
+            // known what is missing.
+            let told = standing.cursor().max(self.copies.home());
+            if start > 0 && start >= told {
                 continue;
             }
             if left == 0 {
                 return (records, Some((*id, start)));
             }
-            let (end, mut open) = standing.snapshot(start, left, &topic.messages);
+            let (end, mut open) = standing.snapshot(start, told, left, &topic.messages);
             // Names take as much as some messages do.
             let names = (standing.topic.len() + standing.name.len()) / 8 + 1;
             left = left.saturating_sub(open.len() + names);
@@ -419,7 +422,7 @@ impl State {
                 part: start..end,
                 open: Run::of(open),
             });
-            if end < standing.cursor() {
+            if end < told {
                 return (records, Some((*id, end)));
             }
         }

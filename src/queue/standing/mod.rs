@@ -500,16 +500,15 @@ impl Standing {
     }
 
     /// A part of what [`Record::Standing`](super::record::Record::Standing) says: the first `max` messages from number
-    /// `from` on that are open, with their attempts, and the number before which that is all. In a lane that is behind,
-    /// what is ahead is open.
-    pub(super) fn snapshot(&self, from: u64, max: usize, messages: &Kept) -> (u64, Vec<(u64, u32)>) {
-        let cursor = self.cursor();
+    /// `from` on that are open, with their attempts, and the number before which that is all, which is `end` or lower. In a
+    /// lane that is behind, what is ahead is open.
+    pub(super) fn snapshot(&self, from: u64, end: u64, max: usize, messages: &Kept) -> (u64, Vec<(u64, u32)>) {
         let mut open = Vec::new();
         for (level, lane) in self.lanes.iter().enumerate() {
             let slots = lane.slots_from(from).map(|slot| (slot.seq, slot.attempts));
             open.extend(slots.take(max + 1));
             let ahead = lane.numbers_ahead(from, messages.level(level));
-            let ahead = ahead.take_while(|seq| *seq < cursor).map(|seq| (seq, 0));
+            let ahead = ahead.take_while(|seq| *seq < end).map(|seq| (seq, 0));
             open.extend(ahead.take(max + 1));
         }
         open.sort_unstable();
@@ -519,7 +518,7 @@ impl Standing {
                 open.truncate(max);
                 (end, open)
             }
-            None => (cursor, open),
+            None => (end, open),
         }
     }
 

@@ -100,15 +100,7 @@ impl Shell {
         for (at, id) in batch.ids() {
             core.dedup.sent(self.env.now(), id, first + at as u64);
         }
-        // Whoever subscribes later reads from the disk what came before.
-        if core.state.has_subscriptions(&topic) {
-            match batch.into_whole() {
-                Ok((bytes, ends)) => core.cache.put_all(first, bytes, ends),
-                Err(batch) => (first..)
-                    .zip(0..batch.len())
-                    .for_each(|(seq, at)| core.cache.put(seq, batch.entry(at))),
-            }
-        }
+        core.cache_all(first, batch);
         core.retain(&topic, self.settings.retention_of(&topic), &self.env);
     }
 }
@@ -185,6 +177,19 @@ impl Core {
         if let Some(fate) = self.fates.remove(&append) {
             fate.tell(result());
             self.told.push(fate);
+        }
+    }
+
+    /// Puts the messages of a batch, the first of which has number `first`, into memory, if they are at hand.
+    fn cache_all(&mut self, first: u64, batch: Batch) {
+        if !batch.has_entries() || !self.state.has_subscriptions(&batch.topic) {
+            return;
+        }
+        match batch.into_whole() {
+            Ok((bytes, ends)) => self.cache.put_all(first, bytes, ends),
+            Err(batch) => (first..)
+                .zip(0..batch.len())
+                .for_each(|(seq, at)| self.cache.put(seq, batch.entry(at))),
         }
     }
 }

@@ -23,10 +23,12 @@ const MAX_ID: usize = 128;
 pub(super) struct Batch {
     pub(super) topic: Arc<str>,
     sent: WallTime,
-    /// The entries, but for the large ones, which take no room here.
+    /// The entries, but for the large ones, which take no room here. Nothing, once nobody needs them.
     bytes: Bytes,
     /// Where each of them ends, but the last.
     ends: Vec<usize>,
+    /// Where the last of them ends.
+    end: usize,
     /// What few batches have.
     special: Option<Box<Special>>,
 }
@@ -111,6 +113,7 @@ impl Batch {
         Batch {
             topic: topic.into(),
             sent,
+            end: bytes.len(),
             bytes: bytes.into(),
             ends,
             special: special.if_any(),
@@ -125,9 +128,20 @@ impl Batch {
             sent: self.sent,
             bytes: Bytes::new(),
             ends: Vec::new(),
+            end: 0,
             special: None,
         };
         std::mem::replace(self, rest)
+    }
+
+    /// Whether the entries are at hand.
+    pub(super) fn has_entries(&self) -> bool {
+        self.bytes.len() == self.end
+    }
+
+    /// Forgets the entries, which the log has now; what the heart has to know stays.
+    pub(super) fn forget_entries(&mut self) {
+        self.bytes = Bytes::new();
     }
 
     /// When it was sent.
@@ -137,7 +151,7 @@ impl Batch {
 
     /// How many messages it has.
     pub(super) fn len(&self) -> usize {
-        match self.bytes.is_empty() && self.larges().is_empty() {
+        match self.end == 0 && self.larges().is_empty() {
             true => 0,
             false => self.ends.len() + 1,
         }
@@ -146,7 +160,7 @@ impl Batch {
     /// Where the entry of a message lies that is not large.
     fn range(&self, at: usize) -> Range<usize> {
         let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
-        start..self.ends.get(at).copied().unwrap_or(self.bytes.len())
+        start..self.ends.get(at).copied().unwrap_or(self.end)
     }
 
     /// Whether any message is to be staged.
@@ -175,7 +189,7 @@ impl Batch {
         large.unwrap_or_else(|| self.bytes.slice(self.range(at)))
     }
 
-    /// All entries in one piece, and where each of them ends but the last; nothing, where one is large.
+    /// All entries in one piece, and where each of them ends but the last, unless one is large.
     pub(super) fn into_whole(self) -> std::result::Result<(Bytes, Vec<usize>), Batch> {
         match self.larges().is_empty() {
             true => Ok((self.bytes, self.ends)),
@@ -242,6 +256,7 @@ impl Batch {
         Batch {
             topic: Arc::clone(&self.topic),
             sent: self.sent,
+            end: bytes.len(),
             bytes: bytes.into(),
             ends,
             special: special.if_any(),

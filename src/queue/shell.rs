@@ -325,7 +325,12 @@ impl Shell {
     /// Appends messages, which are taken from `batch`.
     pub(super) fn append_batch(self: &Arc<Self>, core: &mut Core, batch: &mut Batch) -> Result<InFlight, LogError> {
         let append = self.append_locked(core, batch, self.settings.durability, Room::Common)?;
-        Ok(self.in_flight(core, append, Effect::Sent(batch.take())))
+        let mut sent = batch.take();
+        if !core.state.has_subscriptions(&sent.topic) {
+            // Whoever subscribes later reads from the disk what came before.
+            sent.forget_entries();
+        }
+        Ok(self.in_flight(core, append, Effect::Sent(sent)))
     }
 
     /// Appends what has an effect.

@@ -59,7 +59,7 @@ impl Shell {
                         if !deliveries.is_empty() {
                             return Ok(deliveries);
                         }
-                        // Everything that was taken is lost to damage.
+                        // Everything that was taken is lost to damage, or is no longer leased.
                     }
                     over = rest;
                 }
@@ -80,9 +80,13 @@ impl Shell {
             leases,
         };
         let seqs: Vec<u64> = taken.leases.iter().map(|lease| lease.seq).collect();
-        let entries = self.entries_for(Some(id), &seqs).await?;
+        let (entries, was_read) = self.entries_for(Some(id), &seqs).await?;
         let mut deliveries = Vec::with_capacity(entries.len());
         for (lease, entry) in taken.leases.iter().zip(&entries) {
+            // Meanwhile the lease may have ended, and what follows it may have been delivered.
+            if was_read && !self.core.lock().state.holds(id, lease) {
+                continue;
+            }
             let Some(entry) = entry else {
                 self.core.lock().state.lose(id, lease.seq);
                 continue;

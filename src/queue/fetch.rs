@@ -36,17 +36,19 @@ impl Shell {
     /// The entries of some messages, from memory or from the log, in the order in which they are asked for; nothing of
     /// those that are not kept or that damage took.
     pub(super) async fn entries(&self, wanted: &[u64]) -> Result<Vec<Option<Bytes>>> {
-        self.entries_for(None, wanted).await
+        let (entries, _was_read) = self.entries_for(None, wanted).await?;
+        Ok(entries)
     }
 
     /// The same for a subscription that has been given these messages: what it is likely to be given next is read into
-    /// memory with them.
-    pub(super) async fn entries_for(&self, id: Option<SubId>, wanted: &[u64]) -> Result<Vec<Option<Bytes>>> {
+    /// memory with them. Also says whether the disk was read, which may take long.
+    pub(super) async fn entries_for(&self, id: Option<SubId>, wanted: &[u64]) -> Result<(Vec<Option<Bytes>>, bool)> {
         let mut wanted = Wanted {
             seqs: wanted,
             found: vec![None; wanted.len()],
         };
         let mut places = self.places(&mut wanted);
+        let reads = !places.is_empty();
         while !self.fetch(id, &places, &mut wanted).await? {
             // A segment was freed since they were looked up: messages have been written again elsewhere, or are not kept.
             let now = self.places(&mut wanted);
@@ -58,7 +60,7 @@ impl Shell {
             }
             places = now;
         }
-        Ok(wanted.found)
+        Ok((wanted.found, reads))
     }
 
     /// Where in the log those of the messages are that are kept and not in memory. The others are found.

@@ -4,11 +4,12 @@
 
 use super::kept::Stored;
 use super::state::State;
-use super::testing::{SECOND, open, subscribe};
+use super::testing::{SECOND, open, small, subscribe};
 use super::*;
 use crate::env::{Tick, WallTime};
-use crate::sim::World;
+use crate::sim::{Faults, World};
 use std::collections::BTreeMap;
+use std::pin::pin;
 
 const ID: u32 = 1;
 
@@ -102,4 +103,30 @@ fn what_becomes_due_in_any_order_is_delivered_as_it_was_sent() {
 fn what_becomes_due_in_its_order_is_delivered_as_it_was_sent() {
     received_as_due(1, |number, _| number);
     received_as_due(2, |_, _| 0);
+}
+
+#[test]
+fn what_is_no_longer_leased_when_it_has_been_read_is_not_delivered() {
+    let world = World::new(5);
+    let machine = world.machine("node");
+    world.run(async {
+        let last_one = Retention::acknowledged().max_messages(1);
+        let queue = small(&machine.env()).cache_bytes(0).retention(last_one);
+        let queue = queue.open("q").await.unwrap();
+        let from = subscribe(&queue, "t", "s").await;
+        queue.topic("t").send("first").await.unwrap();
+        let slow = Faults {
+            stall: 1.0,
+            stall_for: SECOND,
+            ..Faults::default()
+        };
+        machine.set_faults(slow);
+        let mut receiving = pin!(queue.receive(&from, 1, 60 * SECOND));
+        assert!(futures::poll!(receiving.as_mut()).is_pending(), "it reads");
+        machine.set_faults(Faults::default());
+        // This drops the first, which somebody has.
+        queue.topic("t").send("second").await.unwrap();
+        let received = receiving.await.unwrap();
+        assert_eq!(received[0].message.payload, "second");
+    });
 }

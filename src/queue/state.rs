@@ -208,6 +208,12 @@ impl State {
         changed.unwrap_or(Err(Lost))
     }
 
+    /// Whether a lease still holds.
+    pub(super) fn holds(&self, id: SubId, lease: &Lease) -> bool {
+        let standing = self.subscriptions.get(&id);
+        standing.is_some_and(|standing| standing.holds(lease.seq, lease.generation))
+    }
+
     /// Takes back leases that never reached anybody.
     pub(super) fn unlease(&mut self, id: SubId, leases: &[Lease]) {
         self.with(id, |standing, _| {

@@ -404,6 +404,11 @@ impl Standing {
         Ok(())
     }
 
+    /// Whether a lease still holds.
+    pub(super) fn holds(&self, seq: u64, generation: u64) -> bool {
+        self.held(seq, generation).is_ok()
+    }
+
     /// Takes back a lease that never reached anybody: its attempt does not count.
     pub(super) fn unlease(&mut self, seq: u64, generation: u64) {
         if let Ok((level, _)) = self.held(seq, generation) {

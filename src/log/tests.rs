@@ -226,7 +226,7 @@ fn freed_segments_are_used_again() {
         }
     }
     // Longer than it takes until what was written last is vouched for.
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    block_on(Env::system().sleep(std::time::Duration::from_millis(50)));
     let stats = log.stats();
     block_on(log.close());
     let disk = Env::system().disk().clone();

@@ -3,7 +3,8 @@ use super::entry::{Entries, Entry};
 use super::reader::Plan;
 use super::shared::{Order, Shared};
 use super::{
-    Durability, Item, Latencies, LogError, LogOptions, Notes, OpenReport, Reader, committer, large, pick, reader,
+    Durability, Item, Latencies, LogError, LogOptions, Notes, OpenReport, Reader, committer, large, pick, quarantine,
+    reader,
 };
 use crate::env::{Env, Task, files};
 use crate::sync::Ordering;
@@ -242,13 +243,22 @@ impl Log {
             return Ok(Vec::new());
         };
         let shared = &self.handle.shared;
-        let (items, damaged) = shared
+        let (disk, dir) = (Arc::clone(shared.env.disk()), shared.dir.clone());
+        let run = async move {
+            let read = plan.run().await?;
+            // Where it cannot be kept aside, the rest is served all the same.
+            drop(quarantine::keep_bad(&*disk, &dir, &read.bad).await);
+            Ok::<_, std::io::Error>(read)
+        };
+        let read = shared
             .env
-            .spawn_blocking(plan.run())
+            .spawn_blocking(run)
             .await
             .map_err(|_| LogError::abandoned())??;
-        self.count_damaged(damaged);
-        Ok(items)
+        if read.damaged > 0 {
+            self.count_damaged(read.damaged);
+        }
+        Ok(read.items)
     }
 
     /// Makes reads come from the device.

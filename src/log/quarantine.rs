@@ -1,5 +1,6 @@
 //! Damaged bytes, copied away before anything can write over them: `quarantine/SEGMENT-OFFSET.bytes` in the log's
-//! directory. The originals stay where they are until their segment is released.
+//! directory, when the log is opened or when they are read. The originals stay where they are until their segment is
+//! released.
 
 use super::recovery::Damage;
 use super::shared::Segment;
@@ -22,6 +23,13 @@ pub(super) async fn keep(
         return Ok(0);
     }
     copy(disk, dir, segments, damage).await.map_err(|e| e.to_string())
+}
+
+/// The same of frames that were found damaged when they were read.
+pub(super) async fn keep_bad(disk: &dyn Disk, dir: &Path, bad: &[(Segment, Damage)]) -> Result<usize, String> {
+    let segments = bad.iter().map(|(segment, damage)| (damage.segment, segment.clone()));
+    let damage: Vec<Damage> = bad.iter().map(|(_, damage)| damage.clone()).collect();
+    keep(disk, dir, &segments.collect(), &damage).await
 }
 
 async fn copy(disk: &dyn Disk, dir: &Path, segments: &BTreeMap<u64, Segment>, damage: &[Damage]) -> io::Result<usize> {

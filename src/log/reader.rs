@@ -1,6 +1,8 @@
 use super::entry;
 use super::frame::{self, HEAD, MAX_FRAME, ROW, Row};
 use super::index::{FrameAt, Index, Piece};
+use super::recovery::Damage;
+use super::segment::Place;
 use super::shared::{Held, Phase, Segment, State};
 use super::{Gap, Item, Log, LogError, Why};
 use crate::env::read_exact_at;
@@ -183,9 +185,18 @@ pub(super) fn within(frames: &[FrameAt], at: FrameAt) -> Range<usize> {
     start..start + at.len as usize
 }
 
+/// What a plan has read.
+pub(super) struct Read {
+    pub(super) items: Vec<Item>,
+    /// Entries found damaged.
+    pub(super) damaged: u64,
+    /// The frames that hold them.
+    pub(super) bad: Vec<(Segment, Damage)>,
+}
+
 impl Plan {
-    /// Reads it; also how many entries were found damaged. Blocks its thread.
-    pub(super) async fn run(self) -> io::Result<(Vec<Item>, u64)> {
+    /// Reads it. Blocks its thread.
+    pub(super) async fn run(self) -> io::Result<Read> {
         let mut out = Output::new(self.wanted, self.only, self.pieces);
         for step in self.steps {
             match step {
@@ -194,7 +205,11 @@ impl Plan {
                 Step::Some { segment, at, seqs } => out.some(&segment, at, &seqs).await?,
             }
         }
-        Ok((out.items, out.damaged))
+        Ok(Read {
+            items: out.items,
+            damaged: out.damaged,
+            bad: out.bad,
+        })
     }
 }
 
@@ -203,6 +218,7 @@ pub(super) struct Output {
     only: Vec<u64>,
     pub(super) items: Vec<Item>,
     pub(super) damaged: u64,
+    bad: Vec<(Segment, Damage)>,
     pieces: BTreeMap<u64, Segment>,
 }
 
@@ -213,6 +229,7 @@ impl Output {
             only,
             items: Vec::new(),
             damaged: 0,
+            bad: Vec::new(),
             pieces,
         }
     }
@@ -225,10 +242,15 @@ impl Output {
                 self.put_rows(*at, &bytes, rows).await?;
                 continue;
             }
+
             // Ask the device once more before calling anything lost.
             segment.file.drop_cache().await?;
             let bytes = read(segment, at.place.offset, at.len).await?;
-            match rows(segment.salt, *at, &bytes) {
+            let rows = rows(segment.salt, *at, &bytes);
+            if rows.as_ref().is_none_or(|rows| rows.iter().any(Option::is_none)) {
+                self.bad(segment, at.place, at.len);
+            }
+            match rows {
                 Some(rows) => self.put_rows(*at, &bytes, rows).await?,
                 None => {
                     self.gap(at.first_seq..at.end(), Why::Frame);
@@ -272,7 +294,7 @@ impl Output {
     }
 
     /// An entry in pieces, or `None` when one is damaged.
-    async fn long(&self, list: &[u8]) -> io::Result<Option<Bytes>> {
+    async fn long(&mut self, list: &[u8]) -> io::Result<Option<Bytes>> {
         let Some(pieces) = entry::pieces(list) else {
             return Ok(None);
         };
@@ -291,11 +313,23 @@ impl Output {
                 segment.file.drop_cache().await?;
                 bytes = read(segment, piece.place.offset, frame_len).await?;
                 if !put_piece(segment.salt, piece, &bytes, &mut whole) {
+                    let segment = segment.clone();
+                    self.bad(&segment, piece.place, frame_len);
                     return Ok(None);
                 }
             }
         }
         Ok(Some(whole.into()))
+    }
+
+    /// A frame is not as it was written.
+    fn bad(&mut self, segment: &Segment, place: Place, len: u32) {
+        let bytes = place.offset..place.offset + len;
+        let damage = Damage {
+            segment: place.segment,
+            bytes,
+        };
+        self.bad.push((segment.clone(), damage));
     }
 
     pub(super) fn gap(&mut self, range: Range<u64>, why: Why) {

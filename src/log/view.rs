@@ -105,9 +105,9 @@ impl View {
                 return Ok(Vec::new());
             };
             let run = self.env.spawn_blocking(plan.run()).await;
-            let (items, damaged) = run.map_err(|_| LogError::abandoned())??;
-            if damaged == 0 || !self.forget_released().await? {
-                return Ok(items);
+            let read = run.map_err(|_| LogError::abandoned())??;
+            if read.damaged == 0 || !self.forget_released().await? {
+                return Ok(read.items);
             }
         }
     }

@@ -39,8 +39,8 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 ///   tried, unless the record of it was among the last moments' writes. Retry times are not kept: after a restart
 ///   everything unsettled can be delivered at once.
 /// - **Damage** on disk costs the messages that it hit. The rest is served. [`opened`](DurableQueue::opened) tells of damage to
-///   what was written last, [`QueueStats::lost`] of messages that were found damaged when their turn came, and
-///   [`verify`](DurableQueue::verify) reads everything.
+///   what was written last, [`lost`](DurableQueue::lost) of messages that were found damaged when their turn came, and
+///   [`verify`](DurableQueue::verify) reads everything. What is found damaged is copied into the directory `quarantine`.
 /// - **Space** is freed by whole segments of the log, oldest first. A few messages that stay do not keep all that came
 ///   after them: they are written again at the end, in the background, as [`Retention`] tells.
 /// - **Bounds**: names of 1 to 200 bytes, ids of 1 to 128; 10,000 subscriptions
@@ -307,6 +307,18 @@ impl DurableQueue {
     #[must_use]
     pub fn opened(&self) -> &OpenReport {
         &self.handle.opened
+    }
+
+    /// The messages that were found damaged when their turn came, since the queue was opened: the latest 1,000 of those that
+    /// [`QueueStats::lost`] counts. The damaged bytes are in the directory `quarantine`.
+    #[must_use]
+    pub fn lost(&self) -> Vec<Lost> {
+        let core = self.handle.shell.core.lock();
+        let lost = core.state.lost_seqs.iter().map(|seq| Lost {
+            seqs: *seq..seq + 1,
+            why: "it is damaged on disk".into(),
+        });
+        lost.collect()
     }
 
     /// Reads the whole log from the device and compares checksums, beside those who use the queue. `progress` is called now

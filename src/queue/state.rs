@@ -10,7 +10,7 @@ use super::runs::Run;
 use super::standing::{Lease, Lost, Standing, Stored, Taken};
 use super::{Subscription, TopicStats};
 use crate::env::{Tick, WallTime};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,9 @@ const WALL_CHECK: Duration = Duration::from_secs(1);
 
 /// How many messages tell what those behind them are like.
 const BEHIND: usize = 4;
+
+/// How many of the messages that damage took are known by number.
+const MOST_LOST: usize = 1_000;
 
 /// Everything that a queue knows besides the messages' bytes.
 #[derive(Debug, Default)]
@@ -38,6 +41,8 @@ pub(super) struct State {
     dying: Vec<Dying>,
     /// Messages that damage took.
     pub(super) lost: u64,
+    /// The numbers of the latest of them.
+    pub(super) lost_seqs: VecDeque<u64>,
     /// Where messages lie that were written again.
     pub(super) copies: Copies,
     /// Messages whose copies were found on opening, by topic, and which are still to be put among the others.
@@ -299,6 +304,10 @@ impl State {
         let name = self.subscriptions.get(&id).map(|standing| Arc::clone(&standing.topic));
         if name.is_some_and(|name| self.remove(&name, seq)) {
             self.lost += 1;
+            self.lost_seqs.push_back(seq);
+            if self.lost_seqs.len() > MOST_LOST {
+                self.lost_seqs.pop_front();
+            }
         }
     }
 

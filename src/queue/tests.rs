@@ -225,11 +225,8 @@ fn damage_costs_the_message_that_it_hits() {
 
         // Found while the queue is open.
         let queue = open(&machine.env()).await;
-        queue
-            .topic("t")
-            .send_all(["d".repeat(3_000), "e".repeat(3_000)])
-            .await
-            .unwrap();
+        let sent = queue.topic("t").send_all(["d".repeat(3_000), "e".repeat(3_000)]).await;
+        let damaged = sent.unwrap()[0].seq;
         machine.env().sleep(SECOND).await;
         let path = machine
             .files()
@@ -241,6 +238,15 @@ fn damage_costs_the_message_that_it_hits() {
         assert!(machine.flip_bit(&path, at as u64 * 8));
         assert_eq!(drain(&queue, &from).await, ["e".repeat(3_000)]);
         assert_eq!(queue.stats().lost, 1);
+        let lost: Vec<_> = queue.lost().into_iter().map(|lost| lost.seqs).collect();
+        assert_eq!(lost, std::slice::from_ref(&(damaged..damaged + 1)));
+        let kept = machine.files().into_iter().filter(|path| path.contains("quarantine"));
+        let mut kept = kept.map(|path| machine.read_file(&path).unwrap());
+        assert!(kept.any(|bytes| {
+            bytes
+                .windows(8)
+                .any(|bytes| bytes == b"eddddddd" || bytes == b"dddddddd")
+        }));
     });
 }
 

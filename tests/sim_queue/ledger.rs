@@ -2,7 +2,7 @@
 
 use super::life::Sent;
 use outgrow::env::{Rng, WallTime};
-use outgrow::queue::{Durability, Effect, Error, OpenReport, QueueStats, RawDelivery, Receipt, Result};
+use outgrow::queue::{Durability, Effect, Error, Lost, OpenReport, QueueStats, RawDelivery, Receipt, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
@@ -65,8 +65,6 @@ pub(crate) struct Ledger {
     lost: Vec<Range<u64>>,
     /// Lives whose last writes damage may have taken unseen.
     doubtful: BTreeSet<u32>,
-    /// How many messages were found damaged when their turn came.
-    found_lost: u64,
     pub(crate) counts: Counts,
 }
 
@@ -107,7 +105,6 @@ impl Ledger {
             redriven: false,
             lost: Vec::new(),
             doubtful: BTreeSet::new(),
-            found_lost: 0,
             counts: Counts::default(),
         }
     }
@@ -132,13 +129,14 @@ impl Ledger {
     }
 
     /// Takes what a life has counted when it ends.
-    pub(crate) fn took(&mut self, stats: &QueueStats) {
+    pub(crate) fn took(&mut self, stats: &QueueStats, lost: &[Lost]) {
         let messages = stats.lost;
         assert!(
             self.allowed.rot || messages == 0,
             "no bit was flipped, yet {messages} messages are lost"
         );
-        self.found_lost += messages;
+        assert_eq!(messages, lost.len() as u64, "each of them is told");
+        self.lost.extend(lost.iter().map(|lost| lost.seqs.clone()));
         self.counts.dropped += stats.dropped;
         self.counts.rewritten += stats.rewritten;
     }
@@ -344,13 +342,7 @@ impl Ledger {
                 }
             }
         }
-        // One that was found damaged while the queue was open is counted, and may have left the log before the next opening.
-        let few = untold.len() as u64 <= self.found_lost;
-        assert!(
-            few,
-            "lost and not told, but for {} of them: {untold:?}",
-            self.found_lost
-        );
+        assert!(untold.is_empty(), "lost and not told: {untold:?}");
     }
 }
 

@@ -115,7 +115,10 @@ impl Run {
             return self.machine.kill();
         };
         if !life.subscribe_all().await {
-            self.ledger.lock().unwrap().took(&life.queue.stats());
+            self.ledger
+                .lock()
+                .unwrap()
+                .took(&life.queue.stats(), &life.queue.lost());
             return self.machine.kill();
         }
         if self.rng.chance(0.5) {
@@ -152,7 +155,10 @@ impl Run {
             1 => life.queue.close().await,
             _ => self.machine.crash(),
         }
-        self.ledger.lock().unwrap().took(&life.queue.stats());
+        self.ledger
+            .lock()
+            .unwrap()
+            .took(&life.queue.stats(), &life.queue.lost());
         self.machine.kill();
     }
 
@@ -211,7 +217,10 @@ impl Run {
             self.machine.kill();
             let Some(life) = self.open().await else { continue };
             let healed = life.subscribe_all().await && life.drain_all(&mut self.rng).await;
-            self.ledger.lock().unwrap().took(&life.queue.stats());
+            self.ledger
+                .lock()
+                .unwrap()
+                .took(&life.queue.stats(), &life.queue.lost());
             if healed {
                 return;
             }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::env::Env;
+use crate::sim::Faults;
 
 #[test]
 fn a_node_that_lost_its_disk_learns_everything_again_before_it_counts() {
@@ -192,10 +193,19 @@ fn a_node_whose_sync_failed_is_down_until_it_is_started_again() {
     let scene = Scene::new(16, THREE);
     let db = scene.open();
     scene.put(&db, "k", "1");
+    // The file that its log makes ahead is ready.
+    scene.settle();
     scene.machine("a").inject(DiskOp::Sync, 0, Inject::Fail);
     // Others may have it, but the primary is gone before it knows.
+    let slow = Faults {
+        stall: 1.0,
+        stall_for: 5 * MS,
+        ..Faults::default()
+    };
+    ["b", "c"].map(|other| scene.machine(other).set_faults(slow));
     let unknown = scene.world.run(db.put("k", "2")).unwrap_err();
     assert_eq!(unknown.effect(), crate::store::Effect::Unknown);
+    ["b", "c"].map(|other| scene.machine(other).set_faults(Faults::default()));
     scene.settle();
     assert_eq!(role(&db, "a"), Role::Down);
     assert!(db.status().nodes[0].why.is_some());

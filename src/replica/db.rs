@@ -156,6 +156,12 @@ impl ReplicatedStore {
     /// Waits for writes under way, then stops every node and frees the directories. Everything fails afterwards, on every
     /// clone. Without it, dropping the last clone lets the nodes finish what they were given and stop by themselves.
     ///
+    /// Views and sessions count as clones. While one is left of a store that was not closed, the nodes that it still runs
+    /// keep their directories: a store that is opened there meanwhile does without them if a majority is free. The old one
+    /// can then acknowledge nothing that needs a majority, but its primary still answers reads, and takes writes with
+    /// [`Ack::Primary`], which its node gives up once it follows the new primary. So close a store before it is opened
+    /// again.
+    ///
     /// # Cancel safety
     /// Dropping the future may leave some nodes running until the last clone is dropped.
     pub async fn close(&self) {

@@ -74,7 +74,7 @@ impl Shared {
         if choice.target != choice.best {
             // Nobody writes meanwhile, so the one that is wanted soon has all that the best one has.
             match self.hand_over(&promoted, choice, deadline).await {
-                Ok((newer, in_office)) => (epoch, promoted, choice.best) = (newer, in_office, choice.target),
+                Ok((newer, node, in_office)) => (epoch, choice.best, promoted) = (newer, node, in_office),
                 // The best one is in office, unless it was fenced already: better that than none.
                 Err(_) if self.highest.load(Ordering::Relaxed) == epoch => {}
                 Err(error) => return Err(error),
@@ -206,13 +206,14 @@ impl Shared {
         promoted.map_err(|_| unavailable(format!("node {:?} did not take office", self.slots[node].name)))
     }
 
-    /// Waits until the target of `choice` has what the primary that is in office has, then promotes it instead.
+    /// Waits until the target of `choice` has what the primary that is in office has, then promotes it instead. Gives the
+    /// new epoch and its primary: another than the target, when that one's promise did not come in time.
     async fn hand_over(
         self: &Arc<Shared>,
         office: &Promoted,
         choice: Choice,
         deadline: Tick,
-    ) -> Result<(u64, Promoted)> {
+    ) -> Result<(u64, usize, Promoted)> {
         let has_all = || {
             let slot = &self.slots[choice.target];
             let applied = slot.live.load(&pin()).as_ref().map(|live| live.engine.applied());
@@ -229,8 +230,8 @@ impl Shared {
         if choice.best != choice.target {
             return Err(unavailable("the node that was to take over fell behind"));
         }
-        let promoted = self.promote(&fence, choice.target, deadline).await?;
-        Ok((fence.epoch, promoted))
+        let promoted = self.promote(&fence, choice.best, deadline).await?;
+        Ok((fence.epoch, choice.best, promoted))
     }
 
     /// Tells those who saw writes that were lost what holds instead.

@@ -110,12 +110,13 @@ async fn open_again(cluster: &Cluster, db: ReplicatedStore, rng: &mut Rng) {
         return;
     }
     *cluster.db.lock().unwrap() = None;
-    if rng.chance(0.5) {
+    let closed = rng.chance(0.5);
+    if closed {
         db.close().await;
     }
     cluster.check_whys(&db);
     cluster.oracle.divergent(&db.divergent());
-    cluster.oracle.opened_again();
+    cluster.oracle.opening_over(closed);
     drop(db);
     for _ in 0..20 {
         cluster.env().sleep(20 * MS).await;

@@ -49,6 +49,8 @@ fn weak_key(rng: &mut Rng) -> Bytes {
 /// A session, and what it has to remember.
 struct Visit {
     session: Session,
+    /// The opening of the store that it belongs to; it may outlive it.
+    opening: usize,
     seen: Seen,
     /// Whether its writes wait for a majority.
     safe: bool,
@@ -65,6 +67,7 @@ fn begin(cluster: &Cluster, db: &ReplicatedStore, rng: &mut Rng) -> Visit {
     let ack = if safe { Ack::Majority } else { Ack::Primary };
     Visit {
         session: db.reading(preference).acking(ack).session(),
+        opening: cluster.oracle.opening(),
         seen: Seen::default(),
         safe,
     }
@@ -79,7 +82,8 @@ fn value(rng: &mut Rng) -> Bytes {
 async fn write(cluster: &Cluster, db: &ReplicatedStore, rng: &mut Rng) {
     let safe = !(cluster.plan.weak && rng.chance(0.3));
     let key = if safe { key(rng) } else { weak_key(rng) };
-    let (number, mark) = cluster.oracle.begin_write(&key, safe);
+    let (opening, follower) = (cluster.oracle.opening(), cluster.follower());
+    let (number, mark) = cluster.oracle.begin_write(opening, &key, safe);
     let batch = Batch::new().put(key, value(rng)).put(mark, "").add("counter", 1);
     let view = db.acking(if safe { Ack::Majority } else { Ack::Primary });
     let patience = if rng.chance(0.1) {
@@ -92,7 +96,7 @@ async fn write(cluster: &Cluster, db: &ReplicatedStore, rng: &mut Rng) {
     let result = result.unwrap_or(Err(Error::Timeout { effect }));
     if let Ok(receipt) = &result {
         let (_, at) = receipt.at.iter().next().expect("a receipt says where");
-        let told = cluster.follower().position();
+        let told = follower.position();
         assert!(told >= at, "committed at {at}, but followers have heard of {told} only");
     }
     cluster.oracle.end_write(number, &result);
@@ -109,11 +113,16 @@ async fn read(cluster: &Cluster, db: &ReplicatedStore, rng: &mut Rng) {
 
 /// Reads or writes in a session; false when it has to begin anew.
 async fn in_session(cluster: &Cluster, visit: &mut Visit, rng: &mut Rng) -> bool {
-    let Visit { session, seen, safe } = visit;
-    let safe = *safe;
+    let Visit {
+        session,
+        opening,
+        seen,
+        safe,
+    } = visit;
+    let (opening, safe) = (*opening, *safe);
     let key = if safe { key(rng) } else { weak_key(rng) };
     if rng.chance(0.3) {
-        let (number, mark) = cluster.oracle.begin_write(&key, safe);
+        let (number, mark) = cluster.oracle.begin_write(opening, &key, safe);
         let batch = Batch::new().put(key.clone(), value(rng)).put(mark, "");
         let result = session.commit(batch).await;
         if let Ok(receipt) = &result {

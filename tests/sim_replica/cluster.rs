@@ -33,7 +33,8 @@ pub(crate) struct Cluster {
     pub(crate) wire: Arc<Mutex<Wire>>,
     /// Replaced when the whole store is opened again; absent meanwhile.
     pub(crate) db: Arc<Mutex<Option<ReplicatedStore>>>,
-    follower: Arc<Newest>,
+    /// Follows the present opening of the store, and no other: one that was only dropped may go on for a while.
+    follower: Arc<Mutex<Arc<Newest>>>,
 }
 
 /// How messages travel.
@@ -119,8 +120,8 @@ impl Cluster {
         self.db.lock().unwrap().clone()
     }
 
-    pub(crate) fn follower(&self) -> &Newest {
-        &self.follower
+    pub(crate) fn follower(&self) -> Arc<Newest> {
+        Arc::clone(&self.follower.lock().unwrap())
     }
 
     pub(crate) async fn open(&self) -> Result<ReplicatedStore, Error> {
@@ -138,8 +139,10 @@ impl Cluster {
         };
         let builder = (0..self.plan.nodes).fold(builder, |builder, n| builder.node(node(n)));
         let db = builder.open("db").await?;
-        let follower: Arc<dyn Follower> = self.follower.clone();
+        let newest = Arc::<Newest>::default();
+        let follower: Arc<dyn Follower> = newest.clone();
         db.attach(Arc::downgrade(&follower))?;
+        *self.follower.lock().unwrap() = newest;
         Ok(db)
     }
 

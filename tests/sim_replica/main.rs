@@ -1,6 +1,6 @@
 //! The promises of `ReplicatedStore` on simulated machines that crash, stall, forget and lie, with messages that come late
-//! or never: no write that a majority acknowledged is lost, no session goes back in time, no two primaries acknowledge at
-//! once, and when the faults stop, all nodes agree.
+//! or never: no write that a majority acknowledged is lost, no session goes back in time, no two primaries of one opened
+//! store acknowledge at once, nor any two where a majority has to, and when the faults stop, all nodes agree.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "../support/mod.rs"]

@@ -24,8 +24,9 @@ struct Book {
     divergent: BTreeSet<Bytes>,
     /// Keys of writes that failovers reported as lost.
     lost: BTreeSet<Bytes>,
-    /// The whole store was opened anew, which is a failover that reports to nobody.
-    opened_again: bool,
+    /// For each opening of the whole store that is over, whether it was closed. The next one is a failover that reports to
+    /// nobody.
+    over: Vec<bool>,
     counts: Counts,
 }
 
@@ -35,6 +36,8 @@ pub(crate) struct Write {
     pub(crate) mark: Bytes,
     /// Whether a majority has to have it before it is acknowledged.
     pub(crate) safe: bool,
+    /// The opening of the store whose handle took it.
+    opening: usize,
     begun: u64,
     ended: u64,
     how: How,
@@ -128,8 +131,8 @@ impl Book {
 }
 
 impl Oracle {
-    /// A write begins; gives its number and its mark.
-    pub(crate) fn begin_write(&self, key: &Bytes, safe: bool) -> (usize, Bytes) {
+    /// A write to a handle of this opening begins; gives its number and its mark.
+    pub(crate) fn begin_write(&self, opening: usize, key: &Bytes, safe: bool) -> (usize, Bytes) {
         let book = &mut *self.book.lock().unwrap();
         let begun = book.tick();
         let mark = Bytes::from(format!("mark/{:05}", book.writes.len()));
@@ -137,6 +140,7 @@ impl Oracle {
             key: key.clone(),
             mark: mark.clone(),
             safe,
+            opening,
             begun,
             ended: u64::MAX,
             how: How::UnderWay,
@@ -208,8 +212,14 @@ impl Oracle {
         book.divergent.extend(changes.map(|change| change.key.clone()));
     }
 
-    pub(crate) fn opened_again(&self) {
-        self.book.lock().unwrap().opened_again = true;
+    /// The present opening of the store, counted from 0.
+    pub(crate) fn opening(&self) -> usize {
+        self.book.lock().unwrap().over.len()
+    }
+
+    /// The present opening is over: it was closed, or just dropped.
+    pub(crate) fn opening_over(&self, closed: bool) {
+        self.book.lock().unwrap().over.push(closed);
     }
 
     pub(crate) fn state<'a>(&self, entries: impl Iterator<Item = &'a (Bytes, Entry)>) {
@@ -255,7 +265,7 @@ impl Book {
                 How::Acknowledged(_, at) if mark.is_none() => {
                     let told = self.lost.contains(&write.mark) || self.divergent.contains(&write.mark);
                     assert!(
-                        told || self.opened_again,
+                        told || !self.over.is_empty(),
                         "lost without a word: {:?} at {at}",
                         write.mark
                     );
@@ -274,22 +284,25 @@ impl Book {
     }
 
     /// Where one epoch has acknowledged something, an older one never does again; and nothing is counted twice.
+    ///
+    /// One write may be late: a weak one to a handle that outlived its opening. A session keeps a store that was dropped
+    /// and not closed, and with it the directories of the nodes that it still runs. A majority of the others is enough to
+    /// open the store anew, and nobody tells the old primary; what it acknowledges is on its own disk, as was asked for.
     fn check_one_primary_at_a_time(&self) {
         let mut acknowledged: Vec<_> = self.acknowledged().collect();
         acknowledged.sort_by_key(|(write, ..)| write.ended);
-        let mut newest = 0;
-        let mut epochs: Vec<(u64, u64)> = Vec::new();
         for (write, _, at) in &acknowledged {
+            let may_be_late = !write.safe && self.over.get(write.opening) == Some(&false);
             // The newest epoch of all acknowledgements that were there before this write began.
-            let before = epochs.iter().filter(|(ended, _)| *ended < write.begun);
-            let before = before.map(|(_, epoch)| *epoch).max().unwrap_or(0);
+            let before = acknowledged.iter().filter(|(earlier, ..)| {
+                earlier.ended < write.begun && (earlier.opening <= write.opening || !may_be_late)
+            });
+            let before = before.map(|(.., at)| at.epoch).max().unwrap_or(0);
             assert!(
                 at.epoch >= before,
                 "epoch {} acknowledged after epoch {before}",
                 at.epoch
             );
-            newest = newest.max(at.epoch);
-            epochs.push((write.ended, at.epoch));
         }
         let mut safe: Vec<_> = acknowledged.iter().filter(|(write, ..)| write.safe).collect();
         safe.sort_by_key(|(.., at)| at.seq);

@@ -179,6 +179,49 @@ impl Link for Cut {
     }
 }
 
+/// From whom to whom, and how many messages still get there.
+type Way = (&'static str, &'static str, usize);
+
+/// Ways on which only so many messages get through; on all others, all do.
+#[derive(Clone, Default)]
+struct Ration(Arc<Mutex<Vec<Way>>>);
+
+impl Link for Ration {
+    fn pass(&self, from: &str, to: &str) -> Passage {
+        let mut left = self.0.lock();
+        match left.iter_mut().find(|way| (way.0, way.1) == (from, to)) {
+            Some((.., 0)) => Passage::Lost,
+            Some((.., left)) => {
+                *left -= 1;
+                Passage::AtOnce
+            }
+            None => Passage::AtOnce,
+        }
+    }
+}
+
+#[test]
+fn a_failover_names_who_is_in_office_when_the_one_that_was_wanted_falls_silent() {
+    let scene = Scene::new(20, THREE);
+    let ration = Ration::default();
+    let db = scene
+        .world
+        .run(scene.builder().link(ration.clone()).open("db"))
+        .unwrap();
+    // "b" lacks a record, so another has to be in office first and hand over.
+    ration.0.lock().push(("a", "b", 0));
+    scene.put(&db, "k", "1");
+    // It hears the ping and promises that epoch, but is not asked to promise the next.
+    *ration.0.lock() = vec![(CLIENT, "b", 2)];
+    let report = scene.failover(&db, FailoverTo::Node("b".into()));
+    assert_eq!(report.epoch, 3);
+    assert_ne!(report.to, "b");
+    assert_eq!(role(&db, &report.to), Role::Primary);
+    scene.put(&db, "k", "2");
+    assert_eq!(scene.get(&db, "k").as_deref(), Some("2"));
+    assert_eq!(db.status().primary, Some(report.to));
+}
+
 #[test]
 fn what_only_the_primary_had_is_reported_and_handed_back() {
     let scene = Scene::new(6, THREE);

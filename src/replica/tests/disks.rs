@@ -202,10 +202,15 @@ fn a_node_whose_sync_failed_is_down_until_it_is_started_again() {
         stall_for: 5 * MS,
         ..Faults::default()
     };
-    ["b", "c"].map(|other| scene.machine(other).set_faults(slow));
+    let all_are = |faults| {
+        ["b", "c"]
+            .iter()
+            .for_each(|other| scene.machine(other).set_faults(faults));
+    };
+    all_are(slow);
     let unknown = scene.world.run(db.put("k", "2")).unwrap_err();
     assert_eq!(unknown.effect(), crate::store::Effect::Unknown);
-    ["b", "c"].map(|other| scene.machine(other).set_faults(Faults::default()));
+    all_are(Faults::default());
     scene.settle();
     assert_eq!(role(&db, "a"), Role::Down);
     assert!(db.status().nodes[0].why.is_some());

@@ -68,7 +68,7 @@ impl Batch {
         hashes: (&KeyedHash, &IdHash),
     ) -> Result<Batch> {
         let batch = Batch::unchecked(topic, sent, messages, hashes);
-        let longest = messages.iter().zip(0..).map(|(_, at)| batch.len_of(at)).max();
+        let longest = (0..batch.len()).map(|at| batch.len_of(at)).max();
         if let Some(len) = longest.filter(|len| *len > MAX_MESSAGE) {
             return Err(Error::TooLarge { len, max: MAX_MESSAGE });
         }

@@ -225,7 +225,7 @@ fn what_is_granted_is_not_forgotten_by_a_crash() {
             let over = Duration::from_micros(rng.below(20_000));
             let granted = Mutex::new(BTreeSet::new());
             consume(&queue, over, &env, rng, &granted).await;
-            let granted = granted.into_inner();
+            let granted = std::mem::take(&mut *granted.lock());
             let left: BTreeSet<String> = left_after_crash(&machine).await.into_iter().collect();
             for (n, receipt) in sent.iter().enumerate() {
                 let again = granted.contains(&receipt.seq) && left.contains(&n.to_string());

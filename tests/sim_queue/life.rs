@@ -228,7 +228,7 @@ impl Life {
                 );
                 result
             }
-            4 => {
+            4 | 7 => {
                 self.env.sleep(LEASE * 2).await;
                 let result = delivery.ack().await;
                 assert!(result.is_err(), "the lease on {id:?} has ended");

@@ -81,10 +81,14 @@ impl Shell {
         };
         let seqs: Vec<u64> = taken.leases.iter().map(|lease| lease.seq).collect();
         let (entries, was_read) = self.entries_for(Some(id), &seqs).await?;
+        // Meanwhile a lease may have ended, and what follows it may have been delivered.
+        let held: Option<Vec<bool>> = was_read.then(|| {
+            let core = self.core.lock();
+            taken.leases.iter().map(|lease| core.state.holds(id, lease)).collect()
+        });
         let mut deliveries = Vec::with_capacity(entries.len());
-        for (lease, entry) in taken.leases.iter().zip(&entries) {
-            // Meanwhile the lease may have ended, and what follows it may have been delivered.
-            if was_read && !self.core.lock().state.holds(id, lease) {
+        for (at, (lease, entry)) in taken.leases.iter().zip(&entries).enumerate() {
+            if held.as_ref().is_some_and(|held| !held[at]) {
                 continue;
             }
             let Some(entry) = entry else {

@@ -27,9 +27,8 @@ impl Shell {
         }
         let durable = self.log.durable();
         let mut core = self.core.lock();
-        match result {
-            Ok(()) => core.reach(id),
-            Err(error) => core.fail(id, self.env.now(), error),
+        if let Err(error) = result {
+            core.fail(id, self.env.now(), error);
         }
         let news = self.promote(&mut core, durable);
         self.tell_all(core, news);
@@ -38,12 +37,11 @@ impl Shell {
         }
     }
 
-    /// Lets everything happen that is as durable as was asked for.
+    /// Lets everything happen that is as durable as was asked for: what comes before number `durable`.
     fn promote(&self, core: &mut Core, durable: u64) -> News {
         let mut news = News::new();
         let watch = self.env.stopwatch();
-        core.reached = core.reached.max(durable);
-        while core.pending.front().is_some_and(|first| first.seqs.end <= core.reached) {
+        while core.pending.front().is_some_and(|first| first.seqs.end <= durable) {
             let Some(done) = core.pending.pop_front() else { break };
             if let Effect::Sent(_) = done.effect {
                 core.counts.sends.record(watch - done.since);
@@ -138,14 +136,6 @@ impl Core {
     fn fail(&mut self, append: u64, now: Tick, error: &Error) {
         let failed = self.at(append).and_then(|at| self.pending.remove(at));
         failed.into_iter().for_each(|failed| self.undo(failed, now, error));
-    }
-
-    /// An append is as durable as was asked for, and what is before it in the log with it; but one of nothing is so at
-    /// once, whatever is before it.
-    fn reach(&mut self, append: u64) {
-        let seqs = self.at(append).map(|at| self.pending[at].seqs.clone());
-        let end = seqs.filter(|seqs| !seqs.is_empty()).map_or(0, |seqs| seqs.end);
-        self.reached = self.reached.max(end);
     }
 
     /// Where an append is among the pending.

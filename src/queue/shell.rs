@@ -48,8 +48,6 @@ pub(super) struct Core {
     /// What becomes true when it is durable, in the order of the log.
     pub(super) pending: VecDeque<Pending>,
     pub(super) last_append: u64,
-    /// Everything before this number is as durable as its senders asked for.
-    pub(super) reached: u64,
     /// Repetitions wait here for what becomes of an append.
     pub(super) fates: BTreeMap<u64, Arc<Fate>>,
     /// Fates that are told, and whose waiters are to be woken.
@@ -190,7 +188,6 @@ impl Core {
             ages: BTreeMap::new(),
             pending: VecDeque::new(),
             last_append: 0,
-            reached: 0,
             fates: BTreeMap::new(),
             told: Vec::new(),
             waiters: BTreeMap::new(),
@@ -219,8 +216,9 @@ impl Core {
 
     /// Everything before this number is in the state.
     pub(super) fn settled_end(&self, durable: u64) -> u64 {
-        let end = durable.max(self.reached);
-        self.pending.front().map_or(end, |first| first.seqs.start.min(end))
+        self.pending
+            .front()
+            .map_or(durable, |first| first.seqs.start.min(durable))
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -1,6 +1,6 @@
 use super::cut::message;
 use super::*;
-use crate::env::{Env, OpenMode, Sleep};
+use crate::env::{Env, OpenMode, Sleep, give_way};
 use futures::FutureExt;
 use futures::future::poll_fn;
 use std::collections::BTreeSet;
@@ -13,19 +13,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 const MS: Duration = Duration::from_millis(1);
-
-/// Lets others go first.
-async fn give_way() {
-    let mut waited = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut waited, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
 
 /// What `world` says when it panics on running `future`.
 fn panic_of(world: &World, future: impl Future) -> String {

@@ -1,6 +1,7 @@
 //! The operating system behind the seam: the only file that may ask it for time, threads, files and entropy.
 #![allow(clippy::disallowed_methods, reason = "this is the other side of the seam")]
 
+use super::disk::CACHED_ZEROS;
 use super::{Clock, DirLock, Disk, DiskFuture, File, OpenMode, Spawn, Tick, TimerId, WallTime};
 use crate::sync::real::{Condvar, Mutex, MutexGuard};
 use crossbeam::channel;
@@ -297,6 +298,28 @@ impl File for SystemFile {
         call(move || self.0.set_len(len))
     }
 
+    #[cfg(target_os = "linux")]
+    fn reserve(&self, len: u64) -> DiskFuture<'_, ()> {
+        let none = rustix::fs::FallocateFlags::empty();
+        call(move || Ok(rustix::fs::fallocate(&self.0, none, 0, len)?))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn zero_at(&self, offset: u64, len: usize) -> DiskFuture<'_, usize> {
+        call(move || {
+            let zeros = &ZEROS.0[..len.min(ZEROS.0.len())];
+            let past = |file: std::fs::File| retry_interrupted(|| file.write_at(zeros, offset));
+            // Where it cannot be done past the page cache, little is put into it at once.
+            match past_the_cache(&self.0).and_then(past) {
+                Err(e) if e.kind() != io::ErrorKind::StorageFull => {
+                    let zeros = &zeros[..zeros.len().min(CACHED_ZEROS)];
+                    retry_interrupted(|| self.0.write_at(zeros, offset))
+                }
+                result => result,
+            }
+        })
+    }
+
     fn sync_data(&self) -> DiskFuture<'_, ()> {
         call(|| self.0.sync_data())
     }
@@ -307,6 +330,24 @@ impl File for SystemFile {
         #[cfg(not(target_os = "linux"))]
         return call(|| Ok(()));
     }
+}
+
+/// Zeros as a device takes them.
+#[cfg(target_os = "linux")]
+#[repr(align(4096))]
+struct Zeros([u8; 256 << 10]);
+
+#[cfg(target_os = "linux")]
+static ZEROS: Zeros = Zeros([0; 256 << 10]);
+
+/// The file once more, for writes that go to the device and leave nothing in memory.
+#[cfg(target_os = "linux")]
+fn past_the_cache(file: &std::fs::File) -> io::Result<std::fs::File> {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::OpenOptionsExt;
+    let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::fs::OpenOptions::new().write(true).custom_flags(direct).open(path)
 }
 
 fn create_dir_durably(path: &Path) -> io::Result<()> {

@@ -81,6 +81,24 @@ pub(crate) async fn disk_contract(env: Env, base: PathBuf) {
     read_exact_at(&*again, &mut buf[..6], 0).await.unwrap();
     assert_eq!(&buf[..6], b"\0\0\0h\0\0");
 
+    // Room taken ahead reads as zeros and changes nothing that is there; so do zeros that are written.
+    match file.reserve(20_000).await {
+        Err(e) => assert_eq!(e.kind(), io::ErrorKind::Unsupported),
+        Ok(()) => assert_eq!(again.len().await.unwrap(), 20_000),
+    }
+    file.reserve(4).await.ok();
+    zero_all_at(&*file, 8_192, 300_000).await.unwrap();
+    write_all_at(&*file, b"end", 308_000).await.unwrap();
+    let mut all = vec![9; 308_192];
+    read_exact_at(&*again, &mut all, 0).await.unwrap();
+    let expected = |at: usize| match at {
+        3 => b'h',
+        308_000..308_003 => b"end"[at - 308_000],
+        _ => 0,
+    };
+    assert!(all.iter().enumerate().all(|(at, byte)| *byte == expected(at)));
+    file.set_len(6).await.unwrap();
+
     // Names: renamed over another, removed; what is open stays readable.
     let other = disk.open(&at("b"), OpenMode::New).await.unwrap();
     write_all_at(&*other, b"other", 0).await.unwrap();

@@ -82,12 +82,9 @@ fn shared(
     let (found, segments) = (all.recovered, all.segments);
     let tail = found.tail.and_then(|tail| Some((tail, segments.get(&tail.segment)?)));
     let limit = |segment: &Segment| u32::try_from(segment.size).unwrap_or(u32::MAX).max(HEADER_LEN);
-    let active = tail.map(|(tail, segment)| Active {
-        id: tail.segment,
-        salt: segment.salt,
-        file: Arc::clone(&segment.file),
-        tail: tail.offset,
-        limit: limit(segment),
+    let active = tail.map(|(tail, segment)| {
+        let file = Arc::clone(&segment.file);
+        Active::new((tail.segment, segment.salt), file, tail.offset, limit(segment))
     });
     let cursor = tail.map(|(tail, segment)| Cursor {
         segment: tail.segment,

@@ -318,6 +318,8 @@ impl State {
 
     /// Everything up to this place is on disk, since a sync that took so long.
     pub(super) fn synced(&mut self, durable: Place, took: Duration) {
+        let before = if durable.segment == self.durable.segment { self.durable.offset } else { 0 };
+        self.spares.synced(u64::from(durable.offset.saturating_sub(before)));
         self.durable = durable;
         self.unsynced = None;
         self.unmarked = true;

@@ -1,15 +1,15 @@
 //! Files of zeros that wait to become segments, made while the log does something else.
 //!
 //! A write into zeros that are on disk changes no metadata, so the sync behind it is one write of the device instead of
-//! two, and cannot fail for want of room. One file is kept in reserve for what frees room; a second is made when the
-//! active segment is half full. A segment that is freed becomes a spare again: it is renamed, and its zeros are written
-//! anew.
+//! two. Where much is written at once, that saves less than the zeros cost: then room is taken for them, and they are not
+//! written. Neither can a write into them fail for want of room. One file is kept in reserve for what frees room; a second is
+//! made when the active segment is half full. A segment that is freed becomes a spare again: it is renamed, and made zeros.
 
 use super::segment::{HEADER_LEN, is_spare, spare_name};
 use super::shared::{Phase, Shared, State, wake};
 use super::summary::Summarizer;
 use super::{LogError, LogOptions, summary_file};
-use crate::env::{Disk, Env, File, OpenMode, Tick, read_exact_at, write_all_at};
+use crate::env::{Disk, Env, File, OpenMode, Tick, read_exact_at, write_all_at, zero_all_at};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,17 +24,37 @@ const INLINE: u64 = 1 << 20;
 const AGAIN: Duration = Duration::from_millis(20);
 /// The most files that wait.
 const MOST: usize = 2;
-/// The kernel keeps what is written at once in pages as large, and a small write into a large page takes longer: with 256
-/// KiB by a tenth, with a mebibyte twice as long.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-/// So many zeros are synced at once: whoever syncs what counts does not wait behind more.
+/// How many zeros are written at once.
+const PIECE: usize = 256 << 10;
+/// So many are synced at once: whoever syncs what counts does not wait behind more.
 const AT_ONCE: u64 = 1 << 20;
+/// Syncs of so many bytes are no faster over zeros that are on disk, if these have to be written before (measured on ext4:
+/// 256 KiB take as long, a mebibyte takes two thirds without).
+const LARGE_SYNC: u64 = 256 << 10;
+/// And in small segments, of so small a part of one.
+const LARGE_PART: u64 = 256;
 
-/// A file of zeros.
+/// A file that waits to become a segment.
 pub(super) struct Spare {
     pub(super) file: Arc<dyn File>,
     pub(super) path: PathBuf,
     pub(super) len: u32,
+    pub(super) holds: Holds,
+}
+
+/// What a file holds that waits to become a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Zeros that are on disk.
+    Zeros,
+    /// Zeros for which there is room.
+    Room,
+    /// Perhaps zeros, perhaps only so far.
+    Unknown,
+    /// What a segment held.
+    Data,
+    /// Nothing; it is new.
+    Nothing,
 }
 
 /// Those that there are.
@@ -52,12 +72,14 @@ pub(super) struct Spares {
     again: Option<Tick>,
     /// How long the next segment is to be.
     next_len: u64,
+    /// How much has been synced at once, of late.
+    per_sync: u64,
 }
 
 enum Step {
     Summary(Summarizer),
-    Make(u64),
-    Fill(Spare),
+    Make(u64, Holds),
+    Fill(Spare, Holds),
     Discard(Spare),
 }
 
@@ -108,10 +130,24 @@ impl Spares {
         self.again = None;
     }
 
+    /// So many bytes were synced at once.
+    pub(super) fn synced(&mut self, bytes: u64) {
+        self.per_sync = (self.per_sync * 7 + bytes) / 8;
+    }
+
+    /// What a file for the next segment is best to hold.
+    fn best(&self, options: &LogOptions) -> Holds {
+        let large = LARGE_SYNC.min(options.segment_bytes / LARGE_PART);
+        match self.per_sync >= large && !self.full {
+            true => Holds::Room,
+            false => Holds::Zeros,
+        }
+    }
+
     fn step(&mut self, half_full: bool, now: Tick, options: &LogOptions) -> Option<Step> {
         if let Some(spare) = self.used.pop() {
             return Some(match self.clean.len() < MOST {
-                true => Step::Fill(spare),
+                true => Step::Fill(spare, self.best(options)),
                 false => Step::Discard(spare),
             });
         }
@@ -121,11 +157,10 @@ impl Spares {
             return None;
         }
         let reserve = self.clean.is_empty() && !half_full;
-        Some(Step::Make(if reserve {
-            FIRST.min(options.segment_bytes)
-        } else {
-            self.next_len
-        }))
+        Some(match reserve {
+            true => Step::Make(FIRST.min(options.segment_bytes), Holds::Zeros),
+            false => Step::Make(self.next_len, self.best(options)),
+        })
     }
 }
 
@@ -186,8 +221,8 @@ async fn work(shared: Arc<Shared>) {
                 write_summary(&shared, &summary).await;
                 continue;
             }
-            Step::Make(len) => make(&shared, &spare_name(done.number.next_u64()), len).await,
-            Step::Fill(spare) => fill(&shared, spare).await,
+            Step::Make(len, holds) => make(&shared, &spare_name(done.number.next_u64()), len, holds).await,
+            Step::Fill(spare, holds) => fill(&shared, spare, holds).await,
             Step::Discard(spare) => {
                 discard(&shared, spare).await;
                 Ok(None)
@@ -238,7 +273,7 @@ impl Drop for Ending<'_> {
     }
 }
 
-async fn make(shared: &Shared, name: &str, len: u64) -> io::Result<Option<Spare>> {
+async fn make(shared: &Shared, name: &str, len: u64, holds: Holds) -> io::Result<Option<Spare>> {
     let disk = shared.env.disk();
     let path = shared.dir.join(name);
     let file = disk.open(&path, OpenMode::New).await?;
@@ -246,24 +281,28 @@ async fn make(shared: &Shared, name: &str, len: u64) -> io::Result<Option<Spare>
         file,
         path,
         len: len as u32,
+        holds: Holds::Nothing,
     };
-    zero(shared, spare, false).await
+    zero(shared, spare, holds).await
 }
 
 /// Makes zeros of what a file held.
-async fn fill(shared: &Shared, spare: Spare) -> io::Result<Option<Spare>> {
+async fn fill(shared: &Shared, spare: Spare, holds: Holds) -> io::Result<Option<Spare>> {
     if spare.len <= HEADER_LEN || u64::from(spare.len) > shared.options.segment_bytes.max(FIRST) {
         discard(shared, spare).await;
         return Ok(None);
     }
-    zero(shared, spare, true).await
+    zero(shared, spare, holds).await
 }
 
-async fn zero(shared: &Shared, spare: Spare, reads: bool) -> io::Result<Option<Spare>> {
-    match write_zeros(shared, &spare, reads).await {
-        Ok(true) => Ok(Some(spare)),
+async fn zero(shared: &Shared, mut spare: Spare, holds: Holds) -> io::Result<Option<Spare>> {
+    match become_zeros(shared, &spare, holds).await {
+        Ok(Some(holds)) => {
+            spare.holds = holds;
+            Ok(Some(spare))
+        }
         // The log is being closed; whoever opens it next goes on with the file.
-        Ok(false) => Ok(None),
+        Ok(None) => Ok(None),
         Err(error) => {
             discard(shared, spare).await;
             Err(error)
@@ -271,28 +310,51 @@ async fn zero(shared: &Shared, spare: Spare, reads: bool) -> io::Result<Option<S
     }
 }
 
-async fn write_zeros(shared: &Shared, spare: &Spare, reads: bool) -> io::Result<bool> {
+/// Makes zeros of a file, as `wanted` if that can be; says what it holds then, or nothing when the log is being closed.
+async fn become_zeros(shared: &Shared, spare: &Spare, wanted: Holds) -> io::Result<Option<Holds>> {
+    let (file, len) = (&*spare.file, u64::from(spare.len));
+    if wanted == Holds::Room && spare.holds == Holds::Data {
+        file.set_len(0).await?;
+    }
+    // In one piece, and known to fit before much is written.
+    let has_room = reserve(file, len).await?;
+    if wanted == Holds::Room && has_room && spare.holds != Holds::Unknown {
+        file.sync_data().await?;
+        return Ok(Some(Holds::Room));
+    }
     let mut at = 0;
-    let mut held = if reads { vec![0; ZEROS.len()] } else { Vec::new() };
-    while at < u64::from(spare.len) {
+    let mut all_written = true;
+    while at < len {
         if shared.state.lock().phase != Phase::Open {
-            return Ok(false);
+            return Ok(None);
         }
-        let zeros = &ZEROS[..ZEROS.len().min((u64::from(spare.len) - at) as usize)];
-        let is_zero = reads && {
-            let held = &mut held[..zeros.len()];
-            read_exact_at(&*spare.file, held, at).await.is_ok() && held == zeros
-        };
-        if !is_zero {
-            write_all_at(&*spare.file, zeros, at).await?;
+        let piece = PIECE.min((len - at) as usize);
+        if spare.holds == Holds::Unknown && is_zero(file, at, piece).await {
+            all_written = false;
+        } else {
+            zero_all_at(file, at, piece).await?;
         }
-        at += zeros.len() as u64;
+        at += piece as u64;
         if at.is_multiple_of(AT_ONCE) {
-            spare.file.sync_data().await?;
+            file.sync_data().await?;
         }
     }
-    spare.file.sync_data().await?;
-    Ok(true)
+    file.sync_data().await?;
+    Ok(Some(if all_written { Holds::Zeros } else { Holds::Room }))
+}
+
+/// Takes room for a file, where that can be done ahead.
+async fn reserve(file: &dyn File, len: u64) -> io::Result<bool> {
+    match file.reserve(len).await {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+async fn is_zero(file: &dyn File, at: u64, len: usize) -> bool {
+    let mut held = vec![0; len];
+    read_exact_at(file, &mut held, at).await.is_ok() && held.iter().all(|byte| *byte == 0)
 }
 
 /// Removes a file that is of no use. One that stays is found when the log is opened next.
@@ -307,7 +369,8 @@ pub(super) async fn find(disk: &dyn Disk, dir: &Path, names: &[String]) -> io::R
         let path = dir.join(name);
         let file = disk.open(&path, OpenMode::Existing).await?;
         let len = u32::try_from(file.len().await?).unwrap_or(u32::MAX);
-        found.push(Spare { file, path, len });
+        let holds = Holds::Unknown;
+        found.push(Spare { file, path, len, holds });
     }
     Ok(found)
 }
@@ -315,27 +378,32 @@ pub(super) async fn find(disk: &dyn Disk, dir: &Path, names: &[String]) -> io::R
 /// Makes the file of a segment where none was ready: the header, and zeros behind it.
 pub(super) async fn create(env: &Env, path: &Path, header: &[u8], len: u32) -> io::Result<Arc<dyn File>> {
     let file = env.disk().open(path, OpenMode::New).await?;
+    let has_room = reserve(&*file, len.into()).await?;
     write_all_at(&*file, header, 0).await?;
-    let mut at = header.len() as u64;
-    while at < u64::from(len) {
-        let zeros = &ZEROS[..ZEROS.len().min((u64::from(len) - at) as usize)];
-        write_all_at(&*file, zeros, at).await?;
-        at += zeros.len() as u64;
+    if !has_room {
+        zero_all_at(&*file, header.len() as u64, (len as usize).saturating_sub(header.len())).await?;
     }
     Ok(file)
 }
 
+/// Writes zeros that are to be in memory, as writes that follow soon like to find them.
+pub(super) async fn write_zeros(file: &dyn File, from: u32, to: u32) -> io::Result<()> {
+    // Not in one piece: the kernel would keep it in pages as large, and small writes into such take longer.
+    for at in (from..to).step_by(ZEROS.len()) {
+        let zeros = &ZEROS[..ZEROS.len().min((to - at) as usize)];
+        write_all_at(file, zeros, at.into()).await?;
+    }
+    Ok(())
+}
+
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
 /// Makes zeros, durably, of what a failed write left behind `tail`.
 pub(super) async fn undo_write(file: &dyn File, tail: u32, len: usize) -> io::Result<()> {
     let end = file.len().await?.min(u64::from(tail) + len as u64);
-    let mut at = u64::from(tail);
-    while at < end {
-        let zeros = &ZEROS[..ZEROS.len().min((end - at) as usize)];
-        if write_all_at(file, zeros, at).await.is_err() {
-            file.set_len(tail.into()).await?;
-            break;
-        }
-        at += zeros.len() as u64;
+    let behind = end.saturating_sub(tail.into()) as usize;
+    if zero_all_at(file, tail.into(), behind).await.is_err() {
+        file.set_len(tail.into()).await?;
     }
     file.sync_data().await
 }
@@ -350,6 +418,6 @@ pub(super) fn full(error: &io::Error) -> LogError {
 
 impl fmt::Debug for Spare {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} bytes", self.path.display(), self.len)
+        write!(f, "{} of {} bytes: {:?}", self.path.display(), self.len, self.holds)
     }
 }

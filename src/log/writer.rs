@@ -6,7 +6,7 @@ use super::frame::HEAD;
 use super::group::{End, Group};
 use super::segment::{HEADER_LEN, Header, Place, file_name, spare_name};
 use super::shared::{Job, Order, Shared};
-use super::spare::{self, Spare, create, undo_write};
+use super::spare::{self, Holds, Spare, create, undo_write, write_zeros};
 use super::summary::Summarizer;
 use super::summary_file;
 use crate::env::{DirLock, File, write_all_at};
@@ -52,7 +52,61 @@ pub(super) struct Active {
     pub(super) tail: u32,
     /// Where it is full.
     pub(super) limit: u32,
+    /// Whether the zeros behind the tail may be no more than room on the disk, so that the sync of the first write there
+    /// writes metadata too.
+    pub(super) is_room: bool,
+    /// Zeros up to here have been written by us, or are about to be: they are in memory, and more than room.
+    pub(super) warm: u32,
 }
+
+/// The zeros that are written behind a part's own bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ahead {
+    /// With the part, up to here.
+    with: u32,
+    /// By themselves, up to here.
+    then: u32,
+}
+
+impl Active {
+    /// A segment that is to be gone on with behind its header or its last frame.
+    pub(super) fn new(header: (u64, u64), file: Arc<dyn File>, tail: u32, limit: u32) -> Active {
+        let (id, salt) = header;
+        Active {
+            id,
+            salt,
+            file,
+            tail,
+            limit,
+            is_room: true,
+            warm: 0,
+        }
+    }
+
+    /// What is written behind bytes that end at `end`. A part of a page that is not in memory would have to be read before
+    /// it can be changed, so whole ones are written; and where there is only room, small writes that are synced are spared
+    /// the metadata by writing the next of the zeros in one go.
+    fn ahead(&self, end: u32, syncs: bool) -> Ahead {
+        let limit = |at: u32| at.min(self.limit).max(end);
+        if end <= self.warm {
+            return Ahead { with: end, then: end };
+        }
+        let with = limit(end.next_multiple_of(PAGE));
+        let small = end - self.tail <= SMALL_WRITE;
+        let then = match self.is_room && syncs && small {
+            true => limit(end.next_multiple_of(AHEAD)),
+            false => with,
+        };
+        Ahead { with, then }
+    }
+}
+
+/// What the disk and the kernel deal with at once, at the least.
+const PAGE: u32 = 4 << 10;
+/// The longest write that is worth zeros ahead of those behind it.
+const SMALL_WRITE: u32 = 32 << 10;
+/// Where these end: at a multiple of this.
+const AHEAD: u32 = 256 << 10;
 
 impl Writer {
     pub(super) fn new(active: Option<Active>, durable: Place, summary: Option<Summarizer>, lock: DirLock) -> Writer {
@@ -129,8 +183,9 @@ impl Writer {
             }
             part.close();
             part.witness(self.durable);
-            self.write(part).await?;
             let is_last = n == parts;
+            let syncs = !is_last || batch.sync;
+            self.write(part, syncs).await?;
             let mut written = Written {
                 bytes: part.bytes().len(),
                 synced: None,
@@ -140,7 +195,7 @@ impl Writer {
                 batch.group.finish(End::Whole);
                 written.bytes = 0;
             }
-            if !is_last || batch.sync {
+            if syncs {
                 written.synced = self.sync_file(shared).await?;
             }
             self.publish(shared, batch, n, written);
@@ -181,20 +236,31 @@ impl Writer {
         shared.room.wake_all();
     }
 
-    async fn write(&mut self, part: &Part) -> Result<(), LogError> {
+    async fn write(&mut self, part: &mut Part, syncs: bool) -> Result<(), LogError> {
         let active = self.active.as_mut().expect("a part has a segment");
         debug_assert_eq!(part.start, Place::new(active.id, active.tail));
-        if let Err(error) = write_all_at(&*active.file, part.bytes(), active.tail.into()).await {
+        let (len, end) = (part.bytes().len(), part.end());
+        let ahead = active.ahead(end, syncs);
+        let bytes = &mut part.buffer.bytes;
+        bytes.resize(len + (ahead.with - end) as usize, 0);
+        let written = async {
+            write_all_at(&*active.file, bytes, active.tail.into()).await?;
+            write_zeros(&*active.file, ahead.with, ahead.then).await
+        };
+        let written = written.await;
+        bytes.truncate(len);
+        if let Err(error) = written {
             // What a failed write left behind must not be taken for anything later, so it is undone, durably.
             if LogError::from(&error) == LogError::Full {
-                undo_write(&*active.file, active.tail, part.bytes().len())
+                undo_write(&*active.file, active.tail, len)
                     .await
                     .map_err(|e| LogError::unknown(&e))?;
                 return Err(LogError::Full);
             }
             return Err(LogError::unknown(&error));
         }
-        active.tail = part.end();
+        active.tail = end;
+        active.warm = active.warm.max(ahead.then);
         self.dirty = true;
         Ok(())
     }
@@ -258,6 +324,7 @@ impl Writer {
         };
         let path = shared.dir.join(file_name(header.id));
         let says_nothing = new.reserved && new.spare.is_some();
+        let is_room = new.spare.as_ref().is_none_or(|spare| spare.holds == Holds::Room);
         let made = match new.spare {
             Some(spare) => self.become_segment(shared, spare, &path, header).await,
             None => self.create(shared, &path, header, new.len).await,
@@ -275,11 +342,8 @@ impl Writer {
             .replace(Summarizer::new(header, new.len.into(), shared.notes));
         let full = full.filter(|summary| summary.tells_up_to(self.durable) && !summary.is_written());
         self.active = Some(Active {
-            id: header.id,
-            salt: header.salt,
-            file: Arc::clone(&file),
-            tail: HEADER_LEN,
-            limit: new.len,
+            is_room,
+            ..Active::new((header.id, header.salt), Arc::clone(&file), HEADER_LEN, new.len)
         });
         self.durable = Place::new(header.id, HEADER_LEN);
         shared.rolled(header, file, new.len.into());
@@ -298,8 +362,11 @@ impl Writer {
         header: Header,
     ) -> Result<Arc<dyn File>, LogError> {
         let disk = shared.env.disk();
+        let mut bytes = header.encode();
+        // As a whole page, for the same reason as frames.
+        bytes.resize(PAGE.min(spare.len).max(HEADER_LEN) as usize, 0);
         let named = async {
-            write_all_at(&*spare.file, &header.encode(), 0)
+            write_all_at(&*spare.file, &bytes, 0)
                 .await
                 .map_err(|e| spare::full(&e))?;
             spare.file.sync_data().await.map_err(|e| LogError::unknown(&e))?;
@@ -387,7 +454,14 @@ impl Writer {
         }
         disk.sync_dir(&shared.dir).await?;
         let len = u32::try_from(size).unwrap_or(u32::MAX);
-        shared.state.lock().spares.recycle(Spare { file, path: to, len });
+        let holds = Holds::Data;
+        let spare = Spare {
+            file,
+            path: to,
+            len,
+            holds,
+        };
+        shared.state.lock().spares.recycle(spare);
         Ok(())
     }
 

@@ -74,7 +74,7 @@ pub enum DiskOp {
     Read,
     /// [`File::write_at`](crate::env::File::write_at).
     Write,
-    /// [`File::set_len`](crate::env::File::set_len).
+    /// [`File::set_len`](crate::env::File::set_len) and [`File::reserve`](crate::env::File::reserve).
     SetLen,
     /// [`File::sync_data`](crate::env::File::sync_data).
     Sync,

@@ -65,18 +65,11 @@ impl File for SimFile {
     }
 
     fn set_len(&self, len: u64) -> DiskFuture<'_, ()> {
-        let set = move |state: &mut DiskState, _| {
-            let more = len.saturating_sub(self.node.image.lock().len());
-            if len > MAX_LEN {
-                return Err(io::ErrorKind::FileTooLarge.into());
-            }
-            if more > state.room() {
-                return Err(Errno::NOSPC.into());
-            }
-            self.node.image.lock().set_len(len);
-            Ok(())
-        };
-        self.disk.run(self.op(DiskOp::SetLen).moving(0, len), set).boxed()
+        self.resize(len, move |_| len)
+    }
+
+    fn reserve(&self, len: u64) -> DiskFuture<'_, ()> {
+        self.resize(len, move |now| now.max(len))
     }
 
     fn sync_data(&self) -> DiskFuture<'_, ()> {
@@ -105,6 +98,23 @@ impl File for SimFile {
 }
 
 impl SimFile {
+    /// Gives the file the length that `to` makes of what it has.
+    fn resize(&self, asked: u64, to: impl Fn(u64) -> u64 + Send + 'static) -> DiskFuture<'_, ()> {
+        let set = move |state: &mut DiskState, _| {
+            let now = self.node.image.lock().len();
+            let len = to(now);
+            if len > MAX_LEN {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            if len.saturating_sub(now) > state.room() {
+                return Err(Errno::NOSPC.into());
+            }
+            self.node.image.lock().set_len(len);
+            Ok(())
+        };
+        self.disk.run(self.op(DiskOp::SetLen).moving(0, asked), set).boxed()
+    }
+
     /// How much of a write fits on the disk.
     fn fitting(&self, state: &DiskState, offset: u64, len: usize) -> io::Result<usize> {
         let end = offset.saturating_add(len as u64);

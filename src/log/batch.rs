@@ -217,6 +217,11 @@ impl Part {
         self.start.offset + self.bytes().len() as u32
     }
 
+    /// The same, as a place.
+    pub(super) fn end_place(&self) -> Place {
+        Place::new(self.start.segment, self.end())
+    }
+
     /// Fills in the mark at its beginning: the log is durable up to there.
     pub(super) fn witness(&mut self, durable: Place) {
         if let Some(next) = self.mark {

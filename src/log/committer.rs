@@ -1,10 +1,10 @@
 //! The task behind a log: it opens it, commits for those who must not block their thread, and sees to what is left when
 //! nobody writes, until it is told to stop.
 
+use super::flush::{Flush, Flushing};
 use super::handle::Handle;
 use super::open::open;
 use super::shared::{Job, Phase, Shared, State};
-use super::spare;
 use super::turn::Turn;
 use super::{LogError, LogOptions, Notes, OpenReport};
 use crate::env::{Env, Sleep, Tick};
@@ -35,7 +35,7 @@ pub(super) async fn run(
                 shared: Arc::clone(&shared),
                 timer: None,
             };
-            spare::keep(&shared);
+            shared.keep_up();
             // Whoever asked may be gone; then the handle goes here, which stops the committer at once.
             drop(told.send(Ok((Handle { shared }, report))));
             committer.serve().await;
@@ -51,6 +51,7 @@ struct Committer {
 
 enum Next {
     Work(Turn, Job),
+    Flush(Flushing),
     Stop(Turn),
 }
 
@@ -59,6 +60,7 @@ impl Committer {
         loop {
             match self.next().await {
                 Next::Work(mut turn, job) => self.work(&mut turn, job).await,
+                Next::Flush(flush) => flush.start(),
                 Next::Stop(mut turn) => {
                     turn.last_mark().await;
                     break;
@@ -72,7 +74,7 @@ impl Committer {
         let mut next = Some(job);
         while let Some(job) = next {
             turn.run(job).await;
-            spare::keep(&self.shared);
+            self.shared.keep_up();
             next = self.shared.state.lock().job();
         }
     }
@@ -111,11 +113,14 @@ impl Committer {
 }
 
 impl State {
-    /// What the task is to do now, if it is its turn.
+    /// What the task is to do now.
     fn next_of_task(&mut self, shared: &Arc<Shared>, now: Tick) -> Option<Next> {
+        if let Some(flush) = self.begin_flush(shared, now) {
+            return Some(Next::Flush(flush));
+        }
         self.writer.as_ref()?;
         let job = self.job().or_else(|| self.due(now));
-        let stops = self.phase == Phase::Stopping && !self.spares.working;
+        let stops = self.phase == Phase::Stopping && !self.spares.working && !matches!(self.flush, Flush::Running);
         if job.is_none() && !stops {
             return None;
         }
@@ -128,20 +133,18 @@ impl State {
 
     /// When something is to be done about what was written last, if nothing is written meanwhile.
     fn due_at(&self) -> Option<Tick> {
-        let idle = self.last_commit + IDLE;
-        match self.unsynced {
-            Some(since) => Some(idle.min(since + MOST_UNSYNCED)),
-            None => self.unmarked.then_some(idle),
-        }
+        let mark = self.unmarked && self.unsynced.is_none();
+        self.flush_at().or_else(|| mark.then_some(self.last_commit + IDLE))
     }
 
     fn due(&mut self, now: Tick) -> Option<Job> {
-        if self.due_at().is_none_or(|at| at > now) {
-            return None;
+        // Whoever syncs finds out that nothing can be trusted any more.
+        if self.phase == Phase::Open && matches!(self.flush, Flush::Failed(_)) {
+            return Some(Job::Sync);
         }
         match self.unsynced {
-            Some(_) => Some(Job::Sync),
-            None => self.mark(),
+            None if self.due_at().is_some_and(|at| at <= now) => self.mark(),
+            _ => None,
         }
     }
 }

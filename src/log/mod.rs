@@ -20,11 +20,13 @@
 //! What it does not promise: damage to what was written last, before anything written later vouches for it, looks like a
 //! torn write and is cut off. The task therefore writes a mark when it has been idle for ten milliseconds, and at close.
 
+mod active;
 mod append;
 mod batch;
 mod committer;
 mod entry;
 mod error;
+mod flush;
 #[cfg(feature = "sim")]
 mod forge;
 mod frame;

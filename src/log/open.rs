@@ -1,12 +1,13 @@
 //! Opening: make the directory, take it, and learn what is there.
 
+use super::active::Active;
 use super::batch::Cursor;
 use super::quarantine;
 use super::recovery::Recovered;
 use super::scan::{Found, Trust, read};
 use super::segment::HEADER_LEN;
 use super::shared::{Parts, Segment, Shared};
-use super::writer::{Active, Writer};
+use super::writer::Writer;
 use super::{LogError, LogOptions, Notes, OnDamage, OpenReport, spare, summary_file};
 use crate::env::files::make_dir;
 use crate::env::{DirLock, Env};

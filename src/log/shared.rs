@@ -2,6 +2,7 @@
 
 use super::batch::{Batch, Buffer, Cursor, NewSegment};
 use super::entry::Hold;
+use super::flush::Flush;
 use super::group::{End, Group};
 use super::index::Index;
 use super::segment::{HEADER_LEN, Header, Place};
@@ -27,6 +28,8 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// Those who wait for room in the buffer.
     pub(super) room: Waiters,
+    /// Those who wait for the end of a sync beside them.
+    pub(super) flushed: Waiters,
     /// Bytes in the segments, for those who only look.
     pub(super) bytes: Arc<AtomicU64>,
     /// Called when something has become as durable as it was to be, before those who wait for it are told.
@@ -55,6 +58,10 @@ pub(super) struct State {
     pub(super) rng: Rng,
     /// The log is on disk up to here.
     pub(super) durable: Place,
+    /// And in the kernel up to here.
+    pub(super) written: Place,
+    /// The sync that goes on beside whoever writes.
+    pub(super) flush: Flush,
     /// Bytes of the frames that wait or are being written.
     pub(super) waiting: usize,
     /// The number of the next entry.
@@ -163,6 +170,8 @@ impl Shared {
             last_id: newest.map_or(0, |(id, _)| *id),
             rng: env.rng("log"),
             durable: parts.durable,
+            written: parts.durable,
+            flush: Flush::Idle,
             waiting: 0,
             next: parts.index.range().end,
             index: parts.index,
@@ -186,6 +195,7 @@ impl Shared {
             notes: parts.notes,
             state: Mutex::new(state),
             room: Waiters::default(),
+            flushed: Waiters::default(),
             bytes,
             on_commit: OnceLock::new(),
         }
@@ -291,6 +301,8 @@ impl Shared {
             .retain(|(seq, segment), _| *seq < header.base || *segment >= header.id);
         state.forget_held();
         state.durable = Place::new(header.id, HEADER_LEN);
+        state.written = state.durable;
+        state.unsynced = None;
         state.unmarked = false;
         state.wrote(HEADER_LEN.into());
     }
@@ -318,7 +330,11 @@ impl State {
 
     /// Everything up to this place is on disk, since a sync that took so long.
     pub(super) fn synced(&mut self, durable: Place, took: Duration) {
-        let before = if durable.segment == self.durable.segment { self.durable.offset } else { 0 };
+        let before = if durable.segment == self.durable.segment {
+            self.durable.offset
+        } else {
+            0
+        };
         self.spares.synced(u64::from(durable.offset.saturating_sub(before)));
         self.durable = durable;
         self.unsynced = None;

@@ -165,7 +165,7 @@ impl Spares {
 }
 
 impl State {
-    /// Whether the spares need work, which the caller is then to begin by [`keep`]; it is counted as begun.
+    /// Whether the spares need work, which the caller is then to begin by [`start`]; it is counted as begun.
     pub(super) fn begin_keeping(&mut self, now: Tick) -> bool {
         let starts = self.phase == Phase::Open && !self.spares.working && !self.segments.is_empty() && {
             let full = self.spares.used.is_empty() && self.spares.clean.len() >= self.spares_wanted();
@@ -182,14 +182,6 @@ impl State {
 
     fn half_full(&self) -> bool {
         self.cursor.is_some_and(|cursor| cursor.offset >= cursor.limit / 2)
-    }
-}
-
-/// Starts work on the spares where it is needed, off the hot path.
-pub(super) fn keep(shared: &Arc<Shared>) {
-    let now = shared.env.coarse();
-    if shared.state.lock().begin_keeping(now) {
-        start(shared);
     }
 }
 
@@ -419,5 +411,28 @@ pub(super) fn full(error: &io::Error) -> LogError {
 impl fmt::Debug for Spare {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {} bytes: {:?}", self.path.display(), self.len, self.holds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_synced_in_bulk_gets_room_and_anything_else_zeros() {
+        let options = LogOptions::default();
+        let mut spares = Spares::new(&options, None, Vec::new());
+        assert_eq!(spares.best(&options), Holds::Zeros);
+        (0..20).for_each(|_| spares.synced(1 << 20));
+        assert_eq!(spares.best(&options), Holds::Room);
+        spares.full = true;
+        assert_eq!(
+            spares.best(&options),
+            Holds::Zeros,
+            "what frees room must not fail for want of some"
+        );
+        spares.full = false;
+        (0..40).for_each(|_| spares.synced(100));
+        assert_eq!(spares.best(&options), Holds::Zeros);
     }
 }

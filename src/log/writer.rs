@@ -1,6 +1,7 @@
 //! Writing: whoever holds the [`Writer`] does one job after the other, and nobody else does meanwhile.
 
 use super::LogError;
+use super::active::{Active, PAGE};
 use super::batch::{Batch, Buffer, Cursor, NewSegment, Part};
 use super::frame::HEAD;
 use super::group::{End, Group};
@@ -42,71 +43,6 @@ struct Written {
     /// How long its sync took, if it was synced.
     synced: Option<Duration>,
 }
-
-/// The segment that takes frames.
-pub(super) struct Active {
-    pub(super) id: u64,
-    pub(super) salt: u64,
-    pub(super) file: Arc<dyn File>,
-    /// Where the next byte goes.
-    pub(super) tail: u32,
-    /// Where it is full.
-    pub(super) limit: u32,
-    /// Whether the zeros behind the tail may be no more than room on the disk, so that the sync of the first write there
-    /// writes metadata too.
-    pub(super) is_room: bool,
-    /// Zeros up to here have been written by us, or are about to be: they are in memory, and more than room.
-    pub(super) warm: u32,
-}
-
-/// The zeros that are written behind a part's own bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Ahead {
-    /// With the part, up to here.
-    with: u32,
-    /// By themselves, up to here.
-    then: u32,
-}
-
-impl Active {
-    /// A segment that is to be gone on with behind its header or its last frame.
-    pub(super) fn new(header: (u64, u64), file: Arc<dyn File>, tail: u32, limit: u32) -> Active {
-        let (id, salt) = header;
-        Active {
-            id,
-            salt,
-            file,
-            tail,
-            limit,
-            is_room: true,
-            warm: 0,
-        }
-    }
-
-    /// What is written behind bytes that end at `end`. A part of a page that is not in memory would have to be read before
-    /// it can be changed, so whole ones are written; and where there is only room, small writes that are synced are spared
-    /// the metadata by writing the next of the zeros in one go.
-    fn ahead(&self, end: u32, syncs: bool) -> Ahead {
-        let limit = |at: u32| at.min(self.limit).max(end);
-        if end <= self.warm {
-            return Ahead { with: end, then: end };
-        }
-        let with = limit(end.next_multiple_of(PAGE));
-        let small = end - self.tail <= SMALL_WRITE;
-        let then = match self.is_room && syncs && small {
-            true => limit(end.next_multiple_of(AHEAD)),
-            false => with,
-        };
-        Ahead { with, then }
-    }
-}
-
-/// What the disk and the kernel deal with at once, at the least.
-const PAGE: u32 = 4 << 10;
-/// The longest write that is worth zeros ahead of those behind it.
-const SMALL_WRITE: u32 = 32 << 10;
-/// Where these end: at a multiple of this.
-const AHEAD: u32 = 256 << 10;
 
 impl Writer {
     pub(super) fn new(active: Option<Active>, durable: Place, summary: Option<Summarizer>, lock: DirLock) -> Writer {
@@ -175,6 +111,7 @@ impl Writer {
 
     async fn batch(&mut self, shared: &Shared, batch: &mut Batch) -> Result<(), LogError> {
         let parts = batch.parts.len();
+        self.durable = self.durable.max(shared.state.lock().durable);
         for n in 1..=parts {
             let part = &mut batch.parts[n - 1];
             if let Some(new) = part.new.take() {
@@ -213,6 +150,7 @@ impl Writer {
         let now = shared.env.coarse();
         let mut state = shared.state.lock();
         state.wrote(written.bytes as u64);
+        state.written = part.end_place();
         if let Some(took) = written.synced {
             state.synced(self.durable, took);
         }
@@ -275,6 +213,7 @@ impl Writer {
 
     /// The same, of which nobody else knows yet; how long it took, if there was anything to sync.
     async fn sync_file(&mut self, shared: &Shared) -> Result<Option<Duration>, LogError> {
+        shared.flushed().await?;
         let Some(active) = self.active.as_ref().filter(|_| self.dirty) else {
             return Ok(None);
         };

@@ -7,8 +7,8 @@
 //!
 //! The parts, pure first: [`frame`] and [`segment`] are the bytes, which `FORMAT.md` describes, [`batch`] is what waits,
 //! [`recovery`] judges what a set of segments holds, [`index`] knows where each entry lies; [`append`] gives numbers and
-//! places, [`turn`] says who writes, [`wait`] waits for it, [`writer`] does, [`group`] tells those who wait; [`mod@open`]
-//! opens, [`scan`] looks at what is there, by the [`summary`] of a segment where there is one; [`committer`] is the task,
+//! places, [`turn`] says who writes, [`wait`] waits for it, [`writer`] does, into the [`active`] segment, [`group`] tells
+//! those who wait, and [`flush`] syncs beside them what nobody waits for; [`mod@open`] opens, [`scan`] looks at what is there, by the [`summary`] of a segment where there is one; [`committer`] is the task,
 //! [`spare`] makes files ahead, [`reader`] reads, and [`view`] looks at a log that somebody else has open.
 //!
 //! The log is never asked to guess. A failed write or sync poisons it until it is opened again, since nothing is known
@@ -94,7 +94,7 @@ pub enum Durability {
     Disk,
     /// When the kernel has it: it survives the end of the process, a SIGKILL too, but not the loss of power until it is
     /// synced. That is when something is written at `Disk` behind it, or after 10 milliseconds in which nothing is
-    /// written, or 100 milliseconds in which much is, and the time of a sync. Together with one of `Disk` in the same
+    /// written, or 100 milliseconds in which much is, or 4 MiB, and the time of a sync. Together with one of `Disk` in the same
     /// write it waits for that one's sync, so that the order holds.
     Os,
 }

@@ -1,5 +1,5 @@
 use super::found::Found;
-use super::limits::Settings;
+use super::limits::{Settings, check_name};
 use super::notes::NOTES;
 use super::pump;
 use super::shell::Shell;
@@ -18,8 +18,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The most bytes of a topic's or a subscription's name.
-const MAX_NAME: usize = 200;
 /// The most messages that a subscription may have in flight.
 const MAX_IN_FLIGHT: usize = 1 << 20;
 
@@ -436,12 +434,17 @@ impl DurableQueue {
 #[deny(clippy::missing_trait_methods)]
 impl Queue for DurableQueue {
     async fn send(&self, topic: &str, messages: Vec<Message>) -> Result<Vec<Receipt>> {
-        check_name("a topic", topic)?;
-        let capability = self.capability();
-        messages
-            .iter()
-            .try_for_each(|message| capability.require_for(message))?;
-        self.handle.shell.send(topic, &messages).await
+        let shell = &self.handle.shell;
+        let batch = shell.batch(topic, &messages)?;
+        drop(messages);
+        Ok(shell.send(batch).await?.receipts())
+    }
+
+    async fn send_one(&self, topic: &str, message: Message) -> Result<Receipt> {
+        let shell = &self.handle.shell;
+        let batch = shell.batch(topic, std::slice::from_ref(&message))?;
+        drop(message);
+        Ok(shell.send(batch).await?.receipt())
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<()> {
@@ -468,15 +471,6 @@ impl Queue for DurableQueue {
 
     fn capability(&self) -> Capability {
         Capability::all()
-    }
-}
-
-fn check_name(what: &str, name: &str) -> Result<()> {
-    match name.len() {
-        1..=MAX_NAME => Ok(()),
-        len => Err(Error::invalid(format!(
-            "{what} has a name of 1 to {MAX_NAME} bytes, not {len}"
-        ))),
     }
 }
 

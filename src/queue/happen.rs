@@ -40,15 +40,27 @@ impl Shell {
     /// Lets everything happen that is as durable as was asked for: what comes before number `durable`.
     fn promote(&self, core: &mut Core, durable: u64) -> News {
         let mut news = News::new();
+        let mut arrived: Vec<(u64, Batch)> = Vec::new();
         let watch = self.env.stopwatch();
         while core.pending.front().is_some_and(|first| first.seqs.end <= durable) {
             let Some(done) = core.pending.pop_front() else { break };
-            if let Effect::Sent(_) = done.effect {
-                core.counts.sends.record(watch - done.since);
+            match done.effect {
+                Effect::Sent(batch) => {
+                    core.counts.sent += batch.len() as u64;
+                    core.counts.sends.record(watch - done.since);
+                    if arrived.first().is_some_and(|(_, first)| !batch.goes_with(first)) {
+                        self.arrive(core, &mut arrived, &mut news);
+                    }
+                    arrived.push((done.seqs.start, batch));
+                }
+                effect => {
+                    self.arrive(core, &mut arrived, &mut news);
+                    self.happen(core, done.seqs, effect, &mut news);
+                }
             }
-            self.happen(core, done.seqs, done.effect, &mut news);
             core.tell_fate(done.append, || Ok(()));
         }
+        self.arrive(core, &mut arrived, &mut news);
         let first = core.pending.front().map(|first| first.append);
         let ended = first.map_or(core.last_append, |first| first - 1);
         self.ended.store(ended, Ordering::Release);
@@ -57,10 +69,7 @@ impl Shell {
 
     fn happen(&self, core: &mut Core, seqs: Range<u64>, effect: Effect, news: &mut News) {
         match effect {
-            Effect::Sent(batch) => {
-                core.counts.sent += batch.len() as u64;
-                self.arrive(core, seqs.start, batch, news);
-            }
+            Effect::Sent(batch) => self.arrive(core, &mut vec![(seqs.start, batch)], news),
             Effect::Subscribed { id, wanted, from } => {
                 let from = from.unwrap_or(seqs.start);
                 core.state.subscribed(id, &wanted.topic, &wanted.name, from);
@@ -68,14 +77,14 @@ impl Shell {
             Effect::Buried { id, seq, letter } => {
                 core.counts.dead += 1;
                 core.state.buried(id, seq);
-                self.arrive(core, seqs.start, letter, news);
+                self.arrive(core, &mut vec![(seqs.start, letter)], news);
                 *news.entry(id).or_default() += 1;
             }
             Effect::Redriven { from, seq, message } => {
                 core.counts.redriven += 1;
                 core.moving.remove(&seq);
                 core.state.remove(&from, seq);
-                self.arrive(core, seqs.start, message, news);
+                self.arrive(core, &mut vec![(seqs.start, message)], news);
                 core.settled(self.env.now());
             }
             Effect::Acked(_) => {}
@@ -88,17 +97,19 @@ impl Shell {
         }
     }
 
-    /// Messages are there, the first of them as number `first`.
-    fn arrive(&self, core: &mut Core, first: u64, batch: Batch, news: &mut News) {
-        let topic = Arc::clone(&batch.topic);
-        core.aged(&topic, first, batch.sent());
-        let messages = (first..).zip(0..batch.len());
-        let messages = messages.map(|(seq, at)| batch.stored(at, seq));
-        core.state.messages(&topic, batch.is_plain(), messages, news);
-        for (at, id) in batch.ids() {
-            core.dedup.sent(self.env.now(), id, first + at as u64);
+    /// Messages that were sent are there: batches of one topic, each with the number of its first. None is left.
+    fn arrive(&self, core: &mut Core, batches: &mut Vec<(u64, Batch)>, news: &mut News) {
+        let Some((_, one)) = batches.first() else { return };
+        let (topic, plain) = (Arc::clone(&one.topic), one.is_plain());
+        core.aged(&topic, batches.iter().map(|(first, batch)| (*first, batch.sent())));
+        let messages = batches.iter().flat_map(|(first, batch)| batch.all_stored(*first));
+        core.state.messages(&topic, plain, messages, news);
+        for (first, batch) in &*batches {
+            for (at, id) in batch.ids() {
+                core.dedup.sent(self.env.now(), id, first + at as u64);
+            }
         }
-        core.cache_all(first, batch);
+        core.cache_all(&topic, batches);
         core.retain(&topic, self.settings.retention_of(&topic), &self.env);
     }
 }
@@ -170,16 +181,19 @@ impl Core {
         }
     }
 
-    /// Puts the messages of a batch, the first of which has number `first`, into memory, if they are at hand.
-    fn cache_all(&mut self, first: u64, batch: Batch) {
-        if !batch.has_entries() || !self.state.has_subscriptions(&batch.topic) {
-            return;
-        }
-        match batch.into_whole() {
-            Ok((bytes, ends)) => self.cache.put_all(first, bytes, ends),
-            Err(batch) => (first..)
-                .zip(0..batch.len())
-                .for_each(|(seq, at)| self.cache.put(seq, batch.entry(at))),
+    /// Puts the messages of batches of one topic, each with the number of its first, into memory, if they are at hand.
+    fn cache_all(&mut self, topic: &str, batches: &mut Vec<(u64, Batch)>) {
+        let is_wanted = self.state.has_subscriptions(topic);
+        for (first, batch) in batches.drain(..) {
+            if !is_wanted || !batch.has_entries() {
+                continue;
+            }
+            match batch.into_whole() {
+                Ok((bytes, ends)) => self.cache.put_all(first, bytes, ends),
+                Err(batch) => (first..)
+                    .zip(0..batch.len())
+                    .for_each(|(seq, at)| self.cache.put(seq, batch.entry(at))),
+            }
         }
     }
 }

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The most bytes of a topic's or a subscription's name.
+const MAX_NAME: usize = 200;
+
 /// How long a topic keeps its messages. Where several limits are set, the first to be reached counts.
 ///
 /// A message that a limit takes is taken from every subscription, in flight or not: whoever holds it loses the lease.
@@ -166,6 +169,16 @@ impl Default for Settings {
             rewrite: Rule::default(),
             tidy_after: Duration::from_millis(100),
         }
+    }
+}
+
+/// Refuses a name that is too long, or none.
+pub(super) fn check_name(what: &str, name: &str) -> Result<()> {
+    match name.len() {
+        1..=MAX_NAME => Ok(()),
+        len => Err(Error::invalid(format!(
+            "{what} has a name of 1 to {MAX_NAME} bytes, not {len}"
+        ))),
     }
 }
 

@@ -200,6 +200,15 @@ pub trait Queue: Send + Sync {
     /// [`Feature::AtomicBatches`] is, all of them are sent or none.
     fn send(&self, topic: &str, messages: Vec<Message>) -> impl Future<Output = Result<Vec<Receipt>>> + Send;
 
+    /// Sends one message; as [`send`](Queue::send), which it calls unless an implementation can do it with less.
+    fn send_one(&self, topic: &str, message: Message) -> impl Future<Output = Result<Receipt>> + Send {
+        let sending = self.send(topic, vec![message]);
+        async move {
+            let receipt = sending.await?.pop();
+            Ok(receipt.expect("broken invariant: a receipt for each message"))
+        }
+    }
+
     /// Makes a subscription unless it exists, and has it follow the settings given here.
     fn subscribe(&self, subscription: &Subscription) -> impl Future<Output = Result<()>> + Send;
 

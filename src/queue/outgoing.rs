@@ -216,6 +216,16 @@ impl Batch {
         facts.stored(seq, self.len_of(at) as u32)
     }
 
+    /// The same of all of them, the first of which has number `first`.
+    pub(super) fn all_stored(&self, first: u64) -> impl Iterator<Item = Stored> {
+        (first..).zip(0..self.len()).map(|(seq, at)| self.stored(at, seq))
+    }
+
+    /// Whether it can be dealt with together with another.
+    pub(super) fn goes_with(&self, other: &Batch) -> bool {
+        self.topic == other.topic && self.is_plain() == other.is_plain()
+    }
+
     /// What tells a message from its repetitions.
     pub(super) fn id(&self, at: usize) -> Option<Id> {
         self.special.as_ref()?.ids.get(at).copied().flatten()

@@ -13,13 +13,13 @@ use std::time::Duration;
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 impl Core {
-    /// Messages of a topic from `seq` on were sent at this time.
-    pub(super) fn aged(&mut self, topic: &Arc<str>, seq: u64, sent: WallTime) {
+    /// Messages of a topic were sent: the numbers from which on, and when.
+    pub(super) fn aged(&mut self, topic: &Arc<str>, sent: impl Iterator<Item = (u64, WallTime)>) {
         if !self.ages.contains_key(topic) {
             self.ages.insert(Arc::clone(topic), Ages::default());
         }
         let ages = self.ages.get_mut(topic).expect("it was just made sure of");
-        ages.sent(seq, sent);
+        sent.for_each(|(seq, at)| ages.sent(seq, at));
     }
 
     /// Drops what is too much or too old in one topic.

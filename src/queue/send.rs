@@ -2,7 +2,7 @@
 
 use super::dedup::{Id, Known};
 use super::fate::Fate;
-use super::limits::OnFull;
+use super::limits::{OnFull, check_name};
 use super::outgoing::Batch;
 use super::shell::{Core, InFlight, Shell};
 use super::{Error, Message, Receipt, Result};
@@ -10,6 +10,7 @@ use crate::env::Env;
 use crate::log::LogError;
 use futures::FutureExt;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,13 +29,57 @@ enum Plan {
     Known(u64),
 }
 
+/// Where the messages of a batch are.
+#[derive(Debug)]
+pub(super) struct Placed {
+    /// The numbers of those that were new.
+    seqs: Range<u64>,
+    /// What each message is; nothing, if all are new.
+    plan: Vec<Plan>,
+}
+
+impl Placed {
+    /// Of each message, in their order.
+    pub(super) fn receipts(mut self) -> Vec<Receipt> {
+        if self.plan.is_empty() {
+            return self.seqs.map(Receipt::new).collect();
+        }
+        let mut receipts: Vec<Receipt> = Vec::with_capacity(self.plan.len());
+        for plan in &self.plan {
+            receipts.push(match plan {
+                Plan::New => Receipt::new(self.seqs.next().expect("what is new has a number")),
+                Plan::Twin(of) => Receipt::duplicate(receipts[*of].seq),
+                Plan::Known(seq) => Receipt::duplicate(*seq),
+            });
+        }
+        receipts
+    }
+
+    /// Of the only message.
+    pub(super) fn receipt(self) -> Receipt {
+        match self.plan.first() {
+            Some(Plan::Known(seq)) => Receipt::duplicate(*seq),
+            _ => Receipt::new(self.seqs.start),
+        }
+    }
+
+    fn repetitions(&self) -> usize {
+        self.plan.iter().filter(|plan| **plan != Plan::New).count()
+    }
+}
+
 impl Shell {
-    /// Sends messages of one topic, all or none. What seldom happens is boxed, so that the future of a send stays small.
-    pub(super) async fn send(self: &Arc<Self>, topic: &str, messages: &[Message]) -> Result<Vec<Receipt>> {
-        let hashes = (&self.keys, &self.ids);
-        let batch = Batch::new(topic, self.env.wall(), messages, hashes)?;
-        if messages.is_empty() {
-            return self.check().map(|()| Vec::new());
+    /// The messages as they go into the log.
+    pub(super) fn batch(&self, topic: &str, messages: &[Message]) -> Result<Batch> {
+        check_name("a topic", topic)?;
+        Batch::new(topic, self.env.wall(), messages, (&self.keys, &self.ids))
+    }
+
+    /// Sends messages, all or none. What seldom happens is boxed, so that the future of a send stays small.
+    pub(super) async fn send(self: &Arc<Self>, batch: Batch) -> Result<Placed> {
+        if batch.len() == 0 {
+            let (seqs, plan) = (0..0, Vec::new());
+            return self.check().map(|()| Placed { seqs, plan });
         }
         match self.settings.on_full {
             OnFull::Refuse => self.send_once(batch).await,
@@ -42,7 +87,7 @@ impl Shell {
         }
     }
 
-    async fn send_when_there_is_room(self: &Arc<Self>, batch: Batch) -> Result<Vec<Receipt>> {
+    async fn send_when_there_is_room(self: &Arc<Self>, batch: Batch) -> Result<Placed> {
         loop {
             match self.send_once(batch.clone()).await {
                 Err(Error::Full { .. }) => {}
@@ -54,7 +99,7 @@ impl Shell {
         }
     }
 
-    async fn send_once(self: &Arc<Self>, mut batch: Batch) -> Result<Vec<Receipt>> {
+    async fn send_once(self: &Arc<Self>, mut batch: Batch) -> Result<Placed> {
         if self.is_full() {
             self.find_room().boxed().await?;
         }
@@ -65,37 +110,26 @@ impl Shell {
     }
 
     /// Sends what of a batch is new, and waits until all of it is durable.
-    async fn place(self: &Arc<Self>, mut batch: Batch) -> Result<Vec<Receipt>> {
-        let many = batch.len();
-        let (append, mut plan, follow) = loop {
+    async fn place(self: &Arc<Self>, mut batch: Batch) -> Result<Placed> {
+        let (append, plan, follow) = loop {
             match self.append_fresh(&mut batch) {
                 Err(LogError::Busy { len, .. }) => self.log.room(len).boxed().await,
                 appended => break appended?,
             }
         };
-        let mut seqs = append.as_ref().map_or(0..0, InFlight::seqs);
-        if plan.is_empty() {
-            plan.resize(many, Plan::New);
-        }
-        let mut receipts: Vec<Receipt> = Vec::with_capacity(plan.len());
-        for plan in plan {
-            receipts.push(match plan {
-                Plan::New => Receipt::new(seqs.next().expect("what is new has a number")),
-                Plan::Twin(of) => Receipt::duplicate(receipts[of].seq),
-                Plan::Known(seq) => Receipt::duplicate(seq),
-            });
-        }
+        let seqs = append.as_ref().map_or(0..0, InFlight::seqs);
         match (append, follow) {
             // What it repeats comes before it in the log, so it is there when this is.
             (Some(append), _) => append.done().await?,
             (None, Some(fate)) => fate.wait().boxed().await?,
             (None, None) => {}
         }
-        let duplicates = receipts.iter().filter(|receipt| receipt.duplicate).count();
-        if duplicates > 0 {
-            self.core.lock().counts.duplicates += duplicates as u64;
+        let placed = Placed { seqs, plan };
+        match placed.repetitions() {
+            0 => {}
+            repetitions => self.core.lock().counts.duplicates += repetitions as u64,
         }
-        Ok(receipts)
+        Ok(placed)
     }
 
     /// Appends what of a batch is new, and leaves the batch empty. Also says what each message is, nothing if all are new,

@@ -68,12 +68,7 @@ impl<Q: Queue + Clone + 'static> Topic<Q> {
     /// # Cancel safety
     /// Dropping the future leaves open whether the message is sent.
     pub async fn send(&self, message: impl Into<Message>) -> Result<Receipt> {
-        let sending = self.queue.send(&self.name, vec![message.into()]);
-        let receipts = trace::send(&self.name, 1, sending).await?;
-        Ok(receipts
-            .into_iter()
-            .next()
-            .expect("broken invariant: a receipt for each message"))
+        trace::send(&self.name, 1, self.queue.send_one(&self.name, message.into())).await
     }
 
     /// Sends messages in one call, which for many is much cheaper than one by one: with

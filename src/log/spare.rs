@@ -30,9 +30,9 @@ const PIECE: usize = 256 << 10;
 const AT_ONCE: u64 = 1 << 20;
 /// Syncs of so many bytes are no faster over zeros that are on disk, if these have to be written before (measured on ext4:
 /// 256 KiB take as long, a mebibyte takes two thirds without).
-const LARGE_SYNC: u64 = 256 << 10;
+const LARGE_SYNC: u64 = 512 << 10;
 /// And in small segments, of so small a part of one.
-const LARGE_PART: u64 = 256;
+const LARGE_PART: u64 = 128;
 
 /// A file that waits to become a segment.
 pub(super) struct Spare {

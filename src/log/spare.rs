@@ -18,8 +18,10 @@ use std::time::Duration;
 
 /// How long the first segment is, and the reserve; each segment is twice as long as the one before.
 const FIRST: u64 = 256 << 10;
-/// The longest file that is filled while somebody waits.
-const INLINE: u64 = 1 << 20;
+/// The longest file that is made while somebody waits, where room can be taken without writing zeros.
+const INLINE: u64 = 16 << 20;
+/// And where it cannot, so many zeros are written; what comes behind them makes the file longer.
+const INLINE_ZEROS: u64 = 1 << 20;
 /// How long to wait before a full disk is tried again.
 const AGAIN: Duration = Duration::from_millis(20);
 /// The most files that wait.
@@ -28,11 +30,11 @@ const MOST: usize = 2;
 const PIECE: usize = 256 << 10;
 /// So many are synced at once: whoever syncs what counts does not wait behind more.
 const AT_ONCE: u64 = 1 << 20;
-/// Syncs of so many bytes are no faster over zeros that are on disk, if these have to be written before (measured on ext4:
-/// 256 KiB take as long, a mebibyte takes two thirds without).
-const LARGE_SYNC: u64 = 512 << 10;
+/// Syncs of so many bytes are worth no zeros: these would have to be written before, which takes the device as long again
+/// (measured on ext4: tasks that write 256 KiB a sync get a sixth more done without, those that write 64 KiB a quarter less).
+const LARGE_SYNC: u64 = 192 << 10;
 /// And in small segments, of so small a part of one.
-const LARGE_PART: u64 = 128;
+const LARGE_PART: u64 = 256;
 
 /// A file that waits to become a segment.
 pub(super) struct Spare {
@@ -74,6 +76,8 @@ pub(super) struct Spares {
     next_len: u64,
     /// How much has been synced at once, of late.
     per_sync: u64,
+    /// Whether there was once none when one was needed, so that the next is made earlier.
+    late: bool,
 }
 
 enum Step {
@@ -105,7 +109,10 @@ impl Spares {
                 let len = spare.len;
                 (Some(spare), len)
             }
-            None => (None, self.next_len.min(INLINE) as u32),
+            None => {
+                self.late = true;
+                (None, self.next_len.min(INLINE) as u32)
+            }
         }
     }
 
@@ -144,6 +151,11 @@ impl Spares {
         }
     }
 
+    /// How many there are to be, beside an active segment that is half full or not.
+    fn wanted(&self, half_full: bool) -> usize {
+        if half_full || self.full || self.late { 2 } else { 1 }
+    }
+
     fn step(&mut self, half_full: bool, now: Tick, options: &LogOptions) -> Option<Step> {
         if let Some(spare) = self.used.pop() {
             return Some(match self.clean.len() < MOST {
@@ -151,12 +163,12 @@ impl Spares {
                 false => Step::Discard(spare),
             });
         }
-        let wanted = if half_full || self.full { 2 } else { 1 };
+        let wanted = self.wanted(half_full);
         let waits = self.again.is_some_and(|again| now < again);
         if self.clean.len() >= wanted || waits {
             return None;
         }
-        let reserve = self.clean.is_empty() && !half_full;
+        let reserve = self.clean.is_empty() && wanted < MOST;
         Some(match reserve {
             true => Step::Make(FIRST.min(options.segment_bytes), Holds::Zeros),
             false => Step::Make(self.next_len, self.best(options)),
@@ -168,16 +180,12 @@ impl State {
     /// Whether the spares need work, which the caller is then to begin by [`start`]; it is counted as begun.
     pub(super) fn begin_keeping(&mut self, now: Tick) -> bool {
         let starts = self.phase == Phase::Open && !self.spares.working && !self.segments.is_empty() && {
-            let full = self.spares.used.is_empty() && self.spares.clean.len() >= self.spares_wanted();
+            let full = self.spares.used.is_empty() && self.spares.clean.len() >= self.spares.wanted(self.half_full());
             let waits = self.spares.used.is_empty() && self.spares.again.is_some_and(|again| now < again);
             (!full && !waits) || !self.sealed.is_empty()
         };
         self.spares.working |= starts;
         starts
-    }
-
-    fn spares_wanted(&self) -> usize {
-        if self.half_full() || self.spares.full { 2 } else { 1 }
     }
 
     fn half_full(&self) -> bool {
@@ -370,10 +378,16 @@ pub(super) async fn find(disk: &dyn Disk, dir: &Path, names: &[String]) -> io::R
 /// Makes the file of a segment where none was ready: the header, and zeros behind it.
 pub(super) async fn create(env: &Env, path: &Path, header: &[u8], len: u32) -> io::Result<Arc<dyn File>> {
     let file = env.disk().open(path, OpenMode::New).await?;
-    let has_room = reserve(&*file, len.into()).await?;
+    let (len, less) = (u64::from(len), u64::from(len).min(INLINE_ZEROS));
+    let has_room = match reserve(&*file, len).await {
+        // It may grow.
+        Err(e) if LogError::from(&e) == LogError::Full && less < len => reserve(&*file, less).await?,
+        reserved => reserved?,
+    };
     write_all_at(&*file, header, 0).await?;
     if !has_room {
-        zero_all_at(&*file, header.len() as u64, (len as usize).saturating_sub(header.len())).await?;
+        let at = header.len() as u64;
+        zero_all_at(&*file, at, less.saturating_sub(at) as usize).await?;
     }
     Ok(file)
 }

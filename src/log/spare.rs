@@ -76,7 +76,7 @@ pub(super) struct Spares {
     next_len: u64,
     /// How much has been synced at once, of late.
     per_sync: u64,
-    /// Whether there was once none when one was needed, so that the next is made earlier.
+    /// Whether there was none when one was needed, so that the next is made earlier.
     late: bool,
 }
 
@@ -231,6 +231,9 @@ async fn work(shared: Arc<Shared>) {
         let mut state = shared.state.lock();
         match made {
             Ok(Some(spare)) => {
+                // Ready before the active segment is half full, so it would have been if it had been begun then.
+                let early = !state.half_full();
+                state.spares.late &= !early;
                 state.spares.clean.push(spare);
             }
             Ok(None) => {}

@@ -137,7 +137,8 @@ impl<Q: Queue> Delivery<Q> {
     /// # Cancel safety
     /// Dropping the future leaves open whether the message is done.
     pub fn ack(self) -> impl Future<Output = Result<()>> {
-        self.settle(Settle::Ack)
+        let Delivery { mut held, .. } = self;
+        async move { held.settle(ACK).await }
     }
 
     /// Says that the message is done, and so is everything that comes before it in the subscription, delivered or not: for
@@ -235,7 +236,7 @@ impl<Q: Queue> Delivery<Q> {
 
     /// Settles it without giving it up, so that it can be tried again.
     pub(super) async fn try_settle(&mut self, settle: Settle) -> Result<()> {
-        self.held.settle(settle).await
+        self.held.settle(&settle).await
     }
 
     #[allow(
@@ -244,7 +245,7 @@ impl<Q: Queue> Delivery<Q> {
     )]
     fn settle(self, settle: Settle) -> impl Future<Output = Result<()>> {
         let Delivery { mut held, .. } = self;
-        async move { held.settle(settle).await }
+        async move { held.settle(&settle).await }
     }
 
     /// What the subscriber's schedule says of the next attempt.
@@ -297,14 +298,17 @@ impl<Q: Queue + Clone + 'static> Delivery<Q> {
     }
 }
 
+/// Apart, so that the futures of acknowledgements need no room for it.
+const ACK: &Settle = &Settle::Ack;
+
 impl<Q: Queue> Held<Q> {
-    async fn settle(&mut self, settle: Settle) -> Result<()> {
+    async fn settle(&mut self, settle: &Settle) -> Result<()> {
         // Whatever is settled from here on must not be extended.
         self.let_go();
         let settling = self.whose.queue().settle(&self.token, settle.clone());
-        trace::settle(&self.token, &settle, settling).await?;
-        self.settled = true;
-        Ok(())
+        let settled = trace::settle(&self.token, settle, settling).await;
+        self.settled = settled.is_ok();
+        settled
     }
 
     fn let_go(&mut self) {

@@ -62,8 +62,18 @@ impl Cache {
     }
 
     pub(super) fn get(&self, seq: u64) -> Option<Bytes> {
+        self.get_near(seq, &mut 0)
+    }
+
+    /// The same for one of many in order: `near` is where the one before was found.
+    pub(super) fn get_near(&self, seq: u64, near: &mut usize) -> Option<Bytes> {
+        let is_near = |run: &&Run| run.first <= seq && seq <= run.last();
+        if let Some(run) = self.recent.get(*near).filter(is_near) {
+            return run.get(seq);
+        }
         let after = self.recent.partition_point(|run| run.first <= seq);
         let run = after.checked_sub(1).and_then(|at| self.recent.get(at));
+        *near = after.saturating_sub(1);
         run.and_then(|run| run.get(seq))
             .or_else(|| self.read.get(&seq).cloned())
     }

@@ -1,17 +1,15 @@
 //! How the durable queue gives messages out, and what becomes of them.
 
-use super::acks::Ack;
-use super::gather::Joined;
 use super::outgoing::Batch;
 use super::record::{Record, SubId, open_message};
 use super::shell::{Core, Effect, Room, Shell};
-use super::standing::{Lease, Lost, Standing, Taken as Handed};
+use super::standing::{Lease, Taken as Handed};
 use super::state::Dying;
 use super::{
     DEAD_ATTEMPTS, DEAD_REASON, DEAD_SEQ, DEAD_SUBSCRIPTION, DEAD_TOPIC, DeliveryToken, Error, Message, RawDelivery,
-    Result, Settle, Subscription, dead_letters,
+    Result, Subscription, dead_letters,
 };
-use crate::env::{Tick, WallTime, give_way};
+use crate::env::{WallTime, give_way};
 use crate::log::Durability;
 use bytes::Bytes;
 use futures::future::{Either, select};
@@ -30,15 +28,21 @@ impl Shell {
         max: usize,
         wait: Duration,
     ) -> Result<Vec<RawDelivery>> {
-        let (id, waiters) = {
+        let (from, waiters) = {
             let mut core = self.core.lock();
             let id = core.state.find(&wanted.topic, &wanted.name);
-            let id = id.ok_or_else(|| Error::NoSubscription {
+            let from = id.and_then(|id| {
+                let (topic, name) = core.state.names(id)?;
+                Some(Origin { id, topic, name })
+            });
+            let from = from.ok_or_else(|| Error::NoSubscription {
                 topic: wanted.topic.to_string(),
                 name: wanted.name.to_string(),
             })?;
-            (id, core.waiters(id))
+            let waiters = core.waiters(from.id);
+            (from, waiters)
         };
+        let id = from.id;
         let mut over = self.env.sleep(wait);
         loop {
             let look = || match self.take(id, max.max(1)) {
@@ -55,7 +59,7 @@ impl Shell {
                         // There is much that cannot be delivered yet.
                         give_way().await;
                     } else {
-                        let deliveries = self.read(wanted, id, leases).await?;
+                        let deliveries = self.read(&from, leases).await?;
                         if !deliveries.is_empty() {
                             return Ok(deliveries);
                         }
@@ -73,7 +77,8 @@ impl Shell {
         Ok(self.core.lock().state.take(self.env.now(), self.env.wall(), id, max))
     }
 
-    async fn read(self: &Arc<Self>, wanted: &Subscription, id: SubId, leases: Vec<Lease>) -> Result<Vec<RawDelivery>> {
+    async fn read(self: &Arc<Self>, from: &Origin, leases: Vec<Lease>) -> Result<Vec<RawDelivery>> {
+        let id = from.id;
         let mut taken = Taken {
             shell: self,
             id,
@@ -87,7 +92,7 @@ impl Shell {
             taken.leases.iter().map(|lease| core.state.holds(id, lease)).collect()
         });
         let mut deliveries = Vec::with_capacity(entries.len());
-        for (at, (lease, entry)) in taken.leases.iter().zip(&entries).enumerate() {
+        for (at, (lease, entry)) in taken.leases.iter().zip(entries).enumerate() {
             if held.as_ref().is_some_and(|held| !held[at]) {
                 continue;
             }
@@ -98,8 +103,8 @@ impl Shell {
             let (enqueued_at, message) = message(entry)?;
             deliveries.push(RawDelivery {
                 token: DeliveryToken {
-                    topic: Arc::clone(&wanted.topic),
-                    subscription: Arc::clone(&wanted.name),
+                    topic: Arc::clone(&from.topic),
+                    subscription: Arc::clone(&from.name),
                     seq: lease.seq,
                     generation: lease.generation,
                 },
@@ -141,83 +146,6 @@ impl Shell {
         at_once
     }
 
-    pub(super) async fn settle(self: &Arc<Self>, token: &DeliveryToken, settle: Settle) -> Result<()> {
-        let (now, seq, generation) = (self.env.now(), token.seq, token.generation);
-        let joined = match settle {
-            Settle::Ack => self.ack(token, now, Ack::One(seq))?,
-            Settle::AckThrough => self.ack(token, now, Ack::Through(seq))?,
-            Settle::DeadLetter { reason } => {
-                let bury = |standing: &mut Standing| standing.bury(seq, generation);
-                let (id, attempts) = self.change(token, now, bury, |_, _| {})?;
-                // It takes much room, which the futures of all other settlements would have too.
-                return Box::pin(self.bury(Dying { id, seq, attempts }, &reason)).await;
-            }
-            Settle::Retry { after } => {
-                let retry = |standing: &mut Standing| standing.retry(seq, generation, now + after);
-                return self.change(token, now, retry, |_, _| {}).map(drop);
-            }
-            Settle::Extend { by } => {
-                let extend = |standing: &mut Standing| standing.extend(seq, generation, now + by);
-                return self.change(token, now, extend, |_, _| {}).map(drop);
-            }
-        };
-        match joined {
-            Some(joined) => self.gathered(joined).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Settles a delivery for good; says what to wait for, if anything.
-    fn ack(&self, token: &DeliveryToken, now: Tick, ack: Ack) -> Result<Option<Joined>> {
-        let change = |standing: &mut Standing| match ack {
-            Ack::One(seq) => standing.ack(seq, token.generation),
-            Ack::Through(seq) => standing.ack_through(seq, token.generation),
-        };
-        // Done in memory first, and whatever becomes of the record: the work is done, so this process must not do it
-        // again. The record keeps the next process from doing it.
-        let mut joined = None;
-        self.change(token, now, change, |core, id| {
-            core.counts.acked += 1;
-            core.settled(now);
-            match self.settings.ack_durability {
-                Durability::Disk => joined = Some(core.gather(id, ack, now)),
-                Durability::Os => core.untold.acked(id, ack, now),
-            }
-        })?;
-        Ok(joined)
-    }
-
-    pub(super) fn release(&self, token: &DeliveryToken) {
-        // One that has lost its lease has nothing to give back.
-        let release = |standing: &mut Standing| standing.release(token.seq, token.generation);
-        drop(self.change(token, self.env.now(), release, |_, _| {}));
-    }
-
-    /// Changes the state of a delivery that still holds its lease, and what else is `then` to change.
-    fn change<T>(
-        &self,
-        token: &DeliveryToken,
-        now: Tick,
-        change: impl FnOnce(&mut Standing) -> Result<T, Lost>,
-        then: impl FnOnce(&mut Core, SubId),
-    ) -> Result<(SubId, T)> {
-        let mut core = self.core.lock();
-        if core.closed {
-            return Err(Error::Closed);
-        }
-        self.log.check()?;
-        let lost = Error::LeaseLost { seq: token.seq };
-        let Some(id) = core.state.find(&token.topic, &token.subscription) else {
-            return Err(lost);
-        };
-        let changed = core.state.settle(now, id, change);
-        if changed.is_ok() {
-            then(&mut core, id);
-        }
-        self.nudge(core, id);
-        Ok((id, changed.map_err(|Lost| lost)?))
-    }
-
     /// A changed copy of a message on its way into another topic.
     pub(super) async fn copy_of(&self, topic: &str, message: &Message) -> Result<Batch> {
         let sent = self.env.wall();
@@ -241,7 +169,7 @@ impl Shell {
             self.core.lock().state.lose(id, seq);
             return Ok(());
         };
-        let letter = dead_letter(message(&entry)?.1, dying, &topic, &name, reason);
+        let letter = dead_letter(message(entry)?.1, dying, &topic, &name, reason);
         let letter = self.copy_of(&dead_letters(&topic), &letter).await?;
         let acked = Record::Acked { id, seqs: vec![seq] };
         let make = |_: &mut Core| {
@@ -263,7 +191,8 @@ impl Shell {
 }
 
 /// The message in an entry, and when it was sent.
-pub(super) fn message(entry: &Bytes) -> Result<(WallTime, Message)> {
+#[inline]
+pub(super) fn message(entry: Bytes) -> Result<(WallTime, Message)> {
     open_message(entry).map_err(|malformed| Error::Corrupt {
         what: malformed.to_string(),
     })
@@ -284,6 +213,13 @@ fn dead_letter(message: Message, dying: Dying, topic: &str, name: &str, reason: 
         .header(DEAD_SUBSCRIPTION, name.to_owned())
         .header(DEAD_SEQ, dying.seq.to_string())
         .header(DEAD_ATTEMPTS, dying.attempts.to_string())
+}
+
+/// Where deliveries come from.
+struct Origin {
+    id: SubId,
+    topic: Arc<str>,
+    name: Arc<str>,
 }
 
 /// Leases that nobody holds yet: they are taken back when reading their messages fails or is given up.

@@ -3,6 +3,7 @@ use super::message::LEASE;
 use super::{Backoff, Queue};
 use crate::env::{Env, Rng, Tick};
 use crate::sync::{Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the deliveries of one subscriber have in common.
@@ -29,7 +30,7 @@ impl<Q: Queue> Consumer<Q> {
     }
 
     /// One that knows nothing but the queue.
-    pub(super) fn of(queue: Q) -> Consumer<Q> {
+    fn of(queue: Q) -> Consumer<Q> {
         Consumer::new(queue, LEASE, Backoff::default(), None)
     }
 
@@ -46,5 +47,50 @@ impl<Q: Queue> Consumer<Q> {
     pub(super) fn wait(&self, attempt: u32) -> Duration {
         let rng = self.rng.get_or_init(|| Mutex::new(self.env().rng("backoff")));
         self.backoff.wait(attempt, &mut rng.lock())
+    }
+}
+
+/// Whose a delivery is.
+pub(super) enum Whose<Q> {
+    /// Nobody's but the queue's: a consumer is made only for what needs one, since most are acknowledged and gone.
+    Queues(Q),
+    Of(Arc<Consumer<Q>>),
+}
+
+impl<Q: Queue> Whose<Q> {
+    pub(super) fn queue(&self) -> &Q {
+        match self {
+            Whose::Queues(queue) => queue,
+            Whose::Of(consumer) => &consumer.queue,
+        }
+    }
+
+    /// The consumer, if it was ever needed.
+    pub(super) fn known(&self) -> Option<&Arc<Consumer<Q>>> {
+        match self {
+            Whose::Queues(_) => None,
+            Whose::Of(consumer) => Some(consumer),
+        }
+    }
+
+    pub(super) fn lease(&self) -> Duration {
+        self.known().map_or(LEASE, |consumer| consumer.lease)
+    }
+
+    /// How long attempt number `attempt` waits for the next one.
+    pub(super) fn wait(&self, attempt: u32) -> Duration {
+        match self {
+            Whose::Queues(_) => Backoff::default().wait(attempt, &mut Env::default().rng("backoff")),
+            Whose::Of(consumer) => consumer.wait(attempt),
+        }
+    }
+}
+
+impl<Q: Queue + Clone> Whose<Q> {
+    pub(super) fn consumer(&mut self) -> &Arc<Consumer<Q>> {
+        if let Whose::Queues(queue) = self {
+            *self = Whose::Of(Arc::new(Consumer::of(queue.clone())));
+        }
+        self.known().expect("there is one now")
     }
 }

@@ -1,4 +1,4 @@
-use super::consumer::Consumer;
+use super::consumer::{Consumer, Whose};
 use super::keep_alive::{KeepId, Keeper};
 use super::{DeliveryToken, Message, Queue, RawDelivery, Result, Settle, trace};
 use crate::env::{Tick, WallTime};
@@ -39,11 +39,16 @@ use std::time::Duration;
 /// ```
 #[must_use = "a delivery that is dropped goes back to the queue"]
 pub struct Delivery<Q: Queue> {
-    consumer: Arc<Consumer<Q>>,
-    token: DeliveryToken,
+    held: Held<Q>,
     attempt: u32,
     enqueued_at: WallTime,
     message: Message,
+}
+
+/// What settles a delivery, which is all that is left of it while that is under way. Dropped before that, it goes back.
+struct Held<Q: Queue> {
+    whose: Whose<Q>,
+    token: DeliveryToken,
     /// When the lease began, if anyone looked at the clock then.
     since: Option<Tick>,
     kept: Option<KeepId>,
@@ -54,26 +59,32 @@ impl<Q: Queue> Delivery<Q> {
     /// The delivery that `queue` gave out as `raw`. What a subscriber's builder can set is as by default: the
     /// [schedule](super::Backoff) of retries, and a lease of 30 s for [`keep_alive`](Delivery::keep_alive).
     pub fn new(queue: Q, raw: RawDelivery) -> Delivery<Q> {
-        Delivery::of(&Arc::new(Consumer::of(queue)), raw, None)
+        Delivery::whose(Whose::Queues(queue), raw, None)
     }
 
     pub(super) fn of(consumer: &Arc<Consumer<Q>>, raw: RawDelivery, since: Option<Tick>) -> Delivery<Q> {
+        Delivery::whose(Whose::Of(Arc::clone(consumer)), raw, since)
+    }
+
+    fn whose(whose: Whose<Q>, raw: RawDelivery, since: Option<Tick>) -> Delivery<Q> {
         Delivery {
-            consumer: Arc::clone(consumer),
-            token: raw.token,
+            held: Held {
+                whose,
+                token: raw.token,
+                since,
+                kept: None,
+                settled: false,
+            },
             attempt: raw.attempt,
             enqueued_at: raw.enqueued_at,
             message: raw.message,
-            since,
-            kept: None,
-            settled: false,
         }
     }
 
     /// The message's number, as in the sender's [`Receipt`](super::Receipt).
     #[must_use]
     pub fn seq(&self) -> u64 {
-        self.token.seq
+        self.held.token.seq
     }
 
     /// How often the message has been delivered to this subscription, this time included.
@@ -115,7 +126,7 @@ impl<Q: Queue> Delivery<Q> {
     /// What settles it through [`Queue::settle`].
     #[must_use]
     pub fn token(&self) -> &DeliveryToken {
-        &self.token
+        &self.held.token
     }
 
     /// Says that the message is done: it is not delivered to this subscription again.
@@ -126,7 +137,8 @@ impl<Q: Queue> Delivery<Q> {
     /// # Cancel safety
     /// Dropping the future leaves open whether the message is done.
     pub fn ack(self) -> impl Future<Output = Result<()>> {
-        self.settle(Settle::Ack)
+        let Delivery { mut held, .. } = self;
+        async move { held.settle(ACK).await }
     }
 
     /// Says that the message is done, and so is everything that comes before it in the subscription, delivered or not: for
@@ -171,7 +183,7 @@ impl<Q: Queue> Delivery<Q> {
     /// # Cancel safety
     /// As [`retry_in`](Delivery::retry_in).
     pub async fn retry(self) -> Result<()> {
-        let after = self.consumer.wait(self.attempt);
+        let after = self.backoff();
         self.settle(Settle::Retry { after }).await
     }
 
@@ -206,7 +218,8 @@ impl<Q: Queue> Delivery<Q> {
     /// # Cancel safety
     /// Dropping the future leaves open how long the lease lasts.
     pub async fn extend(&mut self, by: Duration) -> Result<()> {
-        self.consumer.queue.settle(&self.token, Settle::Extend { by }).await
+        let Held { whose, token, .. } = &self.held;
+        whose.queue().settle(token, Settle::Extend { by }).await
     }
 
     /// Waits until [`keep_alive`](Delivery::keep_alive) finds that the lease is lost all the same: the message is, or will
@@ -215,44 +228,34 @@ impl<Q: Queue> Delivery<Q> {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn lease_lost(&self) {
-        match self.kept {
-            Some(id) => poll_fn(|cx| self.consumer.keeper.poll_lost(id, cx)).await,
+        match self.held.kept.zip(self.held.whose.known()) {
+            Some((id, consumer)) => poll_fn(|cx| consumer.keeper.poll_lost(id, cx)).await,
             None => pending().await,
         }
     }
 
     /// Settles it without giving it up, so that it can be tried again.
     pub(super) async fn try_settle(&mut self, settle: Settle) -> Result<()> {
-        // Whatever is settled from here on must not be extended.
-        self.let_go();
-        let settling = self.consumer.queue.settle(&self.token, settle.clone());
-        trace::settle(&self.token, &settle, settling).await?;
-        self.settled = true;
-        Ok(())
+        self.held.settle(&settle).await
     }
 
     #[allow(
         clippy::manual_async_fn,
         reason = "an async function would have room for the delivery twice"
     )]
-    fn settle(mut self, settle: Settle) -> impl Future<Output = Result<()>> {
-        async move { self.try_settle(settle).await }
-    }
-
-    fn let_go(&mut self) {
-        if let Some(id) = self.kept.take() {
-            self.consumer.keeper.let_go(id);
-        }
+    fn settle(self, settle: Settle) -> impl Future<Output = Result<()>> {
+        let Delivery { mut held, .. } = self;
+        async move { held.settle(&settle).await }
     }
 
     /// What the subscriber's schedule says of the next attempt.
     pub(super) fn backoff(&self) -> Duration {
-        self.consumer.wait(self.attempt)
+        self.held.whose.wait(self.attempt)
     }
 
     /// How long a lease of the subscription lasts.
     pub(super) fn lease(&self) -> Duration {
-        self.consumer.lease
+        self.held.whose.lease()
     }
 
     /// Takes the message out of the delivery, which remains to be settled.
@@ -288,17 +291,38 @@ impl<Q: Queue + Clone + 'static> Delivery<Q> {
     /// # std::fs::remove_dir_all(&dir).unwrap();
     /// ```
     pub fn keep_alive(&mut self) {
-        if self.kept.is_none() {
-            self.kept = Some(Keeper::keep(&self.consumer, &self.token, self.since));
+        let held = &mut self.held;
+        if held.kept.is_none() {
+            held.kept = Some(Keeper::keep(held.whose.consumer(), &held.token, held.since));
         }
     }
 }
 
-impl<Q: Queue> Drop for Delivery<Q> {
+/// Apart, so that the futures of acknowledgements need no room for it.
+const ACK: &Settle = &Settle::Ack;
+
+impl<Q: Queue> Held<Q> {
+    async fn settle(&mut self, settle: &Settle) -> Result<()> {
+        // Whatever is settled from here on must not be extended.
+        self.let_go();
+        let settling = self.whose.queue().settle(&self.token, settle.clone());
+        let settled = trace::settle(&self.token, settle, settling).await;
+        self.settled = settled.is_ok();
+        settled
+    }
+
+    fn let_go(&mut self) {
+        if let Some((id, consumer)) = self.kept.take().zip(self.whose.known()) {
+            consumer.keeper.let_go(id);
+        }
+    }
+}
+
+impl<Q: Queue> Drop for Held<Q> {
     fn drop(&mut self) {
         self.let_go();
         if !self.settled {
-            self.consumer.queue.release(&self.token);
+            self.whose.queue().release(&self.token);
         }
     }
 }
@@ -306,7 +330,7 @@ impl<Q: Queue> Drop for Delivery<Q> {
 impl<Q: Queue> fmt::Debug for Delivery<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
-            .field("token", &self.token)
+            .field("token", &self.held.token)
             .field("attempt", &self.attempt)
             .field("message", &self.message)
             .finish_non_exhaustive()

@@ -67,12 +67,12 @@ impl Shell {
     fn places(&self, wanted: &mut Wanted<'_>) -> Vec<(u64, usize)> {
         let core = self.core.lock();
         let first = self.log.range().start;
-        let mut places = Vec::new();
+        let (mut places, mut near) = (Vec::new(), 0);
         for (index, (&seq, found)) in wanted.seqs.iter().zip(&mut wanted.found).enumerate() {
             if found.is_some() {
                 continue;
             }
-            *found = core.cache.get(seq);
+            *found = core.cache.get_near(seq, &mut near);
             if found.is_none() {
                 let place = core.state.copies.place(seq);
                 if place >= first || core.state.is_kept(seq) {

@@ -4,13 +4,18 @@
 //! when its future is dropped, and also when nobody polls that: whoever waits with it must not wait for that.
 
 use super::acks::{Ack, Acks};
-use super::fate::Fate;
+use super::fate::{Fate, Seat};
 use super::record::SubId;
 use super::shell::{Core, Effect, InFlight, Shell};
 use super::{Error, Result};
 use crate::env::{Tick, give_way, may_work_here};
 use crate::log::LogError;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 /// The most acknowledgements of one gathering: what they take fits into an append, however many subscriptions they are of.
 const MOST: usize = 4_096;
@@ -26,19 +31,43 @@ pub(super) struct Gathering {
 /// A place in a gathering.
 #[must_use]
 pub(super) struct Joined {
-    fate: Arc<Fate>,
-    is_first: bool,
+    seat: Seat,
+    pub(super) is_first: bool,
+}
+
+/// Waits for what becomes of a gathering. It is small, since there are many of them.
+pub(super) struct Gathered<'a> {
+    seat: Seat,
+    /// Of the first.
+    writing: Option<BoxFuture<'a, ()>>,
+}
+
+impl Future for Gathered<'_> {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            // The first sits first, and so hears first: whoever waits for many in their order need not keep what the others
+            // have heard.
+            let heard = self.seat.poll_unpin(cx);
+            let Some(writing) = self.writing.as_mut().filter(|_| heard.is_pending()) else {
+                return heard;
+            };
+            ready!(writing.poll_unpin(cx));
+            self.writing = None;
+        }
+    }
 }
 
 impl Core {
     /// A message was acknowledged, and somebody waits until the log knows.
-    pub(super) fn gather(&mut self, id: SubId, ack: Ack, now: Tick) -> Joined {
+    pub(super) fn gather(&mut self, id: SubId, ack: Ack, now: impl FnOnce() -> Tick) -> Joined {
         let open = self.untold.gatherings.last_mut().filter(|open| open.len < MOST);
         if let Some(open) = open {
             open.len += 1;
             open.acks.add(id, ack);
             return Joined {
-                fate: Arc::clone(&open.fate),
+                seat: open.fate.wait(),
                 is_first: false,
             };
         }
@@ -48,10 +77,10 @@ impl Core {
             fate: Arc::default(),
         };
         new.acks.add(id, ack);
-        let fate = Arc::clone(&new.fate);
+        let seat = new.fate.wait();
         self.untold.gatherings.push(new);
-        self.untold.due(now);
-        Joined { fate, is_first: true }
+        self.untold.due(now());
+        Joined { seat, is_first: true }
     }
 
     fn take_gathering(&mut self, fate: &Arc<Fate>) -> Option<Gathering> {
@@ -66,16 +95,15 @@ impl Shell {
     ///
     /// # Cancel safety
     /// Dropped, it takes nothing back, and the others of its gathering hear what becomes of theirs.
-    pub(super) async fn gathered(self: &Arc<Self>, joined: Joined) -> Result<()> {
-        let Joined { fate, is_first } = joined;
-        if is_first {
-            // It takes room that the many others do not need.
-            Box::pin(self.write_as_first(&fate)).await;
-        }
-        fate.wait().await
+    pub(super) fn gathered(self: &Arc<Self>, joined: Joined) -> Gathered<'_> {
+        let Joined { seat, is_first } = joined;
+        let write = || self.write_as_first(Arc::clone(seat.fate())).boxed();
+        let writing = is_first.then(write);
+        Gathered { seat, writing }
     }
 
-    async fn write_as_first(self: &Arc<Self>, fate: &Arc<Fate>) {
+    async fn write_as_first(self: &Arc<Self>, fate: Arc<Fate>) {
+        let fate = &fate;
         let _first = First { shell: self, fate };
         // A thread that has nothing else to do has nothing to wait for.
         if !may_work_here() {

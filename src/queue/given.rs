@@ -14,18 +14,19 @@ const MOST: usize = 10_000;
 
 impl Core {
     /// Messages have been delivered. Returns what the log has to hear at once.
-    pub(super) fn given(&mut self, id: SubId, attempts: Vec<(u64, u32)>, now: Tick) -> Vec<(u64, u32)> {
-        let may_wait = |(seq, attempt): &(u64, u32)| *attempt == 1 && *seq >= self.untold.opened_at;
-        let (later, at_once): (Vec<_>, Vec<_>) = attempts.into_iter().partition(may_wait);
-        if !later.is_empty() {
+    pub(super) fn given(&mut self, id: SubId, mut attempts: Vec<(u64, u32)>, now: Tick) -> Vec<(u64, u32)> {
+        let opened_at = self.untold.opened_at;
+        let may_wait = |(seq, attempt): &(u64, u32)| *attempt == 1 && *seq >= opened_at;
+        if attempts.iter().any(may_wait) {
             let given = self.untold.given.entry(id).or_default();
-            given.extend(later.into_iter().map(|(seq, _)| seq));
+            given.extend(attempts.iter().filter(|given| may_wait(given)).map(|(seq, _)| seq));
+            attempts.retain(|given| !may_wait(given));
             if given.len() >= MOST {
                 self.untold.at = Some(now);
             }
             self.untold.due(now);
         }
-        at_once
+        attempts
     }
 }
 
@@ -52,7 +53,9 @@ impl Shell {
         if seqs.len() > MOST {
             core.untold.given.insert(id, seqs.split_off(MOST));
         }
-        let attempts = seqs.iter().filter_map(|seq| Some((*seq, core.state.tries(id, *seq)?)));
+        let standing = core.state.subscriptions.get(&id);
+        let tries = |seq: &u64| Some((*seq, standing?.tries(*seq)?));
+        let attempts = seqs.iter().filter_map(tries);
         let attempts: Vec<_> = attempts.filter(|(_, tries)| *tries > 0).collect();
         if attempts.is_empty() {
             return Ok(true);

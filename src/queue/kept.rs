@@ -320,6 +320,14 @@ impl Level {
 /// Where the entry of number `seq` is among sorted ones, or where it would be. Numbers are spread evenly most of the time,
 /// so a few guesses by proportion come before halving, which in a large queue misses the cache at every step.
 pub(super) fn search<T>(queue: &VecDeque<T>, seq: u64, of: impl Fn(&T) -> u64) -> Result<usize, usize> {
+    let Some(apart) = queue.front().and_then(|first| seq.checked_sub(of(first))) else {
+        return Err(0);
+    };
+    // Without a gap it is as far from the first as the numbers are apart.
+    let at = usize::try_from(apart).ok();
+    if let Some(at) = at.filter(|at| queue.get(*at).is_some_and(|entry| of(entry) == seq)) {
+        return Ok(at);
+    }
     let (mut low, mut high) = (0, queue.len());
     for guesses in 0.. {
         if low == high {
@@ -327,9 +335,8 @@ pub(super) fn search<T>(queue: &VecDeque<T>, seq: u64, of: impl Fn(&T) -> u64) -
         }
         let at = if guesses < GUESSES && high - low > FEW {
             let (first, last) = (of(&queue[low]), of(&queue[high - 1]));
-            let span = u128::from(last - first).max(1);
-            let part = u128::from(seq.saturating_sub(first)) * (high - 1 - low) as u128 / span;
-            low + (part as usize).min(high - 1 - low)
+            let (apart, span) = (seq.saturating_sub(first), (last - first).max(1));
+            low + proportion(apart, span, high - 1 - low)
         } else {
             low + (high - low) / 2
         };
@@ -340,6 +347,16 @@ pub(super) fn search<T>(queue: &VecDeque<T>, seq: u64, of: impl Fn(&T) -> u64) -
         }
     }
     unreachable!("the range gets smaller each time")
+}
+
+/// As much of `len` as `part` is of `whole`, and not more than `len`.
+fn proportion(part: u64, whole: u64, len: usize) -> usize {
+    let product = part.checked_mul(len as u64);
+    let of_len = product.map_or_else(
+        || (u128::from(part) * len as u128 / u128::from(whole)) as usize,
+        |product| (product / whole) as usize,
+    );
+    of_len.min(len)
 }
 
 /// Guesses by proportion, and the range in which they are not worth it.

@@ -202,7 +202,12 @@ impl Lane {
         }
     }
 
+    #[inline]
     pub(super) fn get(&self, seq: u64) -> Option<&Slot> {
+        // Most lanes are empty.
+        if self.slots.is_empty() {
+            return None;
+        }
         find(&self.slots, seq).map(|index| &self.slots[index])
     }
 

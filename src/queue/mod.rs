@@ -123,6 +123,7 @@ mod rewrite;
 mod rewrite_tests;
 mod runs;
 mod send;
+mod settling;
 mod shell;
 mod sink;
 mod standing;

@@ -5,7 +5,7 @@ use super::runs::{Run, put_runs, runs};
 use super::{DeliverAt, Message, Priority};
 use crate::codec::{Malformed, Reader, put_bytes, put_varint};
 use crate::env::WallTime;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -322,20 +322,31 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// What the entry of a message says, its topic left aside.
-pub(super) fn open_message(entry: &Bytes) -> Result<(WallTime, Message), Malformed> {
-    let mut input = Reader::new(entry);
-    match input.byte()? {
-        MESSAGE => parts(&mut input, entry).map(|(_topic, sent, message)| (sent, message)),
-        _ => Err(Malformed("an entry that was a message is none")),
+#[inline]
+pub(super) fn open_message(mut entry: Bytes) -> Result<(WallTime, Message), Malformed> {
+    let mut input = Reader::new(&entry);
+    let (sent, mut message) = match input.byte()? {
+        MESSAGE => parts(&mut input, &entry).map(|(_topic, sent, message)| (sent, message))?,
+        _ => return Err(Malformed("an entry that was a message is none")),
+    };
+    let rest = input.len();
+    if rest > 0 {
+        // What is left is the payload, without counting one more share of its memory.
+        entry.advance(entry.len() - rest);
+        message.payload = entry;
     }
+    Ok((sent, message))
 }
 
 fn decode_message(input: &mut Reader<'_>, entry: &Bytes) -> Result<Record, Malformed> {
-    let (topic, sent, message) = parts(input, entry)?;
+    let (topic, sent, mut message) = parts(input, entry)?;
+    message.payload = entry.slice_ref(input.rest());
     let topic = String::from_utf8(topic.to_vec()).map_err(|_| Malformed("a name that is not UTF-8"))?;
     Ok(Record::Message { topic, sent, message })
 }
 
+/// Everything but the payload, which is what is left of the input.
+#[inline]
 fn parts<'a>(input: &mut Reader<'a>, entry: &Bytes) -> Result<(&'a [u8], WallTime, Message), Malformed> {
     let flags = input.byte()?;
     if flags & UNKNOWN != 0 {
@@ -347,12 +358,14 @@ fn parts<'a>(input: &mut Reader<'a>, entry: &Bytes) -> Result<(&'a [u8], WallTim
     let due = has(DUE).then(|| input.varint()).transpose()?;
     let ttl = has(TTL).then(|| input.varint()).transpose()?;
     let key = has(KEY).then(|| input.shared(entry)).transpose()?;
-    let count = if has(HEADERS) { input.varint()? } else { 0 };
-    let header = |_| Ok((string(input)?, input.shared(entry)?));
-    let headers = (0..count).map(header).collect::<Result<_, _>>()?;
+    let headers = if has(HEADERS) {
+        headers(input, entry)?
+    } else {
+        Vec::new()
+    };
     let dedup_id = has(DEDUP).then(|| input.shared(entry)).transpose()?;
     let message = Message {
-        payload: entry.slice_ref(input.rest()),
+        payload: Bytes::new(),
         key,
         headers,
         deliver: due.map(|after| DeliverAt::At(sent + Duration::from_millis(after))),
@@ -361,6 +374,12 @@ fn parts<'a>(input: &mut Reader<'a>, entry: &Bytes) -> Result<(&'a [u8], WallTim
         dedup_id,
     };
     Ok((topic, sent, message))
+}
+
+fn headers(input: &mut Reader<'_>, entry: &Bytes) -> Result<Vec<(String, Bytes)>, Malformed> {
+    let count = input.varint()?;
+    let header = |_| Ok((string(input)?, input.shared(entry)?));
+    (0..count).map(header).collect()
 }
 
 /// The priority in the second byte of a message's entry.

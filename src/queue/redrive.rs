@@ -127,7 +127,7 @@ impl Shell {
         topic: &str,
         of: Option<&str>,
     ) -> Result<bool> {
-        let letter = message(entry)?.1;
+        let letter = message(entry.clone())?.1;
         let given_up_by = letter.get(DEAD_SUBSCRIPTION);
         if of.is_some_and(|of| given_up_by.is_none_or(|by| by != of)) {
             return Ok(false);

@@ -16,7 +16,7 @@ use super::{Error, QueueStats, Result, Subscription};
 use crate::env::{Env, Tick, may_work_here, wait};
 use crate::hash::KeyedHash;
 use crate::log::{Append, Durability, Entries, Entry, Log, LogError};
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Waiters};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, Waiters};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
@@ -172,7 +172,10 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(append) = self.append.take() {
+        // What has ended needs nobody to see it through.
+        if let Some(append) = self.append.take()
+            && self.id > self.shell.ended.load(Ordering::Acquire)
+        {
             self.shell.core.lock().orphans.push((self.id, append));
             self.shell.pump.wake(1);
         }
@@ -393,9 +396,9 @@ impl Shell {
 
     /// Wakes consumers for messages that they may get, and the pump if it is late. Takes the lock with it.
     pub(super) fn tell(&self, mut core: MutexGuard<'_, Core>, news: impl IntoIterator<Item = (SubId, usize)>) {
+        let waiting: Vec<_> = news.into_iter().map(|(id, n)| (core.waiters(id), n)).collect();
         let late = core.pump_is_late(&self.env);
         let told = std::mem::take(&mut core.told);
-        let waiting: Vec<_> = news.into_iter().map(|(id, n)| (core.waiters(id), n)).collect();
         drop(core);
         waiting.into_iter().for_each(|(waiters, n)| waiters.wake(n));
         told.iter().for_each(|fate| fate.wake());
@@ -415,8 +418,19 @@ impl Shell {
 
     /// One more consumer may get something.
     pub(super) fn nudge(&self, core: MutexGuard<'_, Core>, id: SubId) {
-        let more = core.state.has_more(id);
-        self.tell(core, more.then_some((id, 1)));
+        self.nudge_both(core, id, true);
+    }
+
+    /// The same; whether there may be something to tell the pump.
+    pub(super) fn nudge_both(&self, core: MutexGuard<'_, Core>, id: SubId, pump: bool) {
+        // Whoever begins to wait now looks once more behind the lock.
+        let is_awaited = core.waiters.get(&id).is_some_and(|waiters| waiters.has_any());
+        if is_awaited && core.state.has_more(id) {
+            return self.tell(core, [(id, 1)]);
+        }
+        if pump || core.state.has_dying() || !core.told.is_empty() {
+            self.tell(core, None);
+        }
     }
 
     pub(super) fn wake_all(&self) {

@@ -7,7 +7,7 @@ use super::kept::{Kept, LEVELS};
 use super::promised::Promised;
 use super::record::{Record, SubId};
 use super::runs::Run;
-use super::standing::{Lease, Lost, Standing, Stored, Taken};
+use super::standing::{GENERATIONS, Lease, Lost, Standing, Stored, Taken};
 use super::{Subscription, TopicStats};
 use crate::env::{Tick, WallTime};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,9 +33,9 @@ pub(super) struct State {
     /// By chance, so that a token from an earlier life fits nothing.
     salt: u64,
     /// When the next lease or wait of each subscription ends.
-    ends: BTreeSet<(Tick, SubId)>,
+    ends: Ends,
     /// When the next delayed message of each subscription is due.
-    dues: BTreeSet<(WallTime, SubId)>,
+    dues: Dues,
     /// The wall clock as last heard of.
     pub(super) wall: WallTime,
     dying: Vec<Dying>,
@@ -50,6 +50,9 @@ pub(super) struct State {
     /// On opening, what the log says of messages whose copies are to be in it.
     pub(super) promised: Promised,
 }
+
+type Ends = BTreeSet<(Tick, SubId)>;
+type Dues = BTreeSet<(WallTime, SubId)>;
 
 /// The messages of one topic that some subscription may still want.
 #[derive(Debug, Default)]
@@ -206,11 +209,32 @@ impl State {
         id: SubId,
         change: impl FnOnce(&mut Standing) -> Result<T, Lost>,
     ) -> Result<T, Lost> {
-        let changed = self.with(id, |standing, _| {
-            standing.expire(now);
-            change(standing)
-        });
-        changed.unwrap_or(Err(Lost))
+        let standing = self.subscriptions.get_mut(&id).ok_or(Lost)?;
+        let before = (standing.next_end(), standing.next_due());
+        standing.expire(now);
+        let changed = change(standing);
+        // Most settlements need no look at the messages.
+        if standing.is_untended()
+            && let Some(topic) = self.topics.get(&standing.topic)
+        {
+            standing.tend(&topic.messages);
+        }
+        let tracked = (&mut self.ends, &mut self.dues, &mut self.dying);
+        track(id, standing, before, tracked);
+        changed
+    }
+
+    /// The subscription that a delivery of this generation is of, if these are its names, and when the next of its leases
+    /// ends.
+    pub(super) fn of_generation(
+        &self,
+        generation: u64,
+        topic: &Arc<str>,
+        name: &Arc<str>,
+    ) -> Option<(SubId, Option<Tick>)> {
+        let id = (generation.wrapping_sub(self.salt) >> GENERATIONS) as SubId;
+        let standing = self.subscriptions.get(&id)?;
+        (standing.topic == *topic && standing.name == *name).then(|| (id, standing.next_end()))
     }
 
     /// Whether a lease still holds.
@@ -284,12 +308,8 @@ impl State {
         let before = (standing.next_end(), standing.next_due());
         let result = work(standing, &topic.messages);
         standing.tend(&topic.messages);
-        let after = (standing.next_end(), standing.next_due());
-        move_timer(&mut self.ends, id, before.0, after.0);
-        move_timer(&mut self.dues, id, before.1, after.1);
-        let dying = standing.dying().into_iter();
-        self.dying
-            .extend(dying.map(|(seq, attempts)| Dying { id, seq, attempts }));
+        let tracked = (&mut self.ends, &mut self.dues, &mut self.dying);
+        track(id, standing, before, tracked);
         Some(result)
     }
 
@@ -322,11 +342,6 @@ impl State {
     /// The oldest message kept in one topic.
     pub(super) fn oldest_of(&self, topic: &str) -> Option<u64> {
         self.next_of(topic, 0)
-    }
-
-    /// How often a message was delivered that a subscription has not settled, if that has come to it.
-    pub(super) fn tries(&self, id: SubId, seq: u64) -> Option<u32> {
-        self.subscriptions.get(&id)?.tries(seq)
     }
 
     /// The oldest message that a subscription has not settled.
@@ -469,6 +484,21 @@ impl State {
             (name.to_string(), stats)
         };
         self.topics.iter().map(stats).collect()
+    }
+}
+
+/// Keeps known when a subscription has something to do, which was `before`, and which of its messages are dying.
+fn track(
+    id: SubId,
+    standing: &mut Standing,
+    before: (Option<Tick>, Option<WallTime>),
+    (ends, dues, dying): (&mut Ends, &mut Dues, &mut Vec<Dying>),
+) {
+    move_timer(ends, id, before.0, standing.next_end());
+    move_timer(dues, id, before.1, standing.next_due());
+    if standing.has_dying() {
+        let died = standing.dying().into_iter();
+        dying.extend(died.map(|(seq, attempts)| Dying { id, seq, attempts }));
     }
 }
 

@@ -84,8 +84,8 @@ impl Shell {
                 return Ok(to);
             };
             let entries = self.entries(&seqs).await?;
-            let is_since = |entry: &Bytes| open_message(entry).is_ok_and(|(sent, _)| sent >= at);
-            let first = entries.iter().position(|entry| entry.as_ref().is_some_and(is_since));
+            let is_since = |entry: Bytes| open_message(entry).is_ok_and(|(sent, _)| sent >= at);
+            let first = entries.into_iter().position(|entry| entry.is_some_and(is_since));
             if let Some(index) = first {
                 return Ok(seqs[index]);
             }

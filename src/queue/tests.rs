@@ -35,6 +35,39 @@ fn the_suite_holds() {
 }
 
 #[test]
+fn a_token_settles_nothing_but_its_own_delivery() {
+    let world = World::new(21);
+    world.run(async {
+        let queue = open(&world.env()).await;
+        let mut tokens = Vec::new();
+        for (topic, name) in [("t", "s"), ("t", "other"), ("u", "s")] {
+            let from = subscribe(&queue, topic, name).await;
+            queue.topic(topic).send("m").await.unwrap();
+            tokens.push(queue.receive(&from, 1, SECOND).await.unwrap().pop().unwrap().token);
+        }
+        let mut wrong = Vec::new();
+        for (one, other) in [(0, 1), (0, 2), (1, 0), (2, 0)] {
+            let (one, other) = (tokens[one].clone(), &tokens[other]);
+            let (topic, subscription) = (other.topic.clone(), other.subscription.clone());
+            let generation = other.generation;
+            wrong.push(DeliveryToken { topic, ..one.clone() });
+            wrong.push(DeliveryToken {
+                subscription,
+                ..one.clone()
+            });
+            wrong.push(DeliveryToken { generation, ..one });
+        }
+        for wrong in wrong.iter().filter(|wrong| !tokens.contains(wrong)) {
+            let settled = queue.settle(wrong, Settle::Ack).await;
+            assert_eq!(settled, Err(Error::LeaseLost { seq: wrong.seq }), "{wrong:?}");
+        }
+        for token in &tokens {
+            assert_eq!(queue.settle(token, Settle::Ack).await, Ok(()));
+        }
+    });
+}
+
+#[test]
 fn reopening_goes_on_where_it_stopped() {
     let world = World::new(2);
     let machine = world.machine("node");

@@ -41,11 +41,12 @@ impl Untold {
     }
 
     /// A message was acknowledged, and nobody waits until the log knows.
-    pub(super) fn acked(&mut self, id: SubId, ack: Ack, now: Tick) {
+    pub(super) fn acked(&mut self, id: SubId, ack: Ack, now: impl FnOnce() -> Tick) {
         if self.acks.add(id, ack) >= AT_ONCE {
-            self.at = Some(now);
+            self.at = Some(now());
+        } else if self.at.is_none() {
+            self.due(now());
         }
-        self.due(now);
     }
 
     /// The log could not be told of acknowledgements. That is tried again at `later`.

@@ -1,4 +1,4 @@
-use super::Mutex;
+use super::{AtomicUsize, Mutex, Ordering};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
@@ -11,6 +11,8 @@ use std::task::{Poll, Waker};
 #[derive(Default)]
 pub(crate) struct Waiters {
     list: Mutex<List>,
+    /// How many are on the list.
+    waiting: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -40,10 +42,16 @@ impl Waiters {
         .await
     }
 
+    /// Whether anybody waits, for those who hold the lock under which `check` looks: whoever comes on the list after this
+    /// looks once more behind that lock.
+    pub(crate) fn has_any(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// Wakes up to `n` of those who wait, the oldest first.
     pub(crate) fn wake(&self, n: usize) {
         for _ in 0..n {
-            let oldest = self.list.lock().waiting.pop_first();
+            let oldest = self.change(|list| list.waiting.pop_first());
             match oldest {
                 Some((_, waker)) => waker.wake(),
                 None => return,
@@ -53,8 +61,15 @@ impl Waiters {
 
     /// Wakes all who wait.
     pub(crate) fn wake_all(&self) {
-        let all = std::mem::take(&mut self.list.lock().waiting);
+        let all = self.change(|list| std::mem::take(&mut list.waiting));
         all.into_values().for_each(Waker::wake);
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut List) -> T) -> T {
+        let mut list = self.list.lock();
+        let result = change(&mut list);
+        self.waiting.store(list.waiting.len(), Ordering::Relaxed);
+        result
     }
 }
 
@@ -72,18 +87,19 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn keep(&mut self, waker: &Waker) {
-        let mut list = self.list.list.lock();
-        let id = *self.id.get_or_insert_with(|| {
-            list.last += 1;
-            list.last
+        self.list.change(|list| {
+            let id = *self.id.get_or_insert_with(|| {
+                list.last += 1;
+                list.last
+            });
+            list.waiting.insert(id, waker.clone())
         });
-        list.waiting.insert(id, waker.clone());
     }
 
     /// Leaves the list, and says whether it had been woken since it last entered.
     fn leave(&mut self) -> bool {
         let id = self.id.take();
-        id.is_some_and(|id| self.list.list.lock().waiting.remove(&id).is_none())
+        id.is_some_and(|id| self.list.change(|list| list.waiting.remove(&id)).is_none())
     }
 }
 
@@ -98,7 +114,6 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::{AtomicUsize, Ordering};
     use futures::FutureExt;
     use std::task::Context;
 

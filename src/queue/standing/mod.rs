@@ -16,6 +16,8 @@ use std::time::Duration;
 
 pub(super) use super::kept::Stored;
 
+/// A generation is a life's salt, and above these bits the subscription's number, and below them the attempt's.
+pub(super) const GENERATIONS: u32 = u32::BITS;
 /// How long a message waits when it could not be made a dead letter.
 const BURY_AGAIN: Duration = Duration::from_secs(1);
 /// The most messages that are made ready at once for being due, so that nobody waits long for the lock.
@@ -108,7 +110,7 @@ impl Standing {
             max_attempts: defaults.max_attempts,
             max_in_flight: defaults.max_in_flight,
             ordered: false,
-            salt: salt.wrapping_add(u64::from(id) << 32),
+            salt: salt.wrapping_add(u64::from(id) << GENERATIONS),
             lanes: std::array::from_fn(|_| Lane::new(from)),
             turns: Turns::default(),
             keys: Keys::default(),
@@ -145,9 +147,9 @@ impl Standing {
         let wall = wall.as_millis();
         let until = (now + self.lease).as_nanos();
         let mut taken = Taken::default();
-        let mut passed = 0;
+        let (mut passed, mut empty) = (0, [false; LEVELS]);
         while taken.leases.len() < max {
-            match self.choose(wall, messages, &mut passed) {
+            match self.choose(wall, messages, &mut passed, &mut empty) {
                 Choice::Deliver(level, next) => taken.leases.push(self.lease(level, next, until, messages)),
                 Choice::Nothing => break,
                 Choice::Enough => {
@@ -164,8 +166,9 @@ impl Standing {
         (0..LEVELS).any(|level| self.next(level, messages).is_some())
     }
 
-    /// The next message to deliver. What cannot be delivered on the way there is passed over.
-    fn choose(&mut self, wall: u64, messages: &Kept, passed: &mut usize) -> Choice {
+    /// The next message to deliver. What cannot be delivered on the way there is passed over. Levels found to be `empty`
+    /// are so until more messages come.
+    fn choose(&mut self, wall: u64, messages: &Kept, passed: &mut usize, empty: &mut [bool; LEVELS]) -> Choice {
         if self.ordered {
             loop {
                 let nexts = (0..LEVELS).filter_map(|level| Some((level, self.next(level, messages)?)));
@@ -181,7 +184,8 @@ impl Standing {
             }
         }
         let mut nexts = [None; LEVELS];
-        for (level, first) in nexts.iter_mut().enumerate() {
+        let levels = nexts.iter_mut().zip(empty).enumerate();
+        for (level, (first, empty)) in levels.filter(|(_, (_, empty))| !**empty) {
             while let Some(next) = self.next(level, messages) {
                 if self.is_time_for(level, next, wall, messages) {
                     *first = Some(next);
@@ -191,6 +195,8 @@ impl Standing {
                     return Choice::Enough;
                 }
             }
+            // Without room it may only look so.
+            *empty = first.is_none() && self.in_flight < self.max_in_flight;
         }
         let level = self.turns.next(nexts.map(|next| next.is_some()));
         let choice = level.and_then(|level| Some(Choice::Deliver(level, nexts[level]?)));
@@ -375,8 +381,8 @@ impl Standing {
 
     /// Settles a delivery for good.
     pub(super) fn ack(&mut self, seq: u64, generation: u64) -> Result<(), Lost> {
-        self.held(seq, generation)?;
-        self.close(seq);
+        let (level, slot) = self.held_slot(seq, generation)?;
+        self.close_slot(level, slot);
         Ok(())
     }
 
@@ -440,6 +446,10 @@ impl Standing {
         }
     }
 
+    pub(super) fn has_dying(&self) -> bool {
+        !self.dying.is_empty()
+    }
+
     /// Messages that have used up their attempts, with their number; they count as being buried from now on.
     pub(super) fn dying(&mut self) -> Vec<(u64, u32)> {
         let dying = std::mem::take(&mut self.dying).into_iter();
@@ -473,6 +483,11 @@ impl Standing {
     pub(super) fn settle_expired(&mut self, stored: &Stored, messages: &Kept) {
         self.expired += u64::from(self.wants(stored));
         self.settle(stored.seq, messages);
+    }
+
+    /// Whether a settlement has begun what [`tend`](Standing::tend) finishes.
+    pub(super) fn is_untended(&self) -> bool {
+        self.through > 0 || !self.released.is_empty()
     }
 
     /// Finishes what a settlement began, now that the messages are at hand. The next one of a key becomes ready here.

@@ -8,12 +8,15 @@ use std::ops::Range;
 impl Standing {
     /// The level and the attempts of a message that is leased under `generation`.
     pub(super) fn held(&self, seq: u64, generation: u64) -> Result<(usize, u32), Lost> {
-        match self.find(seq) {
-            Some((level, slot)) if slot.phase == Phase::Leased && self.is_of(slot, generation) => {
-                Ok((level, slot.attempts))
-            }
-            _ => Err(Lost),
-        }
+        let (level, slot) = self.held_slot(seq, generation)?;
+        Ok((level, slot.attempts))
+    }
+
+    /// The level and the slot of a message that is leased under `generation`.
+    pub(super) fn held_slot(&self, seq: u64, generation: u64) -> Result<(usize, Slot), Lost> {
+        let found = self.find(seq);
+        let is_held = |slot: Slot| slot.phase == Phase::Leased && self.is_of(slot, generation);
+        found.filter(|(_, slot)| is_held(*slot)).ok_or(Lost)
     }
 
     fn is_of(&self, slot: Slot, generation: u64) -> bool {
@@ -92,11 +95,17 @@ impl Standing {
 
     /// Settles a message, which has left its line before if it was in one.
     pub(super) fn close(&mut self, seq: u64) {
-        let Some((level, before)) = self.find(seq) else { return };
-        self.lanes[level].close(seq);
-        self.leave(level, before);
-        if self.ordered && before.phase != Phase::Blocked {
-            self.released.push(seq);
+        if let Some((level, slot)) = self.find(seq) {
+            self.close_slot(level, slot);
+        }
+    }
+
+    /// The same of a message that is in this slot.
+    pub(super) fn close_slot(&mut self, level: usize, slot: Slot) {
+        self.lanes[level].close(slot.seq);
+        self.leave(level, slot);
+        if self.ordered && slot.phase != Phase::Blocked {
+            self.released.push(slot.seq);
         }
     }
 

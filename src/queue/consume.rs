@@ -85,12 +85,9 @@ impl Shell {
             leases,
         };
         let seqs: Vec<u64> = taken.leases.iter().map(|lease| lease.seq).collect();
-        let (entries, was_read) = self.entries_for(Some(id), &seqs).await?;
-        // Meanwhile a lease may have ended, and what follows it may have been delivered.
-        let held: Option<Vec<bool>> = was_read.then(|| {
-            let core = self.core.lock();
-            taken.leases.iter().map(|lease| core.state.holds(id, lease)).collect()
-        });
+        let (entries, was_read) = self.entries_for(Some((id, &taken.leases)), &seqs).await?;
+        // Meanwhile a lease may have ended all the same, and what follows it may have been delivered.
+        let held = was_read.then(|| self.renew(id, &taken.leases, Duration::ZERO));
         let mut deliveries = Vec::with_capacity(entries.len());
         for (at, (lease, entry)) in taken.leases.iter().zip(entries).enumerate() {
             if held.as_ref().is_some_and(|held| !held[at]) {

@@ -2,14 +2,19 @@
 
 use super::record::{Record, SubId};
 use super::shell::Shell;
+use super::standing::Lease;
 use super::{Error, Result};
 use crate::log::{Item, LogError};
 use bytes::Bytes;
+use std::time::Duration;
 
 /// How much is read at once where what is wanted is followed by what will be wanted next.
 const READ_AHEAD: usize = 256 << 10;
 /// How far apart the numbers of messages may be that are taken to follow each other.
 const APART: u64 = 16;
+
+/// How long a read from the disk may take before leases end for it.
+const READS: Duration = Duration::from_secs(60);
 
 /// Messages to be read, in order: for each the number of the entry that it is in, and which of the wanted ones it is.
 type Places = [(u64, usize)];
@@ -41,14 +46,22 @@ impl Shell {
     }
 
     /// The same for a subscription that has been given these messages: what it is likely to be given next is read into
-    /// memory with them. Also says whether the disk was read, which may take long.
-    pub(super) async fn entries_for(&self, id: Option<SubId>, wanted: &[u64]) -> Result<(Vec<Option<Bytes>>, bool)> {
+    /// memory with them. Also says whether the disk was read, which may take long; the leases do not end meanwhile.
+    pub(super) async fn entries_for(
+        &self,
+        leased: Option<(SubId, &[Lease])>,
+        wanted: &[u64],
+    ) -> Result<(Vec<Option<Bytes>>, bool)> {
+        let id = leased.map(|(id, _)| id);
         let mut wanted = Wanted {
             seqs: wanted,
             found: vec![None; wanted.len()],
         };
         let mut places = self.places(&mut wanted);
         let reads = !places.is_empty();
+        if let Some((id, leases)) = leased.filter(|_| reads) {
+            self.renew(id, leases, READS);
+        }
         while !self.fetch(id, &places, &mut wanted).await? {
             // A segment was freed since they were looked up: messages have been written again elsewhere, or are not kept.
             let now = self.places(&mut wanted);
@@ -61,6 +74,14 @@ impl Shell {
             places = now;
         }
         Ok((wanted.found, reads))
+    }
+
+    /// Has those of some leases that still hold last for a whole lease from now, and `more`; says which hold.
+    pub(super) fn renew(&self, id: SubId, leases: &[Lease], more: Duration) -> Vec<bool> {
+        let mut core = self.core.lock();
+        let held = core.state.renew(self.env.now() + more, id, leases);
+        self.tell(core, None);
+        held
     }
 
     /// Where in the log those of the messages are that are kept and not in memory. The others are found.

@@ -130,3 +130,50 @@ fn what_is_no_longer_leased_when_it_has_been_read_is_not_delivered() {
         assert_eq!(received[0].message.payload, "second");
     });
 }
+
+#[test]
+fn a_lease_begins_when_its_message_has_been_read() {
+    let world = World::new(6);
+    let machine = world.machine("node");
+    world.run(async {
+        let queue = small(&machine.env()).cache_bytes(0).open("q").await.unwrap();
+        let mut from = Subscription::new("t", "s");
+        (from.lease, from.max_attempts) = (SECOND, 1);
+        queue.subscribe(&from).await.unwrap();
+        queue.topic("t").send("read slowly").await.unwrap();
+        let slow = Faults {
+            stall: 1.0,
+            stall_for: 5 * SECOND,
+            ..Faults::default()
+        };
+        machine.set_faults(slow);
+        let received = queue.receive(&from, 1, 60 * SECOND).await.unwrap();
+        machine.set_faults(Faults::default());
+        let job = Delivery::new(queue.clone(), received.into_iter().next().unwrap());
+        assert_eq!(job.attempt(), 1, "no attempt has gone by unseen");
+        machine.env().sleep(SECOND / 2).await;
+        job.ack().await.unwrap();
+        assert_eq!(queue.stats().dead, 0);
+        queue.close().await;
+    });
+}
+
+#[test]
+fn a_lease_is_as_long_as_ever_when_its_message_was_read() {
+    let world = World::new(7);
+    let machine = world.machine("node");
+    world.run(async {
+        let queue = small(&machine.env()).cache_bytes(0).open("q").await.unwrap();
+        let mut from = Subscription::new("t", "s");
+        from.lease = SECOND;
+        queue.subscribe(&from).await.unwrap();
+        queue.topic("t").send("left alone").await.unwrap();
+        let first = queue.receive(&from, 1, SECOND).await.unwrap();
+        let held = machine.env().now();
+        let again = queue.receive(&from, 1, 60 * SECOND).await.unwrap();
+        let waited = machine.env().now() - held;
+        assert_eq!((first[0].attempt, again[0].attempt), (1, 2));
+        assert!(waited < SECOND + SECOND / 10, "{waited:?}");
+        queue.close().await;
+    });
+}

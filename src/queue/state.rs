@@ -237,10 +237,13 @@ impl State {
         (standing.topic == *topic && standing.name == *name).then(|| (id, standing.next_end()))
     }
 
-    /// Whether a lease still holds.
-    pub(super) fn holds(&self, id: SubId, lease: &Lease) -> bool {
-        let standing = self.subscriptions.get(&id);
-        standing.is_some_and(|standing| standing.holds(lease.seq, lease.generation))
+    /// Has those of some leases that still hold last for a whole lease from `now`, and says which hold.
+    pub(super) fn renew(&mut self, now: Tick, id: SubId, leases: &[Lease]) -> Vec<bool> {
+        let renewed = self.with(id, |standing, _| {
+            let renew = |lease: &Lease| standing.renew(lease.seq, lease.generation, now).is_ok();
+            leases.iter().map(renew).collect()
+        });
+        renewed.unwrap_or_else(|| vec![false; leases.len()])
     }
 
     /// Takes back leases that never reached anybody.

@@ -410,11 +410,6 @@ impl Standing {
         Ok(())
     }
 
-    /// Whether a lease still holds.
-    pub(super) fn holds(&self, seq: u64, generation: u64) -> bool {
-        self.held(seq, generation).is_ok()
-    }
-
     /// Takes back a lease that never reached anybody: its attempt does not count.
     pub(super) fn unlease(&mut self, seq: u64, generation: u64) {
         if let Ok((level, _)) = self.held(seq, generation) {
@@ -430,6 +425,11 @@ impl Standing {
         let (level, _) = self.held(seq, generation)?;
         self.shift(level, seq, Phase::Leased, until.as_nanos());
         Ok(())
+    }
+
+    /// Has a delivery's lease begin anew.
+    pub(super) fn renew(&mut self, seq: u64, generation: u64, now: Tick) -> Result<(), Lost> {
+        self.extend(seq, generation, now + self.lease)
     }
 
     /// Begins to make a delivered message a dead letter, and says how often it was delivered.

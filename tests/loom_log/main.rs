@@ -89,11 +89,26 @@ mod open {
     }
 }
 
+/// Everything is synced as it is written here.
+mod flush {
+    use crate::LogError;
+
+    pub(crate) enum Flush {
+        Idle,
+        Running,
+        Failed(LogError),
+    }
+
+    pub(crate) struct Flushing;
+
+    impl Flushing {
+        pub(crate) fn start(self) {}
+    }
+}
+
 mod spare {
     use crate::shared::Shared;
     use std::sync::Arc;
-
-    pub(crate) fn keep(_: &Arc<Shared>) {}
 
     pub(crate) fn start(_: &Arc<Shared>) {}
 }

@@ -2,6 +2,7 @@
 
 use crate::LogError;
 use crate::env::{Env, Tick};
+use crate::flush::{Flush, Flushing};
 use crate::group::{End, Group};
 use crate::sync::Mutex;
 use crate::wait::Wait;
@@ -41,6 +42,7 @@ pub(crate) struct State {
     pub(crate) armed: bool,
     pub(crate) unmarked: bool,
     pub(crate) unsynced: Option<Tick>,
+    pub(crate) flush: Flush,
     pub(crate) last_commit: Tick,
     pub(crate) spares: Spares,
     /// Appends that wait, and who waits for them.
@@ -139,6 +141,7 @@ impl Shared {
             armed: false,
             unmarked: false,
             unsynced: None,
+            flush: Flush::Idle,
             last_commit: Tick::default(),
             spares: Spares { working: false },
             batch: None,
@@ -166,6 +169,8 @@ impl Shared {
         let group = Arc::clone(group);
         Ok(Wait::new(self, group, state.next))
     }
+
+    pub(crate) fn keep_up(&self) {}
 
     pub(crate) fn stop(&self) {
         let mut state = self.state.lock();
@@ -217,6 +222,14 @@ impl State {
     pub(crate) fn mark(&mut self) -> Option<Job> {
         self.unmarked = false;
         (!self.has_jobs()).then_some(Job::Mark)
+    }
+
+    pub(crate) fn flush_at(&self) -> Option<Tick> {
+        None
+    }
+
+    pub(crate) fn begin_flush(&mut self, _: &Arc<Shared>, _: Tick) -> Option<Flushing> {
+        None
     }
 
     pub(crate) fn begin_keeping(&mut self, _: Tick) -> bool {

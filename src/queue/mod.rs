@@ -47,100 +47,32 @@
 //! `subscribe`, `consume`, `untold`, `gather`, `given`, `fetch`, `retain`, `redrive`, `rewrite`, `pump` and `durable` hold
 //! lock, log and tasks.
 
-mod acks;
-mod agenda;
-mod ages;
 mod attempt;
 mod backoff;
 mod blocking;
-mod cache;
 mod capability;
 mod codec;
 pub mod coming_from;
-mod consume;
 mod consumer;
-mod copies;
-mod dedup;
 mod delivery;
 mod durable;
 mod error;
-mod fate;
-mod fetch;
-#[cfg(all(test, feature = "sim"))]
-mod fetch_tests;
-mod found;
-#[cfg(all(test, feature = "sim"))]
-mod found_tests;
-mod gather;
-#[cfg(all(test, feature = "sim"))]
-mod gather_tests;
-mod given;
-mod happen;
-mod heading;
-#[cfg(test)]
-mod heart_tests;
-#[cfg(feature = "sim")]
-#[doc(hidden)]
-pub mod hooks;
-mod inspect;
-#[cfg(all(test, feature = "sim"))]
-mod inspect_tests;
-mod inspected;
-#[cfg(all(test, outgrow_shuttle))]
-mod interleaved;
 #[cfg(feature = "nats")]
 mod jetstream;
 mod job;
 mod keep_alive;
-mod kept;
-mod keys;
-mod lane;
-#[cfg(all(test, feature = "sim"))]
-mod level_tests;
-#[cfg(all(test, feature = "sim"))]
-mod limit_tests;
-mod limits;
 mod message;
 #[cfg(feature = "metrics")]
 mod metrics;
-#[cfg(test)]
-mod model_tests;
-#[cfg(test)]
-mod naive;
-mod notes;
-mod outgoing;
-mod part;
 mod progress;
-mod promised;
-mod pump;
-mod record;
-mod redrive;
-mod replayed;
-mod retain;
-mod retained;
-mod rewrite;
-#[cfg(all(test, feature = "sim"))]
-mod rewrite_tests;
-mod runs;
-mod send;
-mod settling;
-mod shell;
 mod sink;
-mod standing;
-mod state;
 mod stats;
-mod subscribe;
 mod subscriber;
 #[cfg(feature = "suite")]
 pub mod suite;
-#[cfg(all(test, feature = "sim"))]
-mod testing;
-#[cfg(all(test, feature = "sim", feature = "suite"))]
-mod tests;
 mod topic;
 mod trace;
 mod typed;
-mod untold;
 mod worker;
 
 pub use crate::log::{Durability, Latencies};
@@ -153,14 +85,15 @@ pub use codec::Json;
 pub use codec::Postcard;
 pub use codec::{Codec, CodecError};
 pub use delivery::Delivery;
-pub use durable::{DurableQueue, DurableQueueBuilder};
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub use durable::hooks;
+pub use durable::{DamagedBytes, InspectProgress, MessageView, SegmentView, SubscriptionView, TopicView};
+pub use durable::{DurableQueue, DurableQueueBuilder, Inspection, Inspector, Messages, OnFull, Retention};
 pub use error::{Effect, Error, Result, Retry};
-pub use inspect::{Inspection, Inspector, Messages};
-pub use inspected::{DamagedBytes, InspectProgress, MessageView, SegmentView, SubscriptionView, TopicView};
 #[cfg(feature = "nats")]
 pub use jetstream::{JetStreamBuilder, JetStreamQueue, ServerSync};
 pub use job::{IntoOutcome, Job, Outcome, Source};
-pub use limits::{OnFull, Retention};
 pub use message::{DeliverAt, DeliveryToken, Message, Priority, RawDelivery, Receipt, Settle, Start, Subscription};
 pub use progress::{WorkerCounts, WorkerProgress};
 pub use sink::TopicSink;

@@ -41,11 +41,7 @@
 //! The parts: [`Queue`] is what an implementation provides. Written once above it are [`Topic`], [`Subscriber`] and
 //! [`Delivery`]; the [`Worker`], which handles many jobs at a time and keeps their leases; a [`Backoff`] between attempts;
 //! topics of one type ([`TypedTopic`]), as a sink ([`TopicSink`]) and for plain threads ([`BlockingTopic`]). Whoever comes
-//! from another queue begins at [`coming_from`]. Of the durable queue, `state`, `standing` and what they are made of (`kept`,
-//! `lane`, `keys`, `agenda`) are the pure heart, with `dedup`, `ages`, `acks`, `copies` and `limits`; `record` is what it
-//! writes into the log, `replayed` and `promised` what it makes of that on opening, and `shell`, `happen`, `send`,
-//! `subscribe`, `consume`, `untold`, `gather`, `given`, `fetch`, `retain`, `redrive`, `rewrite`, `pump` and `durable` hold
-//! lock, log and tasks.
+//! from another queue begins at [`coming_from`]. The implementations are `durable`, whose heart is plain data, and `jetstream`.
 
 mod attempt;
 mod backoff;
@@ -137,10 +133,7 @@ pub trait Queue: Send + Sync {
     /// Sends one message; as [`send`](Queue::send), which it calls unless an implementation can do it with less.
     fn send_one(&self, topic: &str, message: Message) -> impl Future<Output = Result<Receipt>> + Send {
         let sending = self.send(topic, vec![message]);
-        async move {
-            let receipt = sending.await?.pop();
-            Ok(receipt.expect("broken invariant: a receipt for each message"))
-        }
+        async move { Ok(only(sending.await?)) }
     }
 
     /// Makes a subscription unless it exists, and has it follow the settings given here.
@@ -166,4 +159,10 @@ pub trait Queue: Send + Sync {
 
     /// What this queue can do.
     fn capability(&self) -> Capability;
+}
+
+/// The receipt of a message that was sent alone.
+fn only(mut receipts: Vec<Receipt>) -> Receipt {
+    let receipt = receipts.pop();
+    receipt.expect("broken invariant: a receipt for each message")
 }

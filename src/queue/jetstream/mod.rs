@@ -20,7 +20,7 @@ pub use builder::{JetStreamBuilder, ServerSync};
 
 use super::{
     Capability, DeliveryToken, Error, Feature, Message, Queue, QueueStats, RawDelivery, Receipt, Result, Settle,
-    Subscription, Topic,
+    Subscription, Topic, only,
 };
 use crate::env::{Rng, Tick};
 use crate::sync::{AtomicU64, Mutex, Ordering, Waiters};
@@ -272,6 +272,10 @@ impl Queue for JetStreamQueue {
         let topic: Arc<str> = topic.into();
         let link = inner.link.clone();
         link.run(async move { inner.send(topic, messages).await }).await
+    }
+
+    async fn send_one(&self, topic: &str, message: Message) -> Result<Receipt> {
+        self.send(topic, vec![message]).await.map(only)
     }
 
     async fn subscribe(&self, subscription: &Subscription) -> Result<()> {

@@ -301,7 +301,7 @@ impl File for SystemFile {
     #[cfg(target_os = "linux")]
     fn reserve(&self, len: u64) -> DiskFuture<'_, ()> {
         let none = rustix::fs::FallocateFlags::empty();
-        call(move || Ok(rustix::fs::fallocate(&self.0, none, 0, len)?))
+        call(move || retry_interrupted(|| Ok(rustix::fs::fallocate(&self.0, none, 0, len)?)))
     }
 
     #[cfg(target_os = "linux")]

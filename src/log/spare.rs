@@ -346,12 +346,14 @@ async fn become_zeros(shared: &Shared, spare: &Spare, wanted: Holds) -> io::Resu
     Ok(Some(if all_written { Holds::Zeros } else { Holds::Room }))
 }
 
-/// Takes room for a file, where that can be done ahead.
+/// Takes room for a file; says whether it can be had before it is written.
+///
+/// # Errors
+/// When the disk is full. What else is wrong shows when the file is written.
 async fn reserve(file: &dyn File, len: u64) -> io::Result<bool> {
     match file.reserve(len).await {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(false),
-        Err(e) => Err(e),
+        Err(e) if LogError::from(&e) == LogError::Full => Err(e),
+        reserved => Ok(reserved.is_ok()),
     }
 }
 
@@ -410,8 +412,7 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// Makes zeros, durably, of what a failed write left behind `tail`.
 pub(super) async fn undo_write(file: &dyn File, tail: u32, len: usize) -> io::Result<()> {
     let end = file.len().await?.min(u64::from(tail) + len as u64);
-    let behind = end.saturating_sub(tail.into()) as usize;
-    if zero_all_at(file, tail.into(), behind).await.is_err() {
+    if write_zeros(file, tail, end as u32).await.is_err() {
         file.set_len(tail.into()).await?;
     }
     file.sync_data().await

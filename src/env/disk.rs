@@ -61,8 +61,7 @@ pub trait File: Send + Sync {
     /// Cuts the file, or extends it with zeros.
     fn set_len(&self, len: u64) -> DiskFuture<'_, ()>;
 
-    /// Takes room on the device for the first `len` bytes. What lies behind the file's end so far reads as zeros; the first
-    /// sync of what is written there has to write metadata too.
+    /// Takes room on the device for the first `len` bytes. What lies behind the file's end so far reads as zeros.
     ///
     /// Fails with [`io::ErrorKind::Unsupported`] where room cannot be had before it is written, and by default.
     fn reserve(&self, len: u64) -> DiskFuture<'_, ()> {
@@ -71,7 +70,7 @@ pub trait File: Send + Sync {
     }
 
     /// Writes `len` zeros at `offset`; may write less. Unlike other writes they need not stay in memory, so this is for
-    /// many of them at multiples of 4 KiB, and for a file that nobody else uses meanwhile.
+    /// many of them, best at multiples of 4 KiB, and for a file that nobody else uses meanwhile.
     fn zero_at(&self, offset: u64, len: usize) -> DiskFuture<'_, usize> {
         self.write_at(&ZEROS[..len.min(ZEROS.len())], offset)
     }

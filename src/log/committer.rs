@@ -1,10 +1,11 @@
 //! The task behind a log: it opens it, commits for those who must not block their thread, and sees to what is left when
 //! nobody writes, until it is told to stop.
 
-use super::flush::{Flush, Flushing};
+use super::flush::{self, Flush};
 use super::handle::Handle;
 use super::open::open;
 use super::shared::{Job, Phase, Shared, State};
+use super::spare;
 use super::turn::Turn;
 use super::{LogError, LogOptions, Notes, OpenReport};
 use crate::env::{Env, Sleep, Tick};
@@ -35,7 +36,7 @@ pub(super) async fn run(
                 shared: Arc::clone(&shared),
                 timer: None,
             };
-            shared.keep_up();
+            spare::keep(&shared);
             // Whoever asked may be gone; then the handle goes here, which stops the committer at once.
             drop(told.send(Ok((Handle { shared }, report))));
             committer.serve().await;
@@ -51,7 +52,7 @@ struct Committer {
 
 enum Next {
     Work(Turn, Job),
-    Flush(Flushing),
+    Flush,
     Stop(Turn),
 }
 
@@ -60,7 +61,7 @@ impl Committer {
         loop {
             match self.next().await {
                 Next::Work(mut turn, job) => self.work(&mut turn, job).await,
-                Next::Flush(flush) => flush.start(),
+                Next::Flush => flush::start(&self.shared),
                 Next::Stop(mut turn) => {
                     turn.last_mark().await;
                     break;
@@ -74,8 +75,8 @@ impl Committer {
         let mut next = Some(job);
         while let Some(job) = next {
             turn.run(job).await;
-            self.shared.keep_up();
-            next = self.shared.state.lock().job();
+            spare::keep(&self.shared);
+            next = self.shared.state.lock().next_job(self.shared.env.coarse());
         }
     }
 
@@ -113,12 +114,20 @@ impl Committer {
 }
 
 impl State {
+    /// The next job for who keeps on writing: what is only in the kernel is not left there for that.
+    fn next_job(&mut self, now: Tick) -> Option<Job> {
+        match self.flush_at() {
+            Some(at) if at <= now => Some(Job::Sync),
+            _ => self.job(),
+        }
+    }
+
     /// What the task is to do now.
     fn next_of_task(&mut self, shared: &Arc<Shared>, now: Tick) -> Option<Next> {
-        if let Some(flush) = self.begin_flush(shared, now) {
-            return Some(Next::Flush(flush));
-        }
         self.writer.as_ref()?;
+        if self.begin_flush(shared.options.segment_bytes, now) {
+            return Some(Next::Flush);
+        }
         let job = self.job().or_else(|| self.due(now));
         let stops = self.phase == Phase::Stopping && !self.spares.working && !matches!(self.flush, Flush::Running);
         if job.is_none() && !stops {
@@ -133,7 +142,7 @@ impl State {
 
     /// When something is to be done about what was written last, if nothing is written meanwhile.
     fn due_at(&self) -> Option<Tick> {
-        let mark = self.unmarked && self.unsynced.is_none();
+        let mark = self.phase == Phase::Open && self.unmarked && self.unsynced.is_none();
         self.flush_at().or_else(|| mark.then_some(self.last_commit + IDLE))
     }
 

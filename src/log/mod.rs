@@ -8,8 +8,9 @@
 //! The parts, pure first: [`frame`] and [`segment`] are the bytes, which `FORMAT.md` describes, [`batch`] is what waits,
 //! [`recovery`] judges what a set of segments holds, [`index`] knows where each entry lies; [`append`] gives numbers and
 //! places, [`turn`] says who writes, [`wait`] waits for it, [`writer`] does, into the [`active`] segment, [`group`] tells
-//! those who wait, and [`flush`] syncs beside them what nobody waits for; [`mod@open`] opens, [`scan`] looks at what is there, by the [`summary`] of a segment where there is one; [`committer`] is the task,
-//! [`spare`] makes files ahead, [`reader`] reads, and [`view`] looks at a log that somebody else has open.
+//! those who wait, and [`flush`] syncs beside them what nobody waits for; [`mod@open`] opens, [`scan`] looks at what is
+//! there, by the [`summary`] of a segment where there is one; [`committer`] is the task, [`spare`] makes files ahead,
+//! [`reader`] reads, and [`view`] looks at a log that somebody else has open.
 //!
 //! The log is never asked to guess. A failed write or sync poisons it until it is opened again, since nothing is known
 //! about the pages after that (Rebello and others, "Can Applications Recover from fsync Failures?", ATC 2020). Opening

@@ -264,6 +264,7 @@ impl Shared {
             // Nothing is known any more of what was written.
             state.unmarked = false;
             state.unsynced = None;
+            state.flush = Flush::Failed(error.clone());
         }
         state.waiting = 0;
         state.spares.probing = false;
@@ -280,6 +281,7 @@ impl Shared {
             group.finish(end.clone());
         }
         self.room.wake_all();
+        self.flushed.wake_all();
     }
 
     /// A new segment takes entries from now on.
@@ -330,12 +332,6 @@ impl State {
 
     /// Everything up to this place is on disk, since a sync that took so long.
     pub(super) fn synced(&mut self, durable: Place, took: Duration) {
-        let before = if durable.segment == self.durable.segment {
-            self.durable.offset
-        } else {
-            0
-        };
-        self.spares.synced(u64::from(durable.offset.saturating_sub(before)));
         self.durable = durable;
         self.unsynced = None;
         self.unmarked = true;

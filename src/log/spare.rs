@@ -1,9 +1,12 @@
 //! Files of zeros that wait to become segments, made while the log does something else.
 //!
 //! A write into zeros that are on disk changes no metadata, so the sync behind it is one write of the device instead of
-//! two. Where much is written at once, that saves less than the zeros cost: then room is taken for them, and they are not
-//! written. Neither can a write into them fail for want of room. One file is kept in reserve for what frees room; a second is
-//! made when the active segment is half full. A segment that is freed becomes a spare again: it is renamed, and made zeros.
+//! two, cannot fail for want of room, and asks nothing of the file system. (Room that is only reserved, as by `fallocate`, is
+//! a third faster where a mebibyte is synced at once. But where the device fails while ext4 writes down which of it holds data,
+//! a sync may succeed and the data be lost all the same, as the tests on a thin disk show.) The zeros are written past the
+//! page cache, and so that whoever syncs what counts does not wait behind many of them. One file is kept in reserve for
+//! what frees room; a second is made when the active segment is half full, or earlier when that was too late the last time. A
+//! segment that is freed becomes a spare again: it is renamed, and made zeros.
 
 use super::segment::{HEADER_LEN, is_spare, spare_name};
 use super::shared::{Phase, Shared, State, wake};
@@ -18,10 +21,8 @@ use std::time::Duration;
 
 /// How long the first segment is, and the reserve; each segment is twice as long as the one before.
 const FIRST: u64 = 256 << 10;
-/// The longest file that is made while somebody waits, where room can be taken without writing zeros.
-const INLINE: u64 = 16 << 20;
-/// And where it cannot, so many zeros are written; what comes behind them makes the file longer.
-const INLINE_ZEROS: u64 = 1 << 20;
+/// The longest file that is made while somebody waits.
+const INLINE: u64 = 1 << 20;
 /// How long to wait before a full disk is tried again.
 const AGAIN: Duration = Duration::from_millis(20);
 /// The most files that wait.
@@ -30,33 +31,13 @@ const MOST: usize = 2;
 const PIECE: usize = 256 << 10;
 /// So many are synced at once: whoever syncs what counts does not wait behind more.
 const AT_ONCE: u64 = 1 << 20;
-/// Syncs of so many bytes are worth no zeros: these would have to be written before, which takes the device as long again
-/// (measured on ext4: tasks that write 256 KiB a sync get a sixth more done without, those that write 64 KiB a quarter less).
-const LARGE_SYNC: u64 = 192 << 10;
-/// And in small segments, of so small a part of one.
-const LARGE_PART: u64 = 256;
-
 /// A file that waits to become a segment.
 pub(super) struct Spare {
     pub(super) file: Arc<dyn File>,
     pub(super) path: PathBuf,
     pub(super) len: u32,
-    pub(super) holds: Holds,
-}
-
-/// What a file holds that waits to become a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Holds {
-    /// Zeros that are on disk.
-    Zeros,
-    /// Zeros for which there is room.
-    Room,
-    /// Perhaps zeros, perhaps only so far.
-    Unknown,
-    /// What a segment held.
-    Data,
-    /// Nothing; it is new.
-    Nothing,
+    /// Whether much of it may be zeros already, so that it is worth a look.
+    pub(super) has_zeros: bool,
 }
 
 /// Those that there are.
@@ -74,16 +55,14 @@ pub(super) struct Spares {
     again: Option<Tick>,
     /// How long the next segment is to be.
     next_len: u64,
-    /// How much has been synced at once, of late.
-    per_sync: u64,
     /// Whether there was none when one was needed, so that the next is made earlier.
     late: bool,
 }
 
 enum Step {
     Summary(Summarizer),
-    Make(u64, Holds),
-    Fill(Spare, Holds),
+    Make(u64),
+    Fill(Spare),
     Discard(Spare),
 }
 
@@ -137,20 +116,6 @@ impl Spares {
         self.again = None;
     }
 
-    /// So many bytes were synced at once.
-    pub(super) fn synced(&mut self, bytes: u64) {
-        self.per_sync = (self.per_sync * 7 + bytes) / 8;
-    }
-
-    /// What a file for the next segment is best to hold.
-    fn best(&self, options: &LogOptions) -> Holds {
-        let large = LARGE_SYNC.min(options.segment_bytes / LARGE_PART);
-        match self.per_sync >= large && !self.full {
-            true => Holds::Room,
-            false => Holds::Zeros,
-        }
-    }
-
     /// How many there are to be, beside an active segment that is half full or not.
     fn wanted(&self, half_full: bool) -> usize {
         if half_full || self.full || self.late { 2 } else { 1 }
@@ -159,7 +124,7 @@ impl Spares {
     fn step(&mut self, half_full: bool, now: Tick, options: &LogOptions) -> Option<Step> {
         if let Some(spare) = self.used.pop() {
             return Some(match self.clean.len() < MOST {
-                true => Step::Fill(spare, self.best(options)),
+                true => Step::Fill(spare),
                 false => Step::Discard(spare),
             });
         }
@@ -168,16 +133,17 @@ impl Spares {
         if self.clean.len() >= wanted || waits {
             return None;
         }
-        let reserve = self.clean.is_empty() && wanted < MOST;
-        Some(match reserve {
-            true => Step::Make(FIRST.min(options.segment_bytes), Holds::Zeros),
-            false => Step::Make(self.next_len, self.best(options)),
-        })
+        // On a disk that is full, or nearly, the reserve comes first.
+        let reserve = self.clean.is_empty() && (wanted < MOST || self.full || self.again.is_some());
+        Some(Step::Make(match reserve {
+            true => FIRST.min(options.segment_bytes),
+            false => self.next_len,
+        }))
     }
 }
 
 impl State {
-    /// Whether the spares need work, which the caller is then to begin by [`start`]; it is counted as begun.
+    /// Whether the spares need work, which the caller is then to begin by [`keep`]; it is counted as begun.
     pub(super) fn begin_keeping(&mut self, now: Tick) -> bool {
         let starts = self.phase == Phase::Open && !self.spares.working && !self.segments.is_empty() && {
             let full = self.spares.used.is_empty() && self.spares.clean.len() >= self.spares.wanted(self.half_full());
@@ -190,6 +156,14 @@ impl State {
 
     fn half_full(&self) -> bool {
         self.cursor.is_some_and(|cursor| cursor.offset >= cursor.limit / 2)
+    }
+}
+
+/// Starts work on the spares where it is needed, off the hot path.
+pub(super) fn keep(shared: &Arc<Shared>) {
+    let now = shared.env.coarse();
+    if shared.state.lock().begin_keeping(now) {
+        start(shared);
     }
 }
 
@@ -221,8 +195,8 @@ async fn work(shared: Arc<Shared>) {
                 write_summary(&shared, &summary).await;
                 continue;
             }
-            Step::Make(len, holds) => make(&shared, &spare_name(done.number.next_u64()), len, holds).await,
-            Step::Fill(spare, holds) => fill(&shared, spare, holds).await,
+            Step::Make(len) => make(&shared, &spare_name(done.number.next_u64()), len).await,
+            Step::Fill(spare) => fill(&shared, spare).await,
             Step::Discard(spare) => {
                 discard(&shared, spare).await;
                 Ok(None)
@@ -234,6 +208,7 @@ async fn work(shared: Arc<Shared>) {
                 // Ready before the active segment is half full, so it would have been if it had been begun then.
                 let early = !state.half_full();
                 state.spares.late &= !early;
+                state.spares.again = None;
                 state.spares.clean.push(spare);
             }
             Ok(None) => {}
@@ -276,7 +251,7 @@ impl Drop for Ending<'_> {
     }
 }
 
-async fn make(shared: &Shared, name: &str, len: u64, holds: Holds) -> io::Result<Option<Spare>> {
+async fn make(shared: &Shared, name: &str, len: u64) -> io::Result<Option<Spare>> {
     let disk = shared.env.disk();
     let path = shared.dir.join(name);
     let file = disk.open(&path, OpenMode::New).await?;
@@ -284,28 +259,25 @@ async fn make(shared: &Shared, name: &str, len: u64, holds: Holds) -> io::Result
         file,
         path,
         len: len as u32,
-        holds: Holds::Nothing,
+        has_zeros: false,
     };
-    zero(shared, spare, holds).await
+    zero(shared, spare).await
 }
 
 /// Makes zeros of what a file held.
-async fn fill(shared: &Shared, spare: Spare, holds: Holds) -> io::Result<Option<Spare>> {
+async fn fill(shared: &Shared, spare: Spare) -> io::Result<Option<Spare>> {
     if spare.len <= HEADER_LEN || u64::from(spare.len) > shared.options.segment_bytes.max(FIRST) {
         discard(shared, spare).await;
         return Ok(None);
     }
-    zero(shared, spare, holds).await
+    zero(shared, spare).await
 }
 
-async fn zero(shared: &Shared, mut spare: Spare, holds: Holds) -> io::Result<Option<Spare>> {
-    match become_zeros(shared, &spare, holds).await {
-        Ok(Some(holds)) => {
-            spare.holds = holds;
-            Ok(Some(spare))
-        }
+async fn zero(shared: &Shared, spare: Spare) -> io::Result<Option<Spare>> {
+    match become_zeros(shared, &spare).await {
+        Ok(true) => Ok(Some(spare)),
         // The log is being closed; whoever opens it next goes on with the file.
-        Ok(None) => Ok(None),
+        Ok(false) => Ok(None),
         Err(error) => {
             discard(shared, spare).await;
             Err(error)
@@ -313,28 +285,16 @@ async fn zero(shared: &Shared, mut spare: Spare, holds: Holds) -> io::Result<Opt
     }
 }
 
-/// Makes zeros of a file, as `wanted` if that can be; says what it holds then, or nothing when the log is being closed.
-async fn become_zeros(shared: &Shared, spare: &Spare, wanted: Holds) -> io::Result<Option<Holds>> {
+async fn become_zeros(shared: &Shared, spare: &Spare) -> io::Result<bool> {
     let (file, len) = (&*spare.file, u64::from(spare.len));
-    if wanted == Holds::Room && spare.holds == Holds::Data {
-        file.set_len(0).await?;
-    }
-    // In one piece, and known to fit before much is written.
-    let has_room = reserve(file, len).await?;
-    if wanted == Holds::Room && has_room && spare.holds != Holds::Unknown {
-        file.sync_data().await?;
-        return Ok(Some(Holds::Room));
-    }
+    reserve(file, len).await?;
     let mut at = 0;
-    let mut all_written = true;
     while at < len {
         if shared.state.lock().phase != Phase::Open {
-            return Ok(None);
+            return Ok(false);
         }
         let piece = PIECE.min((len - at) as usize);
-        if spare.holds == Holds::Unknown && is_zero(file, at, piece).await {
-            all_written = false;
-        } else {
+        if !(spare.has_zeros && is_zero(file, at, piece).await) {
             zero_all_at(file, at, piece).await?;
         }
         at += piece as u64;
@@ -343,17 +303,17 @@ async fn become_zeros(shared: &Shared, spare: &Spare, wanted: Holds) -> io::Resu
         }
     }
     file.sync_data().await?;
-    Ok(Some(if all_written { Holds::Zeros } else { Holds::Room }))
+    Ok(true)
 }
 
-/// Takes room for a file; says whether it can be had before it is written.
+/// Takes room for a file in one piece, where that can be done ahead, so that it is known to fit before much is written.
 ///
 /// # Errors
 /// When the disk is full. What else is wrong shows when the file is written.
-async fn reserve(file: &dyn File, len: u64) -> io::Result<bool> {
+async fn reserve(file: &dyn File, len: u64) -> io::Result<()> {
     match file.reserve(len).await {
         Err(e) if LogError::from(&e) == LogError::Full => Err(e),
-        reserved => Ok(reserved.is_ok()),
+        _ => Ok(()),
     }
 }
 
@@ -374,8 +334,13 @@ pub(super) async fn find(disk: &dyn Disk, dir: &Path, names: &[String]) -> io::R
         let path = dir.join(name);
         let file = disk.open(&path, OpenMode::Existing).await?;
         let len = u32::try_from(file.len().await?).unwrap_or(u32::MAX);
-        let holds = Holds::Unknown;
-        found.push(Spare { file, path, len, holds });
+        let spare = Spare {
+            file,
+            path,
+            len,
+            has_zeros: true,
+        };
+        found.push(spare);
     }
     Ok(found)
 }
@@ -383,36 +348,28 @@ pub(super) async fn find(disk: &dyn Disk, dir: &Path, names: &[String]) -> io::R
 /// Makes the file of a segment where none was ready: the header, and zeros behind it.
 pub(super) async fn create(env: &Env, path: &Path, header: &[u8], len: u32) -> io::Result<Arc<dyn File>> {
     let file = env.disk().open(path, OpenMode::New).await?;
-    let (len, less) = (u64::from(len), u64::from(len).min(INLINE_ZEROS));
-    let has_room = match reserve(&*file, len).await {
-        // It may grow.
-        Err(e) if LogError::from(&e) == LogError::Full && less < len => reserve(&*file, less).await?,
-        reserved => reserved?,
-    };
     write_all_at(&*file, header, 0).await?;
-    if !has_room {
-        let at = header.len() as u64;
-        zero_all_at(&*file, at, less.saturating_sub(at) as usize).await?;
-    }
+    write_zeros(&*file, header.len() as u64, len.into()).await?;
     Ok(file)
 }
 
-/// Writes zeros that are to be in memory, as writes that follow soon like to find them.
-pub(super) async fn write_zeros(file: &dyn File, from: u32, to: u32) -> io::Result<()> {
-    // Not in one piece: the kernel would keep it in pages as large, and small writes into such take longer.
-    for at in (from..to).step_by(ZEROS.len()) {
-        let zeros = &ZEROS[..ZEROS.len().min((to - at) as usize)];
-        write_all_at(file, zeros, at.into()).await?;
+/// Writes zeros by the way of all writes.
+async fn write_zeros(file: &dyn File, mut at: u64, end: u64) -> io::Result<()> {
+    while at < end {
+        let zeros = &ZEROS[..ZEROS.len().min((end - at) as usize)];
+        write_all_at(file, zeros, at).await?;
+        at += zeros.len() as u64;
     }
     Ok(())
 }
 
+/// The kernel keeps what is written at once in pages as large, and small writes into large ones take longer.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Makes zeros, durably, of what a failed write left behind `tail`.
 pub(super) async fn undo_write(file: &dyn File, tail: u32, len: usize) -> io::Result<()> {
     let end = file.len().await?.min(u64::from(tail) + len as u64);
-    if write_zeros(file, tail, end as u32).await.is_err() {
+    if write_zeros(file, tail.into(), end).await.is_err() {
         file.set_len(tail.into()).await?;
     }
     file.sync_data().await
@@ -428,29 +385,6 @@ pub(super) fn full(error: &io::Error) -> LogError {
 
 impl fmt::Debug for Spare {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} bytes: {:?}", self.path.display(), self.len, self.holds)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_synced_in_bulk_gets_room_and_anything_else_zeros() {
-        let options = LogOptions::default();
-        let mut spares = Spares::new(&options, None, Vec::new());
-        assert_eq!(spares.best(&options), Holds::Zeros);
-        (0..20).for_each(|_| spares.synced(1 << 20));
-        assert_eq!(spares.best(&options), Holds::Room);
-        spares.full = true;
-        assert_eq!(
-            spares.best(&options),
-            Holds::Zeros,
-            "what frees room must not fail for want of some"
-        );
-        spares.full = false;
-        (0..40).for_each(|_| spares.synced(100));
-        assert_eq!(spares.best(&options), Holds::Zeros);
+        write!(f, "{} of {} bytes", self.path.display(), self.len)
     }
 }

@@ -1,7 +1,7 @@
 //! Whose turn it is to write: the caller's own thread when nobody writes, else whoever writes takes the next batch too.
 
 use super::LogError;
-use super::flush::Flushing;
+use super::flush;
 use super::group::{End, Group};
 use super::shared::{Job, Phase, Shared, wake};
 use super::spare;
@@ -67,11 +67,13 @@ impl Drop for Turn {
         let watched = state.armed || !(state.unmarked || state.unsynced.is_some());
         let needs_task = state.has_jobs() || state.phase != Phase::Open || !watched;
         let task = state.task.take_if(|_| needs_task);
-        let flush = state.begin_flush(shared, now);
+        let flushes = state.begin_flush(shared.options.segment_bytes, now);
         let keeps = state.begin_keeping(now);
         drop(state);
         wake(task);
-        flush.into_iter().for_each(Flushing::start);
+        if flushes {
+            flush::start(shared);
+        }
         if keeps {
             spare::start(shared);
         }

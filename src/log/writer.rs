@@ -7,7 +7,7 @@ use super::frame::HEAD;
 use super::group::{End, Group};
 use super::segment::{HEADER_LEN, Header, Place, file_name, spare_name};
 use super::shared::{Job, Order, Shared};
-use super::spare::{self, Holds, Spare, create, undo_write, write_zeros};
+use super::spare::{self, Spare, create, undo_write};
 use super::summary::Summarizer;
 use super::summary_file;
 use crate::env::{DirLock, File, write_all_at};
@@ -121,8 +121,7 @@ impl Writer {
             part.close();
             part.witness(self.durable);
             let is_last = n == parts;
-            let syncs = !is_last || batch.sync;
-            self.write(part, syncs).await?;
+            self.write(shared, part).await?;
             let mut written = Written {
                 bytes: part.bytes().len(),
                 synced: None,
@@ -132,7 +131,7 @@ impl Writer {
                 batch.group.finish(End::Whole);
                 written.bytes = 0;
             }
-            if syncs {
+            if !is_last || batch.sync {
                 written.synced = self.sync_file(shared).await?;
             }
             self.publish(shared, batch, n, written);
@@ -174,22 +173,19 @@ impl Writer {
         shared.room.wake_all();
     }
 
-    async fn write(&mut self, part: &mut Part, syncs: bool) -> Result<(), LogError> {
+    async fn write(&mut self, shared: &Shared, part: &mut Part) -> Result<(), LogError> {
         let active = self.active.as_mut().expect("a part has a segment");
         debug_assert_eq!(part.start, Place::new(active.id, active.tail));
         let (len, end) = (part.bytes().len(), part.end());
-        let ahead = active.ahead(end, syncs);
+        let padded = active.padded(end);
         let bytes = &mut part.buffer.bytes;
-        bytes.resize(len + (ahead.with - end) as usize, 0);
-        let written = async {
-            write_all_at(&*active.file, bytes, active.tail.into()).await?;
-            write_zeros(&*active.file, ahead.with, ahead.then).await
-        };
-        let written = written.await;
+        bytes.resize(len + (padded - end) as usize, 0);
+        let written = write_all_at(&*active.file, bytes, active.tail.into()).await;
         bytes.truncate(len);
         if let Err(error) = written {
             // What a failed write left behind must not be taken for anything later, so it is undone, durably.
             if LogError::from(&error) == LogError::Full {
+                shared.flushed().await?;
                 undo_write(&*active.file, active.tail, len)
                     .await
                     .map_err(|e| LogError::unknown(&e))?;
@@ -198,7 +194,7 @@ impl Writer {
             return Err(LogError::unknown(&error));
         }
         active.tail = end;
-        active.warm = active.warm.max(ahead.then);
+        active.warm = active.warm.max(padded);
         self.dirty = true;
         Ok(())
     }
@@ -263,7 +259,6 @@ impl Writer {
         };
         let path = shared.dir.join(file_name(header.id));
         let says_nothing = new.reserved && new.spare.is_some();
-        let is_room = new.spare.as_ref().is_none_or(|spare| spare.holds == Holds::Room);
         let made = match new.spare {
             Some(spare) => self.become_segment(shared, spare, &path, header).await,
             None => self.create(shared, &path, header, new.len).await,
@@ -280,10 +275,12 @@ impl Writer {
             .summary
             .replace(Summarizer::new(header, new.len.into(), shared.notes));
         let full = full.filter(|summary| summary.tells_up_to(self.durable) && !summary.is_written());
-        self.active = Some(Active {
-            is_room,
-            ..Active::new((header.id, header.salt), Arc::clone(&file), HEADER_LEN, new.len)
-        });
+        self.active = Some(Active::new(
+            (header.id, header.salt),
+            Arc::clone(&file),
+            HEADER_LEN,
+            new.len,
+        ));
         self.durable = Place::new(header.id, HEADER_LEN);
         shared.rolled(header, file, new.len.into());
         let mut state = shared.state.lock();
@@ -393,12 +390,11 @@ impl Writer {
         }
         disk.sync_dir(&shared.dir).await?;
         let len = u32::try_from(size).unwrap_or(u32::MAX);
-        let holds = Holds::Data;
         let spare = Spare {
             file,
             path: to,
             len,
-            holds,
+            has_zeros: false,
         };
         shared.state.lock().spares.recycle(spare);
         Ok(())

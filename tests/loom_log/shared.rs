@@ -1,11 +1,11 @@
 //! A model of what is behind the hand-off: one batch that appends add to, and a writer that may take its time.
 
-use crate::LogError;
 use crate::env::{Env, Tick};
-use crate::flush::{Flush, Flushing};
+use crate::flush::Flush;
 use crate::group::{End, Group};
 use crate::sync::Mutex;
 use crate::wait::Wait;
+use crate::{LogError, LogOptions};
 use loom::cell::UnsafeCell;
 use loom::sync::Notify;
 use std::cell::Cell;
@@ -30,6 +30,7 @@ thread_local! {
 
 pub(crate) struct Shared {
     pub(crate) env: Env,
+    pub(crate) options: LogOptions,
     pub(crate) state: Mutex<State>,
     /// Told when as much is written as somebody waits for, and when it is vouched for.
     pub(crate) news: Notify,
@@ -153,6 +154,7 @@ impl Shared {
         };
         Shared {
             env,
+            options: LogOptions::default(),
             state: Mutex::new(state),
             news: Notify::new(),
         }
@@ -169,8 +171,6 @@ impl Shared {
         let group = Arc::clone(group);
         Ok(Wait::new(self, group, state.next))
     }
-
-    pub(crate) fn keep_up(&self) {}
 
     pub(crate) fn stop(&self) {
         let mut state = self.state.lock();
@@ -228,8 +228,8 @@ impl State {
         None
     }
 
-    pub(crate) fn begin_flush(&mut self, _: &Arc<Shared>, _: Tick) -> Option<Flushing> {
-        None
+    pub(crate) fn begin_flush(&mut self, _: u64, _: Tick) -> bool {
+        false
     }
 
     pub(crate) fn begin_keeping(&mut self, _: Tick) -> bool {

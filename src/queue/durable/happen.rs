@@ -44,20 +44,11 @@ impl Shell {
         let watch = self.env.stopwatch();
         while core.pending.front().is_some_and(|first| first.seqs.end <= durable) {
             let Some(done) = core.pending.pop_front() else { break };
-            match done.effect {
-                Effect::Sent(batch) => {
-                    core.counts.sent += batch.len() as u64;
-                    core.counts.sends.record(watch - done.since);
-                    if arrived.first().is_some_and(|(_, first)| !batch.goes_with(first)) {
-                        self.arrive(core, &mut arrived, &mut news);
-                    }
-                    arrived.push((done.seqs.start, batch));
-                }
-                effect => {
-                    self.arrive(core, &mut arrived, &mut news);
-                    self.happen(core, done.seqs, effect, &mut news);
-                }
+            if let Effect::Sent(batch) = &done.effect {
+                core.counts.sent += batch.len() as u64;
+                core.counts.sends.record(watch - done.since);
             }
+            self.happen(core, done.seqs, done.effect, &mut arrived, &mut news);
             core.tell_fate(done.append, || Ok(()));
         }
         self.arrive(core, &mut arrived, &mut news);
@@ -67,9 +58,21 @@ impl Shell {
         news
     }
 
-    fn happen(&self, core: &mut Core, seqs: Range<u64>, effect: Effect, news: &mut News) {
+    /// An effect happens, or is put to those messages that have `arrived` and are still to be dealt with together.
+    fn happen(
+        &self,
+        core: &mut Core,
+        seqs: Range<u64>,
+        effect: Effect,
+        arrived: &mut Vec<(u64, Batch)>,
+        news: &mut News,
+    ) {
+        let goes_with_them = |batch: &Batch| arrived.first().is_none_or(|(_, first)| batch.goes_with(first));
+        if !matches!(&effect, Effect::Sent(batch) if goes_with_them(batch)) {
+            self.arrive(core, arrived, news);
+        }
         match effect {
-            Effect::Sent(batch) => self.arrive(core, &mut vec![(seqs.start, batch)], news),
+            Effect::Sent(batch) => arrived.push((seqs.start, batch)),
             Effect::Subscribed { id, wanted, from } => {
                 let from = from.unwrap_or(seqs.start);
                 core.state.subscribed(id, &wanted.topic, &wanted.name, from);

@@ -106,7 +106,8 @@ impl Shell {
         self.change(token, None, change, |core, id| {
             let now = || self.env.now();
             core.counts.acked += 1;
-            if core.tidy_at.is_none() {
+            let tidies = core.tidy_at.is_none();
+            if tidies {
                 core.settled(now());
             }
             match self.settings.ack_durability {
@@ -114,7 +115,7 @@ impl Shell {
                 Durability::Os => core.untold.acked(id, ack, now),
             }
             // The first of a gathering tells the pump for all of them.
-            joined.as_ref().is_none_or(|joined| joined.is_first)
+            tidies || joined.as_ref().is_none_or(|joined| joined.is_first)
         })?;
         Ok(joined)
     }
@@ -138,8 +139,10 @@ impl Shell {
         if core.closed {
             return Err(Error::Closed);
         }
-        if core.untold.gatherings.is_empty() {
-            // Else the first to gather has just looked, and all of them hear what becomes of what it appends.
+        let now = now.into();
+        if now.is_some() || core.untold.gatherings.is_empty() {
+            // Else it is one of several acknowledgements: the first of them has just looked, and all hear what becomes of
+            // what it appends.
             self.log.check()?;
         }
         let lost = Error::LeaseLost { seq: token.seq };
@@ -147,7 +150,7 @@ impl Shell {
             .state
             .of_generation(token.generation, &token.topic, &token.subscription);
         let Some((id, ends)) = found else { return Err(lost) };
-        let now = now.into().unwrap_or_else(|| self.now_before(ends));
+        let now = now.unwrap_or_else(|| self.now_before(ends));
         let changed = core.state.settle(now, id, change);
         let pump = changed.is_err() || then(&mut core, id);
         self.nudge_both(core, id, pump);

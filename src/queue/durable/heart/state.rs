@@ -7,7 +7,7 @@ use super::super::runs::Run;
 use super::copies::Copies;
 use super::kept::{Kept, LEVELS};
 use super::promised::Promised;
-use super::standing::{GENERATIONS, Lease, Lost, Standing, Stored, Taken};
+use super::standing::{ATTEMPT_BITS, Lease, Lost, Standing, Stored, Taken};
 use crate::env::{Tick, WallTime};
 use crate::queue::{Subscription, TopicStats};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -232,7 +232,7 @@ impl State {
         topic: &Arc<str>,
         name: &Arc<str>,
     ) -> Option<(SubId, Option<Tick>)> {
-        let id = (generation.wrapping_sub(self.salt) >> GENERATIONS) as SubId;
+        let id = (generation.wrapping_sub(self.salt) >> ATTEMPT_BITS) as SubId;
         let standing = self.subscriptions.get(&id)?;
         (standing.topic == *topic && standing.name == *name).then(|| (id, standing.next_end()))
     }

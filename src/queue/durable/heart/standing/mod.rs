@@ -17,7 +17,7 @@ use std::time::Duration;
 pub(crate) use super::kept::Stored;
 
 /// A generation is a life's salt, and above these bits the subscription's number, and below them the attempt's.
-pub(crate) const GENERATIONS: u32 = u32::BITS;
+pub(crate) const ATTEMPT_BITS: u32 = u32::BITS;
 /// How long a message waits when it could not be made a dead letter.
 const BURY_AGAIN: Duration = Duration::from_secs(1);
 /// The most messages that are made ready at once for being due, so that nobody waits long for the lock.
@@ -110,7 +110,7 @@ impl Standing {
             max_attempts: defaults.max_attempts,
             max_in_flight: defaults.max_in_flight,
             ordered: false,
-            salt: salt.wrapping_add(u64::from(id) << GENERATIONS),
+            salt: salt.wrapping_add(u64::from(id) << ATTEMPT_BITS),
             lanes: std::array::from_fn(|_| Lane::new(from)),
             turns: Turns::default(),
             keys: Keys::default(),

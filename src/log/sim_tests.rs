@@ -409,3 +409,26 @@ fn room_is_found_again_by_the_next_append() {
         }
     });
 }
+
+#[test]
+fn a_failed_sync_beside_those_who_write_poisons_the_log() {
+    let world = World::new(3);
+    let machine = world.machine("node");
+    world.run(async {
+        let opened = Log::open(&machine.env(), Path::new("a/log"), OPTIONS).await;
+        let (log, _) = opened.expect("it opens");
+        log.append(&[Bytes::from_static(b"on disk")]).unwrap().await.unwrap();
+        // Files are made ahead meanwhile.
+        machine.env().sleep(Duration::from_millis(50)).await;
+        log.append_with(&[Bytes::from_static(b"in the kernel")][..], Durability::Os)
+            .unwrap()
+            .await
+            .unwrap();
+        machine.inject(DiskOp::Sync, 0, Inject::Fail);
+        // Nobody waits for it, and nobody writes.
+        machine.env().sleep(Duration::from_millis(50)).await;
+        assert_eq!(log.check(), Err(LogError::Poisoned));
+        assert!(matches!(log.append(&[Bytes::new()]), Err(LogError::Poisoned)));
+        log.close().await;
+    });
+}

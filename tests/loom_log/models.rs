@@ -101,7 +101,12 @@ fn wait_for_one_ring<F: Future>(future: F) -> (F::Output, Arc<Bell>) {
 /// A log whose task runs on a thread of its own.
 fn start(marks: bool, wanted: u64) -> (Leaks<Handle>, JoinHandle<()>) {
     let (told, mut opened) = oneshot::channel();
-    let mut task = Box::pin(committer::run(Env::default(), PathBuf::new(), (LogOptions, None), told));
+    let mut task = Box::pin(committer::run(
+        Env::default(),
+        PathBuf::new(),
+        (LogOptions::default(), None),
+        told,
+    ));
     let idle = task.poll_unpin(&mut Context::from_waker(Waker::noop()));
     assert!(idle.is_pending());
     let Ok(Some(Ok((handle, _)))) = opened.try_recv() else {

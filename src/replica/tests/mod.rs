@@ -313,6 +313,8 @@ fn a_session_waits_for_its_writes_then_goes_to_the_primary_or_says_so() {
     let lenient = db
         .reading(ReadPreference::secondary_preferred().tag("zone", "c"))
         .session();
+    // Each write is on two disks by now; let "c" have all of them.
+    scene.settle();
     cut.0.lock().push("c");
     scene.put(&strict, "k", "4");
     let behind = scene.world.run(strict.get(b"k")).unwrap_err();

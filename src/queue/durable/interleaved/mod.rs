@@ -8,8 +8,8 @@
 
 mod world;
 
-use super::*;
 use crate::env::{Clock, Tick};
+use crate::queue::*;
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 use shuttle::future::block_on;
 use shuttle::thread::{self, JoinHandle};

@@ -1,16 +1,8 @@
-//! How those who wait for one commit are told of its end: each is woken once, by whoever ends it, or by one who was woken
-//! before. To wake a thread that sleeps costs several microseconds, and the kernel may let it run at once in the place of
-//! the one that woke it: then those whom it has in its care would be woken one by one, and it would sleep and wake between
-//! them, if it did not take over.
+//! How those who wait for one commit are told of its end: each is woken once.
 
 use super::LogError;
 use crate::sync::Mutex;
-use std::iter::Flatten;
 use std::task::{Context, Waker};
-use std::vec::IntoIter;
-
-/// How many are woken by one before others may take over.
-const AT_ONCE: usize = 16;
 
 /// The end of one commit, which several wait for.
 #[derive(Debug)]
@@ -25,11 +17,7 @@ enum State {
         /// Whether one of those who wait has seen to it that somebody writes.
         asked: bool,
     },
-    Done {
-        end: End,
-        /// Those who are still to be woken.
-        rest: Flatten<IntoIter<Option<Waker>>>,
-    },
+    Done(End),
 }
 
 impl State {
@@ -37,21 +25,6 @@ impl State {
         State::Open {
             wakers: Vec::new(),
             asked: false,
-        }
-    }
-
-    fn done(end: End, wakers: Vec<Option<Waker>>) -> State {
-        State::Done {
-            end,
-            rest: wakers.into_iter().flatten(),
-        }
-    }
-
-    /// The next of those who are to be woken, once the lock is free.
-    fn next_to_wake(&mut self) -> Vec<Waker> {
-        match self {
-            State::Open { .. } => Vec::new(),
-            State::Done { rest, .. } => rest.take(AT_ONCE).collect(),
         }
     }
 }
@@ -92,7 +65,7 @@ impl Group {
     /// One that has ended.
     pub(super) fn ended(end: End) -> Group {
         Group {
-            state: Mutex::new(State::done(end, Vec::new())),
+            state: Mutex::new(State::Done(end)),
         }
     }
 
@@ -100,7 +73,7 @@ impl Group {
     pub(super) fn end(&self) -> Option<End> {
         match &*self.state.lock() {
             State::Open { .. } => None,
-            State::Done { end, .. } => Some(end.clone()),
+            State::Done(end) => Some(end.clone()),
         }
     }
 
@@ -109,8 +82,8 @@ impl Group {
         // Dropped behind the lock: what goes with a waker may wait for the same.
         let mut _old = None;
         let mut state = self.state.lock();
-        let end = match &mut *state {
-            State::Done { end, .. } => end.clone(),
+        match &mut *state {
+            State::Done(end) => Ok(end.clone()),
             State::Open { wakers, asked } => {
                 match *seat {
                     Some(at) if wakers[at].as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) => {}
@@ -120,43 +93,28 @@ impl Group {
                         wakers.push(Some(cx.waker().clone()));
                     }
                 }
-                return Err(match std::mem::replace(asked, true) {
+                Err(match std::mem::replace(asked, true) {
                     true => Pending::Asked,
                     false => Pending::Ask,
-                });
+                })
             }
-        };
-        let others = state.next_to_wake();
-        drop(state);
-        others.into_iter().for_each(Waker::wake);
-        Ok(end)
+        }
     }
 
     /// The waiter at `seat` waits no more.
     pub(super) fn leave(&self, seat: usize) {
         let gone = match &mut *self.state.lock() {
             State::Open { wakers, .. } => wakers[seat].take(),
-            // Woken for nothing, if it still is.
-            State::Done { .. } => None,
+            State::Done(_) => None,
         };
         drop(gone);
     }
 
     /// Ends it, and wakes each who waits, once.
     pub(super) fn finish(&self, end: End) {
-        let mut state = self.state.lock();
-        match &mut *state {
-            State::Open { wakers, .. } => *state = State::done(end, std::mem::take(wakers)),
-            State::Done { end: before, .. } => *before = end,
-        }
-        loop {
-            let some = state.next_to_wake();
-            drop(state);
-            if some.is_empty() {
-                return;
-            }
-            some.into_iter().for_each(Waker::wake);
-            state = self.state.lock();
+        let before = std::mem::replace(&mut *self.state.lock(), State::Done(end));
+        if let State::Open { wakers, .. } = before {
+            wakers.into_iter().flatten().for_each(Waker::wake);
         }
     }
 }

@@ -11,7 +11,7 @@ const MAX_NAME: usize = 200;
 /// How long a topic keeps its messages. Where several limits are set, the first to be reached counts.
 ///
 /// A message that a limit takes is taken from every subscription, in flight or not: whoever holds it loses the lease.
-/// [`QueueStats::dropped`](super::QueueStats::dropped) counts those that somebody had not settled. Limits hold again
+/// [`QueueStats::dropped`](crate::queue::QueueStats::dropped) counts those that somebody had not settled. Limits hold again
 /// after a restart; messages that were dropped in the last moments before a crash may be delivered all the same.
 ///
 /// # Space on disk
@@ -23,7 +23,7 @@ const MAX_NAME: usize = 200;
 /// their size. The queue looks in the background, a tenth of a second after something was settled and when it was opened,
 /// and writes about 64 MiB before it frees what they held; `max_bytes` does not stop it. So the log has about four times
 /// the bytes of the messages kept at most, and two segments. A message found damaged keeps its segment.
-/// [`QueueStats::rewritten`](super::QueueStats::rewritten) counts.
+/// [`QueueStats::rewritten`](crate::queue::QueueStats::rewritten) counts.
 ///
 /// ```
 /// use outgrow::queue::Retention;
@@ -48,7 +48,7 @@ impl Retention {
     }
 
     /// Keeps a message whether or not it is settled, until a limit takes it, so that a new subscription can begin with
-    /// any [`Start`](super::Start). Without a limit it is kept for ever.
+    /// any [`Start`](crate::queue::Start). Without a limit it is kept for ever.
     pub fn all() -> Retention {
         Retention {
             settled_too: true,

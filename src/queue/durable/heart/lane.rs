@@ -253,7 +253,7 @@ pub(crate) struct Turns {
     at: usize,
 }
 
-/// The order of sixteen turns, spread evenly. Levels are as numbered by [`Priority`](super::Priority).
+/// The order of sixteen turns, spread evenly. Levels are as numbered by [`Priority`](crate::queue::Priority).
 const ORDER: [u8; 16] = [3, 2, 3, 1, 3, 2, 3, 1, 3, 2, 3, 1, 3, 2, 3, 0];
 
 impl Turns {

@@ -149,6 +149,16 @@ pub async fn zero_all_at(file: &dyn File, mut offset: u64, mut len: usize) -> io
     Ok(())
 }
 
+/// Writes zeros from `offset` to `end` by the way of all writes, so that they are in memory.
+pub(crate) async fn write_zeros_at(file: &dyn File, mut offset: u64, end: u64) -> io::Result<()> {
+    while offset < end {
+        let zeros = &ZEROS[..ZEROS.len().min((end - offset) as usize)];
+        write_all_at(file, zeros, offset).await?;
+        offset += zeros.len() as u64;
+    }
+    Ok(())
+}
+
 /// Fills `buf` from `offset`.
 ///
 /// # Errors

@@ -27,6 +27,7 @@ pub(crate) mod tests;
 mod tokio;
 
 pub use clock::{Clock, Elapsed, Sleep, Tick, TimerId, WallTime};
+pub(crate) use disk::write_zeros_at;
 pub use disk::{DirLock, Disk, DiskFuture, File, OpenMode, read_exact_at, write_all_at, zero_all_at};
 pub(crate) use park::{give_way, may_work_here, wait};
 pub use rng::Rng;

@@ -242,7 +242,6 @@ impl Output {
                 self.put_rows(*at, &bytes, rows).await?;
                 continue;
             }
-
             // Ask the device once more before calling anything lost.
             segment.file.drop_cache().await?;
             let bytes = read(segment, at.place.offset, at.len).await?;

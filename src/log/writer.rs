@@ -111,7 +111,6 @@ impl Writer {
 
     async fn batch(&mut self, shared: &Shared, batch: &mut Batch) -> Result<(), LogError> {
         let parts = batch.parts.len();
-        self.durable = self.durable.max(shared.state.lock().durable);
         for n in 1..=parts {
             let part = &mut batch.parts[n - 1];
             if let Some(new) = part.new.take() {
@@ -119,7 +118,11 @@ impl Writer {
                 self.roll(shared, new, floor).await?;
             }
             part.close();
-            part.witness(self.durable);
+            if part.mark.is_some() {
+                // A sync beside this may have come further.
+                self.durable = self.durable.max(shared.state.lock().durable);
+                part.witness(self.durable);
+            }
             let is_last = n == parts;
             self.write(shared, part).await?;
             let mut written = Written {

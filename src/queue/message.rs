@@ -1,3 +1,4 @@
+use super::{Error, Result};
 use crate::env::WallTime;
 use bytes::Bytes;
 use std::fmt;
@@ -214,6 +215,20 @@ pub struct Subscription {
 }
 
 impl Subscription {
+    /// Refuses numbers that make no sense.
+    pub(super) fn check(&self, max_in_flight: usize) -> Result<()> {
+        if self.lease < Duration::from_millis(1) {
+            return Err(Error::invalid("lease is at least a millisecond"));
+        }
+        if self.max_attempts == 0 {
+            return Err(Error::invalid("max_attempts is at least 1"));
+        }
+        if !(1..=max_in_flight).contains(&self.max_in_flight) {
+            return Err(Error::invalid(format!("max_in_flight is 1 to {max_in_flight}")));
+        }
+        Ok(())
+    }
+
     /// The subscription `name` of `topic`, with the defaults.
     #[must_use]
     pub fn new(topic: &str, name: &str) -> Subscription {

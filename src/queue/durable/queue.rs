@@ -8,8 +8,8 @@ use crate::env::Env;
 use crate::hash::KeyedHash;
 use crate::log::{Durability, Log, LogOptions, OnDamage, Progress, Source, Verified};
 use crate::queue::{
-    Capability, DeliveryToken, Error, Lost, Message, OnFull, OpenReport, Queue, QueueStats, RawDelivery, Receipt,
-    Result, Retention, Settle, Subscription, Topic, VerifyProgress, VerifyReport,
+    Capability, DeliveryToken, Lost, Message, OnFull, OpenReport, Queue, QueueStats, RawDelivery, Receipt, Result,
+    Retention, Settle, Subscription, Topic, VerifyProgress, VerifyReport,
 };
 use crate::sync::{AtomicU64, Mutex, Waiters};
 use std::fmt;
@@ -56,7 +56,7 @@ const MAX_IN_FLIGHT: usize = 1 << 20;
 ///   16 KiB at most, and settled messages are looked for in portions of 1,024. It does grow with the number of topics and
 ///   subscriptions, and with the messages written again.
 ///
-/// After a failed write or sync everything fails with [`Error::Poisoned`]; open the queue again then, which trusts
+/// After a failed write or sync everything fails with [`Error::Poisoned`](crate::queue::Error::Poisoned); open the queue again then, which trusts
 /// nothing but the device.
 #[derive(Clone)]
 pub struct DurableQueue {
@@ -160,7 +160,7 @@ impl DurableQueueBuilder {
         self
     }
 
-    /// How many subscriptions there may be; making more fails with [`Error::Full`]. Default: 10,000; at least 1.
+    /// How many subscriptions there may be; making more fails with [`Error::Full`](crate::queue::Error::Full). Default: 10,000; at least 1.
     pub fn max_subscriptions(mut self, subscriptions: usize) -> Self {
         self.settings.max_subscriptions = subscriptions;
         self
@@ -187,7 +187,7 @@ impl DurableQueueBuilder {
         self
     }
 
-    /// Has opening read all that is on disk, and fail with [`Error::Corrupt`], and change nothing, when anything is damaged.
+    /// Has opening read all that is on disk, and fail with [`Error::Corrupt`](crate::queue::Error::Corrupt), and change nothing, when anything is damaged.
     /// Default: the rest is served, and [`DurableQueue::opened`] tells what was found.
     pub fn refuse_damage(mut self) -> Self {
         self.settings.on_damage = OnDamage::Refuse;
@@ -206,8 +206,8 @@ impl DurableQueueBuilder {
     /// a crash, is read as a whole.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when a setting is out of its bounds; [`Error::Locked`] when it is open already, here or in
-    /// another process; [`Error::Corrupt`] when a later release wrote it; [`Error::Io`]. A torn write at the end, and damage, are not errors: see [`DurableQueue::opened`].
+    /// [`Error::Invalid`](crate::queue::Error::Invalid) when a setting is out of its bounds; [`Error::Locked`](crate::queue::Error::Locked) when it is open already, here or in
+    /// another process; [`Error::Corrupt`](crate::queue::Error::Corrupt) when a later release wrote it; [`Error::Io`](crate::queue::Error::Io). A torn write at the end, and damage, are not errors: see [`DurableQueue::opened`].
     ///
     /// # Cancel safety
     /// Dropping the future gives up opening; the directory is free again shortly after.
@@ -323,7 +323,7 @@ impl DurableQueue {
     /// and then. Takes time in proportion to the bytes on disk.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::Closed`]. Damage is not an error.
+    /// [`Error::Io`](crate::queue::Error::Io) and [`Error::Closed`](crate::queue::Error::Closed). Damage is not an error.
     ///
     /// # Cancel safety
     /// Dropping it leaves nothing behind.
@@ -406,7 +406,7 @@ impl DurableQueue {
     /// Whether it takes and gives messages, for a health check.
     ///
     /// # Errors
-    /// [`Error::Closed`], or [`Error::Poisoned`] after a failed write or sync.
+    /// [`Error::Closed`](crate::queue::Error::Closed), or [`Error::Poisoned`](crate::queue::Error::Poisoned) after a failed write or sync.
     pub fn check(&self) -> Result<()> {
         self.handle.shell.check()
     }
@@ -477,16 +477,7 @@ impl Queue for DurableQueue {
 fn check_subscription(wanted: &Subscription) -> Result<()> {
     check_name("a topic", &wanted.topic)?;
     check_name("a subscription", &wanted.name)?;
-    if wanted.lease < Duration::from_millis(1) {
-        return Err(Error::invalid("lease is at least a millisecond"));
-    }
-    if wanted.max_attempts == 0 {
-        return Err(Error::invalid("max_attempts is at least 1"));
-    }
-    if !(1..=MAX_IN_FLIGHT).contains(&wanted.max_in_flight) {
-        return Err(Error::invalid(format!("max_in_flight is 1 to {MAX_IN_FLIGHT}")));
-    }
-    Ok(())
+    wanted.check(MAX_IN_FLIGHT)
 }
 
 impl fmt::Debug for DurableQueue {

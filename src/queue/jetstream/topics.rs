@@ -37,16 +37,7 @@ pub(super) struct Place {
 pub(super) fn check(wanted: &Subscription) -> Result<()> {
     names::check("a topic", &wanted.topic)?;
     names::check("a subscription", &wanted.name)?;
-    if wanted.lease < Duration::from_millis(1) {
-        return Err(Error::invalid("lease is at least a millisecond"));
-    }
-    if wanted.max_attempts == 0 {
-        return Err(Error::invalid("max_attempts is at least 1"));
-    }
-    if !(1..=MAX_IN_FLIGHT).contains(&wanted.max_in_flight) {
-        return Err(Error::invalid(format!("max_in_flight is 1 to {MAX_IN_FLIGHT}")));
-    }
-    Ok(())
+    wanted.check(MAX_IN_FLIGHT)
 }
 
 /// How long the server waits for a settlement, where the lease is `lease`.

@@ -62,7 +62,7 @@ pub mod hooks {
     pub use crate::log::hooks::{
         ForgedFrame, ForgedRows, ForgedSegment, Judged, entries, forge, judged, recover, rows, sample_segment,
     };
-    pub use crate::queue::hooks::{recode, rewrite_often, sample_records};
+    pub use crate::queue::hooks::{Drained, recode, replayed, rewrite_often, sample_records};
 }
 mod log;
 mod mutant;

@@ -2,7 +2,8 @@
 //! on random and mutated input for a moment, by `./test.sh --long` for a minute each, and for as long as wanted by
 //! `cargo bolero test`.
 
-use outgrow::hooks::{self, ForgedFrame, ForgedRows, ForgedSegment, Judged};
+use outgrow::hooks::{self, Drained, ForgedFrame, ForgedRows, ForgedSegment, Judged};
+use std::collections::BTreeSet;
 
 /// No panic, no endless loop, and a judgement that is one of whole numbers and of bytes that are there.
 fn judge(segments: &[&[u8]]) -> Judged {
@@ -233,4 +234,169 @@ fn any_change_of_a_record_is_read_or_refused() {
             }
             reads_alike(&bytes);
         });
+}
+
+/// Names are few, so that records speak of the same things.
+fn put_name(out: &mut Vec<u8>, script: &mut Script<'_>) {
+    out.extend([1, b'a' + script.byte() % 2]);
+}
+
+/// A number as records have it: seven bits a byte, the low ones first.
+fn put_number(out: &mut Vec<u8>, mut n: u64) {
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+impl Script<'_> {
+    /// Mostly one that is there.
+    fn seq(&mut self, at: u64) -> u64 {
+        match self.byte() {
+            byte if byte >= 250 => self.number(),
+            byte => 1 + u64::from(byte) % at.saturating_sub(1).max(1),
+        }
+    }
+
+    /// A subscription by number, topic and name. Mostly a number has always the same names.
+    fn subscription(&mut self, out: &mut Vec<u8>) {
+        let number = self.id();
+        put_number(out, number);
+        match self.byte() {
+            255 => (0..2).for_each(|_| put_name(out, self)),
+            _ => out.extend([1, b'a' + number as u8 % 2, 1, b'a' + (number / 2 % 2) as u8]),
+        }
+    }
+
+    fn id(&mut self) -> u64 {
+        match self.byte() {
+            255 => self.small(),
+            byte => u64::from(1 + byte % 3),
+        }
+    }
+
+    fn small(&mut self) -> u64 {
+        match self.byte() {
+            255 => u64::from(u32::MAX - u32::from(self.byte() % 4)),
+            byte => u64::from(byte % 4),
+        }
+    }
+
+    /// The entry of a message that asks for anything but headers.
+    fn message(&mut self, out: &mut Vec<u8>) {
+        let flags = self.byte() & 0b0111_1101;
+        out.extend([1, flags]);
+        put_name(out, self);
+        (0..1 + (flags >> 2 & 1) + (flags >> 3 & 1)).for_each(|_| put_number(out, self.number()));
+        for _ in 0..(flags & 1) + (flags >> 6 & 1) {
+            put_name(out, self);
+        }
+        out.push(self.byte());
+    }
+
+    /// A record of the queue at number `at` of the log.
+    fn record(&mut self, at: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        let kind = self.byte() % 20;
+        let count = u64::from(self.byte() % 4);
+        match kind {
+            2 | 14..=16 => {
+                out.push(2);
+                self.subscription(&mut out);
+                let from = if count == 0 { 0 } else { self.seq(at) };
+                put_number(&mut out, from);
+            }
+            kind @ (3 | 4 | 9) => {
+                out.push(kind);
+                put_number(&mut out, self.id());
+                if kind != 9 {
+                    put_number(&mut out, count);
+                }
+                for _ in 0..if kind == 9 { 1 } else { count } {
+                    put_number(&mut out, self.seq(at));
+                    if kind == 3 {
+                        put_number(&mut out, self.small());
+                    }
+                }
+            }
+            kind @ (5 | 10) => {
+                out.push(kind);
+                self.subscription(&mut out);
+                (5..=kind).step_by(5).for_each(|_| put_number(&mut out, self.seq(at)));
+                put_number(&mut out, count);
+                for _ in 0..count {
+                    put_number(&mut out, self.small());
+                    put_number(&mut out, self.small());
+                    if kind == 10 {
+                        put_number(&mut out, self.small());
+                    }
+                }
+            }
+            6 => {
+                out.push(6);
+                put_name(&mut out, self);
+                put_number(&mut out, self.seq(at));
+            }
+            7 => {
+                out.push(7);
+                put_name(&mut out, self);
+                put_number(&mut out, count);
+                (0..count).for_each(|_| put_number(&mut out, self.seq(at)));
+            }
+            8 => {
+                out.push(8);
+                out.extend([7; 16]);
+                put_number(&mut out, count);
+                for _ in 0..count {
+                    out.extend([self.byte() % 4; 16]);
+                    put_number(&mut out, self.number());
+                    put_number(&mut out, self.number());
+                }
+            }
+            11 => {
+                out.push(11);
+                put_number(&mut out, self.seq(at));
+                self.message(&mut out);
+            }
+            12 => {
+                out.push(12);
+                put_name(&mut out, self);
+                put_number(&mut out, count);
+                for _ in 0..count {
+                    put_number(&mut out, self.seq(at));
+                    let open = u64::from(self.byte() % 3);
+                    put_number(&mut out, open);
+                    for _ in 0..open {
+                        put_number(&mut out, self.id());
+                        put_number(&mut out, self.small());
+                    }
+                }
+            }
+            13 => out.extend(self.bytes()),
+            _ => self.message(&mut out),
+        }
+        out
+    }
+}
+
+/// A log whose records are well-formed and say whatever the input says: it is refused, or every subscription gets each
+/// message once at most, and nothing remains.
+#[test]
+fn any_records_are_replayed_or_refused() {
+    bolero::check!().with_max_len(512).for_each(|bytes: &[u8]| {
+        let mut script = Script(bytes);
+        let damaged = script.byte().is_multiple_of(2);
+        let many = 1 + u64::from(script.byte() % 32);
+        let entries: Vec<_> = (1..=many).map(|at| script.record(at)).collect();
+        let Some(drained) = hooks::replayed(&entries, damaged) else {
+            return;
+        };
+        for Drained { names, seqs, backlog } in drained {
+            let once: BTreeSet<_> = seqs.iter().collect();
+            assert_eq!(once.len(), seqs.len(), "{names:?} got one twice: {seqs:?}");
+            assert!(seqs.iter().all(|seq| *seq <= many), "{names:?}: {seqs:?}");
+            assert_eq!(backlog, 0, "{names:?} got {seqs:?}");
+        }
+    });
 }

@@ -10,6 +10,7 @@ use super::notes::{Note, Reading};
 use super::outgoing::stored;
 use super::record::Record;
 use super::shell::Core;
+use crate::codec::Malformed;
 use crate::env::{Env, WallTime};
 use crate::hash::KeyedHash;
 use crate::log::{Item, Log, Recalled};
@@ -110,7 +111,7 @@ impl Found {
                     }
                     run.push(noted.stored(seq, keys), noted.sent);
                 }
-                Note::Copy(of, noted) => {
+                Note::Copy(of, noted) if of < seq => {
                     self.run(&mut run);
                     run.topic = noted.topic;
                     self.copied(noted.topic, noted.stored(of, keys), noted.sent, seq);
@@ -119,7 +120,7 @@ impl Found {
                     self.run(&mut run);
                     self.record(seq, &record, keys)?;
                 }
-                Note::Read => {
+                Note::Read | Note::Copy(..) => {
                     self.run(&mut run);
                     self.read(log, seq..seq + 1, keys).await?;
                 }
@@ -172,9 +173,7 @@ impl Found {
                 return Ok(());
             }
         };
-        let record = Record::decode(&bytes).map_err(|malformed| Error::Corrupt {
-            what: format!("entry {seq}: {malformed}"),
-        })?;
+        let record = Record::decode(&bytes).map_err(|malformed| malformed_at(seq, malformed))?;
         match &record {
             Record::Message { topic, sent, message } => {
                 if let Some(id) = &message.dedup_id {
@@ -192,6 +191,8 @@ impl Found {
 
     /// Takes a record that is no message.
     fn record(&mut self, seq: u64, record: &Record, keys: &KeyedHash) -> Result<()> {
+        let checked = record.check(seq).and_then(|()| self.check(record));
+        checked.map_err(|malformed| malformed_at(seq, malformed))?;
         match record {
             Record::Ids { secret, ids } => self.ids.record(*secret, ids, seq),
             Record::Copy { seq: of, entry } => self.copy(seq, *of, entry, keys)?,
@@ -200,11 +201,20 @@ impl Found {
         Ok(())
     }
 
+    /// Refuses what contradicts what was said before.
+    fn check(&self, record: &Record) -> Result<(), Malformed> {
+        let (Record::Subscribed { id, topic, name, .. } | Record::Standing { id, topic, name, .. }) = record else {
+            return Ok(());
+        };
+        match self.state.names(*id) {
+            Some(known) if (&*known.0, &*known.1) != (topic, name) => Err(Malformed("two subscriptions of one number")),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes the copy of message `seq`, at number `at` of the log.
     fn copy(&mut self, at: u64, seq: u64, entry: &Bytes, keys: &KeyedHash) -> Result<()> {
-        let decoded = Record::decode(entry).map_err(|malformed| Error::Corrupt {
-            what: format!("entry {at}, a copy of {seq}: {malformed}"),
-        })?;
+        let decoded = Record::decode(entry).map_err(|malformed| malformed_at(at, malformed))?;
         if let Record::Message { topic, sent, message } = decoded {
             let stored = stored(seq, entry.len() as u32, sent, &message, keys);
             self.copied(&topic, stored, sent, at);
@@ -240,5 +250,12 @@ impl Found {
         let mut core = Core::new(self.state, self.cache, dedup, settings.tidy_after);
         core.ages = self.ages;
         (core, self.lost)
+    }
+}
+
+/// Checksums are sound, so it was written so: by a newer version, or by mistake.
+fn malformed_at(seq: u64, malformed: Malformed) -> Error {
+    Error::Corrupt {
+        what: format!("entry {seq}: {malformed}"),
     }
 }

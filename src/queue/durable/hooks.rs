@@ -1,9 +1,14 @@
 //! What the fuzz target and the simulations may call.
 
-use super::record::{Record, encode_message};
+use super::found::Found;
+use super::heart::state::State;
+use super::limits::Settings;
+use super::record::{Record, SubId, encode_message};
 use super::rewrite::Rule;
 use super::runs::Run;
-use crate::env::WallTime;
+use crate::env::{Env, Tick, WallTime};
+use crate::hash::KeyedHash;
+use crate::log::Item;
 use crate::queue::{DurableQueueBuilder, Message};
 use bytes::Bytes;
 use std::time::Duration;
@@ -69,6 +74,62 @@ pub fn sample_records() -> Vec<Vec<u8>> {
     ];
     let records = records.iter().map(|record| record.encode().to_vec());
     records.chain([message.to_vec()]).collect()
+}
+
+/// What a subscription got of a log's messages, and how many it has still not settled.
+#[derive(Debug)]
+pub struct Drained {
+    /// Topic and name.
+    pub names: (String, String),
+    pub seqs: Vec<u64>,
+    pub backlog: usize,
+}
+
+/// Opens a log of these entries, numbered from 1, as a queue does, and has every subscription get and settle all that it
+/// can, at the end of time; or refuses one of them.
+#[must_use]
+pub fn replayed(entries: &[Vec<u8>], damaged: bool) -> Option<Vec<Drained>> {
+    let (env, settings) = (Env::system(), Settings::default());
+    let mut found = Found::new(State::new(1), &settings, WallTime::from_millis(60_000));
+    found.state.begins_at(if damaged { 4 } else { 1 }, damaged);
+    for (seq, entry) in (1..).zip(entries) {
+        let bytes = Bytes::copy_from_slice(entry);
+        found.item(Item::Record { seq, bytes }, &KeyedHash::default()).ok()?;
+    }
+    let (mut core, _lost) = found.finish(&env, &settings, (1, 2));
+    let state = &mut core.state;
+    let ids: Vec<_> = state.subscriptions.keys().copied().collect();
+    assert!(
+        !ids.contains(&state.new_id()),
+        "a new subscription gets a number of its own"
+    );
+    let drained = ids.into_iter().map(|id| drain(state, id)).collect();
+    state.trim(|_| false);
+    Some(drained)
+}
+
+fn drain(state: &mut State, id: SubId) -> Drained {
+    let (now, end) = (Tick::from_nanos(1), WallTime::from_millis(u64::MAX));
+    let mut seqs = Vec::new();
+    loop {
+        let taken = state.take(now, end, id, 3);
+        let dying = state.dying();
+        if taken.leases.is_empty() && dying.is_empty() && !taken.more {
+            break;
+        }
+        for lease in taken.leases {
+            seqs.push(lease.seq);
+            let acked = state.settle(now, id, |standing| standing.ack(lease.seq, lease.generation));
+            assert!(acked.is_ok(), "the lease has only begun: {lease:?}");
+        }
+        dying.iter().for_each(|dying| state.buried(dying.id, dying.seq));
+    }
+    let (topic, name) = state.names(id).expect("a subscription has names");
+    Drained {
+        backlog: state.stats()[&*topic].subscriptions[&*name].backlog,
+        names: (topic.to_string(), name.to_string()),
+        seqs,
+    }
 }
 
 /// Has messages written again whenever the oldest segment is full and not all of it is kept, and soon after a settlement,

@@ -164,6 +164,24 @@ impl Record {
         }
     }
 
+    /// Refuses what nobody could have said at number `at` of the log: something of a message that is not before it.
+    pub(super) fn check(&self, at: u64) -> Result<(), Malformed> {
+        let newest = match self {
+            Record::Message { .. } | Record::Subscribed { .. } | Record::Ids { .. } => None,
+            Record::Delivered { attempts, .. } => attempts.iter().map(|(seq, _)| *seq).max(),
+            Record::Acked { seqs, .. } | Record::Moved { seqs, .. } => seqs.iter().copied().max(),
+            Record::AckedThrough { seq, .. } | Record::Copy { seq, .. } => Some(*seq),
+            // Its part may end behind it: a subscription can begin with messages that are to come.
+            Record::Standing { open, .. } => open.last().map(|run| run.end() - 1),
+            Record::Dropped { before, .. } => before.checked_sub(1),
+            Record::Copied { messages, .. } => messages.iter().map(|(seq, _)| *seq).max(),
+        };
+        match newest {
+            Some(seq) if seq >= at => Err(Malformed("it tells of a message that is not before it")),
+            _ => Ok(()),
+        }
+    }
+
     /// The message in the entry at number `at`, with its own number: it may be a copy.
     pub(super) fn message_in(at: u64, entry: &Bytes) -> Option<(u64, Bytes)> {
         match *entry.first()? {
@@ -222,11 +240,11 @@ impl Record {
                 topic: string(&mut input)?,
                 name: string(&mut input)?,
                 part: 0..input.varint()?,
-                open: Run::of(attempts(&mut input)?),
+                open: Run::of(ascending(attempts(&mut input)?)?),
             },
             ACKED_THROUGH => Record::AckedThrough {
                 id: id(&mut input)?,
-                seq: input.varint()?,
+                seq: seq(&mut input)?,
             },
             DROPPED => Record::Dropped {
                 topic: string(&mut input)?,
@@ -397,7 +415,7 @@ pub(super) fn encode_copy(seq: u64, entry: &Bytes) -> Bytes {
 }
 
 fn copy<'a>(input: &mut Reader<'a>) -> Result<(u64, &'a [u8]), Malformed> {
-    let (seq, entry) = (input.varint()?, input.rest());
+    let (seq, entry) = (seq(input)?, input.rest());
     match entry.first() {
         Some(&MESSAGE) => Ok((seq, entry)),
         _ => Err(Malformed("a copy of something that is no message")),
@@ -409,7 +427,7 @@ type Copied = Vec<(u64, Vec<(SubId, u32)>)>;
 fn copied(input: &mut Reader<'_>) -> Result<Copied, Malformed> {
     let count = input.varint()?;
     let message = |_| {
-        let (seq, count) = (input.varint()?, input.varint()?);
+        let (seq, count) = (seq(input)?, input.varint()?);
         let open = (0..count).map(|_| Ok((id(input)?, number(input)?)));
         Ok((seq, open.collect::<Result<_, _>>()?))
     };
@@ -459,7 +477,7 @@ fn put_seqs(out: &mut Vec<u8>, seqs: &[u64]) {
 
 fn seqs(input: &mut Reader<'_>) -> Result<Vec<u64>, Malformed> {
     let count = input.varint()?;
-    (0..count).map(|_| input.varint()).collect()
+    (0..count).map(|_| seq(input)).collect()
 }
 
 fn put_attempts(out: &mut Vec<u8>, attempts: &[(u64, u32)]) {
@@ -472,15 +490,36 @@ fn put_attempts(out: &mut Vec<u8>, attempts: &[(u64, u32)]) {
 
 fn attempts(input: &mut Reader<'_>) -> Result<Vec<(u64, u32)>, Malformed> {
     let count = input.varint()?;
-    (0..count).map(|_| Ok((input.varint()?, number(input)?))).collect()
+    (0..count).map(|_| Ok((seq(input)?, number(input)?))).collect()
+}
+
+fn ascending(attempts: Vec<(u64, u32)>) -> Result<Vec<(u64, u32)>, Malformed> {
+    let is_sound = attempts.is_sorted_by(|(one, _), (next, _)| one < next);
+    is_sound
+        .then_some(attempts)
+        .ok_or(Malformed("open messages out of order"))
 }
 
 fn id(input: &mut Reader<'_>) -> Result<SubId, Malformed> {
-    number(input)
+    match number(input)? {
+        0 => Err(Malformed("a subscription without a number")),
+        id => Ok(id),
+    }
 }
 
+/// The number of a message. There is always one behind it.
+fn seq(input: &mut Reader<'_>) -> Result<u64, Malformed> {
+    match input.varint()? {
+        u64::MAX => Err(Malformed("a message of a number that none has")),
+        seq => Ok(seq),
+    }
+}
+
+/// There is always one behind it.
 pub(super) fn number(input: &mut Reader<'_>) -> Result<u32, Malformed> {
-    u32::try_from(input.varint()?).map_err(|_| Malformed("a number longer than 32 bits"))
+    let number = u32::try_from(input.varint()?).ok();
+    let number = number.filter(|number| *number < u32::MAX);
+    number.ok_or(Malformed("a number longer than 32 bits, or the last of these"))
 }
 
 fn string(input: &mut Reader<'_>) -> Result<String, Malformed> {

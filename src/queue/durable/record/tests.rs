@@ -36,11 +36,11 @@ fn samples() -> Vec<Record> {
             attempts: vec![(1, 1), (1 << 40, 3)],
         },
         Record::Acked {
-            id: u32::MAX,
-            seqs: vec![5, u64::MAX],
+            id: u32::MAX - 1,
+            seqs: vec![5, u64::MAX - 1],
         },
         Record::Standing {
-            id: 0,
+            id: 9,
             topic: "mail".into(),
             name: "ä".into(),
             part: 2..9,
@@ -69,7 +69,7 @@ fn samples() -> Vec<Record> {
         },
         Record::Copied {
             topic: "mail".into(),
-            messages: vec![(300, vec![(1, 0), (u32::MAX, 7)]), (1 << 40, vec![])],
+            messages: vec![(300, vec![(1, 0), (u32::MAX - 1, 7)]), (1 << 40, vec![])],
         },
     ]
 }
@@ -144,4 +144,97 @@ fn nonsense_is_refused_without_allocating_for_it() {
     for bytes in [&[][..], &[0], &[99, 1], &[MESSAGE, UNKNOWN, 1, b'x', 2], &many] {
         assert!(Record::decode(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
     }
+}
+
+/// Numbers from 0 to 2^64 - 2 are those of messages; each is one less than another number.
+#[test]
+fn numbers_that_no_message_has_are_refused() {
+    let read = |kind: u8, numbers: &[u64]| {
+        let mut bytes = vec![kind];
+        numbers.iter().for_each(|n| put_varint(&mut bytes, *n));
+        Record::decode(&bytes.into())
+    };
+    for seq in [7, u64::MAX - 1, u64::MAX] {
+        let reads = [
+            read(DELIVERED, &[1, 1, seq, 0]).is_ok(),
+            read(ACKED, &[1, 1, seq]).is_ok(),
+            read(ACKED_THROUGH, &[1, seq]).is_ok(),
+            read(MOVED, &[0, 1, seq]).is_ok(),
+            read(COPY, &[seq, MESSAGE.into()]).is_ok(),
+            read(COPIED, &[0, 1, seq, 0]).is_ok(),
+        ];
+        assert_eq!(reads, [seq < u64::MAX; 6], "{seq}");
+    }
+}
+
+#[test]
+fn standings_of_one_record_each_tell_messages_in_order() {
+    let read = |open: &[(u64, u32)]| {
+        let mut old = vec![STANDING_WHOLE, 7, 0, 0];
+        put_varint(&mut old, 300);
+        put_attempts(&mut old, open);
+        Record::decode(&old.into())
+    };
+    assert!(read(&[]).is_ok() && read(&[(3, 0), (4, 1)]).is_ok());
+    for open in [&[(4, 0), (3, 0)][..], &[(3, 0), (3, 1)], &[(1, 0), (5, 0), (2, 0)]] {
+        assert!(read(open).is_err(), "{open:?}");
+    }
+}
+
+#[test]
+fn a_record_tells_of_nothing_that_is_not_before_it() {
+    let of = |record: Record| {
+        let allows = |at| record.check(at).is_ok();
+        (1..20)
+            .find(|at| allows(*at))
+            .inspect(|at| assert!((*at..20).all(allows)))
+    };
+    let topic = || String::from("mail");
+    let id = 1;
+    let standing = |open| Record::Standing {
+        id,
+        topic: topic(),
+        name: topic(),
+        part: 0..50,
+        open,
+    };
+    let subscribed = Record::Subscribed {
+        id,
+        topic: topic(),
+        name: topic(),
+        from: Some(50),
+    };
+    let entry = || Bytes::from_static(&[MESSAGE]);
+    let delivered = vec![(3, 1), (7, 1), (5, 1)];
+    assert_eq!(
+        of(Record::Delivered {
+            id,
+            attempts: delivered
+        }),
+        Some(8)
+    );
+    assert_eq!(of(Record::Acked { id, seqs: vec![7, 3] }), Some(8));
+    assert_eq!(of(Record::AckedThrough { id, seq: 7 }), Some(8));
+    let seqs = vec![3, 7];
+    assert_eq!(of(Record::Moved { topic: topic(), seqs }), Some(8));
+    assert_eq!(of(Record::Copy { seq: 7, entry: entry() }), Some(8));
+    let messages = vec![(7, vec![(9, 9)]), (3, vec![])];
+    assert_eq!(
+        of(Record::Copied {
+            topic: topic(),
+            messages
+        }),
+        Some(8)
+    );
+    assert_eq!(
+        of(Record::Dropped {
+            topic: topic(),
+            before: 8
+        }),
+        Some(8)
+    );
+    assert_eq!(of(standing(Run::of([(3, 0), (6, 0), (7, 0)]))), Some(8));
+    // These may name numbers that are to come.
+    assert_eq!(of(standing(Vec::new())), Some(1));
+    assert_eq!(of(subscribed), Some(1));
 }

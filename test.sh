@@ -167,9 +167,9 @@ interleavings() {
     checked "--cfg outgrow_loom --cfg outgrow_shuttle" --target-dir target-models --lib interleaved
 }
 
-# A minute of random and mutated bytes for each decoder of what lies on a disk.
+# A minute of random and mutated bytes for each decoder of what lies on a disk, with overflow checked.
 fuzz() {
-    BOLERO_RANDOM_TEST_TIME_MS=60000 cargo test --locked --release --all-features --test fuzz_log --test fuzz_snapshot
+    BOLERO_RANDOM_TEST_TIME_MS=60000 cargo test --locked --all-features --test fuzz_log --test fuzz_snapshot
 }
 
 # All that can be done to a cache, where every access to memory is checked: what is freed too early shows at its first

@@ -29,7 +29,8 @@ pub(super) struct Image {
 struct Unsynced {
     /// `None` for zeros.
     durable: Option<Box<Sector>>,
-    /// The change that made those bytes; an older sync that ends later must not bring back what it captured.
+    /// The change that made those bytes, or a later one that a failed sync lost. What an older sync captured, and ends
+    /// later, must not come back.
     durable_at: u64,
     /// The last change.
     written: u64,
@@ -143,13 +144,13 @@ impl Image {
     }
 
     /// Ends a sync that failed: what it captured counts as clean from now on, and is not durable (Rebello and others,
-    /// "Can Applications Recover from fsync Failures?", ATC 2020).
+    /// "Can Applications Recover from fsync Failures?", ATC 2020). Nor does another that overlaps it make it so: the system
+    /// tells one of them.
     pub(super) fn sync_failed(&mut self, capture: &Capture) {
         for (at, written, _) in &capture.sectors {
-            if let Some(sector) = self.unsynced.get_mut(at)
-                && sector.written == *written
-            {
-                sector.dirty = false;
+            if let Some(sector) = self.unsynced.get_mut(at) {
+                sector.dirty &= sector.written != *written;
+                sector.durable_at = sector.durable_at.max(*written);
             }
         }
     }

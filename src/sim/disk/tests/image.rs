@@ -286,3 +286,30 @@ fn a_flipped_bit_shows_unless_a_newer_write_hides_it() {
     assert!(image.flip(8 * 100));
     assert_eq!(read(&image)[99..101], [0, 1]);
 }
+
+/// The system tells of an error once, so the other of two syncs may not hear of it.
+#[test]
+fn what_a_failed_sync_lost_is_not_brought_back_by_one_that_overlaps_it() {
+    let durable = |mut image: Image| {
+        image.drop_cache();
+        let mut bytes = [0; SECTOR];
+        image.read(&mut bytes, 0);
+        bytes[0]
+    };
+    for rewritten in [false, true] {
+        let mut image = Image::default();
+        image.write(&[1; SECTOR], 0);
+        image.synced(&image.capture());
+        image.write(&[2; SECTOR], 0);
+        let (failing, other) = (image.capture(), image.capture());
+        if rewritten {
+            image.write(&[3; SECTOR], 0);
+        }
+        image.sync_failed(&failing);
+        image.synced(&other);
+        if rewritten {
+            image.sync_failed(&image.capture());
+        }
+        assert_eq!(durable(image), 1);
+    }
+}

@@ -207,7 +207,9 @@ impl DurableQueueBuilder {
     ///
     /// # Errors
     /// [`Error::Invalid`](crate::queue::Error::Invalid) when a setting is out of its bounds; [`Error::Locked`](crate::queue::Error::Locked) when it is open already, here or in
-    /// another process; [`Error::Corrupt`](crate::queue::Error::Corrupt) when a later release wrote it; [`Error::Io`](crate::queue::Error::Io). A torn write at the end, and damage, are not errors: see [`DurableQueue::opened`].
+    /// another process; [`Error::Corrupt`](crate::queue::Error::Corrupt) when a later release wrote it, or when a record
+    /// whose checksum is sound contradicts those before it; [`Error::Io`](crate::queue::Error::Io). A torn write at the
+    /// end, and damage, are not errors: see [`DurableQueue::opened`].
     ///
     /// # Cancel safety
     /// Dropping the future gives up opening; the directory is free again shortly after.

@@ -28,7 +28,7 @@ const HUGE: &[u8] = &[b'x'; 1 << 20];
 /// A name, and what measures it in one round.
 type Workload = (&'static str, fn(&mut Bench));
 
-const WORKLOADS: [Workload; 15] = [
+const WORKLOADS: [Workload; 16] = [
     ("one_100", |bench| bench.synced("one_100", 1, SMALL)),
     ("one_1k", |bench| bench.synced("one_1k", 1, LARGE)),
     ("many_100", |bench| bench.many("many_100")),
@@ -37,6 +37,7 @@ const WORKLOADS: [Workload; 15] = [
     ("batches_100", |bench| bench.batches("batches_100", SMALL)),
     ("batches_1k", |bench| bench.batches("batches_1k", LARGE)),
     ("receive_100", |bench| bench.receive("receive_100", 1, 100)),
+    ("receive_4x100", |bench| bench.receive("receive_4x100", 4, 100)),
     ("receive_64", |bench| bench.receive("receive_64", 64, 1)),
     ("os_one", |bench| bench.os("os_one", 1)),
     ("os_batches", |bench| bench.os("os_batches", 100)),
@@ -170,10 +171,9 @@ impl Bench {
 
     /// Receiving what is there, and acknowledging it durably.
     fn receive(&mut self, workload: &'static str, consumers: usize, prefetch: usize) {
-        let messages = match (self.quick, consumers) {
-            (false, 1) => 400_000,
-            (true, 1) | (false, _) => 100_000,
-            (true, _) => 30_000,
+        let messages = match (self.quick, prefetch) {
+            (false, 1) | (true, _) => 100_000,
+            (false, _) => 400_000,
         };
         let dir = Dir::new(workload);
         let queue = ours::open(dir.path(), Level::Disk).expect("a fresh directory");
@@ -496,8 +496,14 @@ fn targets(results: &Results) -> Vec<Target> {
         ),
         at_least("batches of 100, 1 KiB: share of raw bandwidth", share, Some(0.36), 0.45),
         at_least(
-            "receive and ack, prefetch 100: messages/s",
+            "receive and ack, prefetch 100, one consumer: messages/s",
             ours("receive_100", RATE),
+            Some(500e3),
+            700e3,
+        ),
+        at_least(
+            "receive and ack, prefetch 100, four consumers: messages/s",
+            ours("receive_4x100", RATE),
             Some(500e3),
             700e3,
         ),

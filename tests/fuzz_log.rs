@@ -301,12 +301,14 @@ impl Script<'_> {
         let kind = self.byte() % 20;
         let count = u64::from(self.byte() % 4);
         match kind {
+            // A subscription is made.
             2 | 14..=16 => {
                 out.push(2);
                 self.subscription(&mut out);
                 let from = if count == 0 { 0 } else { self.seq(at) };
                 put_number(&mut out, from);
             }
+            // Delivered, acknowledged, acknowledged through.
             kind @ (3 | 4 | 9) => {
                 out.push(kind);
                 put_number(&mut out, self.id());
@@ -320,6 +322,7 @@ impl Script<'_> {
                     }
                 }
             }
+            // Where a subscription stands, as it was written once and is now.
             kind @ (5 | 10) => {
                 out.push(kind);
                 self.subscription(&mut out);
@@ -333,6 +336,7 @@ impl Script<'_> {
                     }
                 }
             }
+            // Dropped before a number, and moved elsewhere.
             6 => {
                 out.push(6);
                 put_name(&mut out, self);
@@ -344,6 +348,7 @@ impl Script<'_> {
                 put_number(&mut out, count);
                 (0..count).for_each(|_| put_number(&mut out, self.seq(at)));
             }
+            // Ids against repetitions.
             8 => {
                 out.push(8);
                 out.extend([7; 16]);
@@ -354,6 +359,7 @@ impl Script<'_> {
                     put_number(&mut out, self.number());
                 }
             }
+            // The copy of a message, and what is open of copies.
             11 => {
                 out.push(11);
                 put_number(&mut out, self.seq(at));
@@ -373,6 +379,7 @@ impl Script<'_> {
                     }
                 }
             }
+            // Anything.
             13 => out.extend(self.bytes()),
             _ => self.message(&mut out),
         }

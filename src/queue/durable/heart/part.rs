@@ -13,6 +13,9 @@ pub(crate) struct Part {
     words: VecDeque<u64>,
     /// Words that have gone from the front.
     words_gone: u64,
+    /// How often a message was put in.
+    #[cfg(test)]
+    pub(crate) puts: usize,
 }
 
 /// Number, and packed from the lowest bit on: 27 bits of length, whether there is a due time, an end, a key, and 34
@@ -37,6 +40,8 @@ impl Part {
             heads: VecDeque::new(),
             words: VecDeque::new(),
             words_gone: 0,
+            #[cfg(test)]
+            puts: 0,
         }
     }
 
@@ -52,6 +57,8 @@ impl Part {
         }
         let seq = stored.seq;
         self.heads.push_back(Head { seq, packed });
+        #[cfg(test)]
+        (self.puts += 1);
     }
 
     pub(crate) fn push_front(&mut self, stored: &Stored) {
@@ -67,6 +74,8 @@ impl Part {
         packed |= (self.words_gone & WORD_MASK) << WORD_SHIFT;
         let seq = stored.seq;
         self.heads.push_front(Head { seq, packed });
+        #[cfg(test)]
+        (self.puts += 1);
     }
 
     pub(crate) fn pop_front(&mut self) -> Option<Stored> {

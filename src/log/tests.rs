@@ -245,6 +245,20 @@ fn freed_segments_are_used_again() {
     assert_eq!(contents(&log).last(), Some(&(300, entry)));
 }
 
+#[test]
+fn entries_that_are_read_together_are_one_buffer() {
+    let dir = TempDir::new("shared");
+    let (log, _) = open(&dir.0);
+    let entry = "x".repeat(1_000);
+    append(&log, &[&entry, &entry]);
+    let items = block_on(log.read(1..3, 1 << 20)).unwrap();
+    let [Item::Record { bytes: one, .. }, Item::Record { bytes: next, .. }] = &items[..] else {
+        panic!("{items:?}");
+    };
+    assert_eq!(one.as_ptr().addr() + one.len(), next.as_ptr().addr());
+    block_on(log.close());
+}
+
 /// What the first release with this format wrote: entries of one frame and of two pieces, a mark, three segments, and a
 /// crash in a frame.
 #[test]

@@ -114,7 +114,9 @@ fn a_plain_message_costs_a_few_bytes() {
     let sent = WallTime::from_millis(1_700_000_000_000);
     let entry = encode_message("mail", sent, &Message::new(vec![7; 100]));
     assert_eq!(entry.len(), 100 + "mail".len() + 9);
+    let end = entry.as_ptr_range().end;
     let (at, message) = open_message(entry).unwrap();
+    assert_eq!(message.payload.as_ptr_range().end, end, "it is no copy");
     assert_eq!((at, message), (sent, Message::new(vec![7; 100])));
 }
 
